@@ -30,8 +30,9 @@
 // # Identifiers
 //
 // Nodes and groups are named by a uint64 that is never zero. A node's ID is
-// never used again for another node or for another disk; an index is a position
-// in one group's log, counted from one.
+// never used again for another node or for another disk. A state machine sees an
+// index that counts commands; a [GroupStatus] counts entries of the log, of which
+// one may hold many commands, or none.
 //
 // # Limits
 //

@@ -16,13 +16,15 @@ import (
 //
 // A StateMachine may also be a [BatchApplier], a [DurableIndex], or both.
 type StateMachine interface {
-	// Apply executes the command at the given log index and returns its result.
+	// Apply executes a command and returns its result. index is its number in the
+	// group's sequence of commands, from 1 on and without gaps, the same on every
+	// replica.
 	// It must be deterministic: state and result depend on the earlier state and
 	// the command alone, never on time, randomness, map order or the node.
 	//
 	// command belongs to the caller: it must be neither changed nor retained.
 	// result passes to the caller, and must not be changed afterwards; nil is a
-	// result. Indexes rise from call to call, not necessarily by one. A command
+	// result. A command
 	// that is invalid for the application is answered by a result that says so:
 	// there is no error, since every replica would have to fail alike. A panic
 	// stops this replica of the group.
@@ -54,7 +56,7 @@ type BatchApplier interface {
 
 // Entry is one command of a batch.
 type Entry struct {
-	Index   uint64 // position in the group's log
+	Index   uint64 // as for Apply
 	Command []byte // read only, not to be retained
 	Result  []byte // set by ApplyBatch; passes to the caller
 }
@@ -160,6 +162,7 @@ type GroupStatus struct {
 	Last     uint64       // index of the newest entry, durable or not
 	Commit   uint64       // every index up to this one is decided
 	Applied  uint64       // every index up to this one has been applied here
+	Commands uint64       // the number of commands that were applied: the last index that Apply saw
 	Snapshot uint64       // index of the newest stored snapshot; 0: none
 	Members  []uint64     // voting members, ascending
 	Learners []uint64     // non-voting members, ascending

@@ -1,0 +1,154 @@
+package replica
+
+import (
+	"fmt"
+	"log/slog"
+	"runtime"
+	"time"
+
+	"github.com/synod-go/synod"
+	"github.com/synod-go/synod/storage"
+	"github.com/synod-go/synod/transport"
+)
+
+// Config is what a node needs to run. The engines document the fields for their
+// users, under the same names.
+type Config struct {
+	Protocol  Protocol
+	Package   string // names the engine in errors
+	Cluster   string
+	Node      uint64
+	Transport transport.Transport
+	Store     storage.Store
+
+	Logger            *slog.Logger
+	Metrics           synod.Metrics
+	HeartbeatInterval time.Duration
+	ElectionTimeout   time.Duration
+	Loops             int
+	MaxCommandBytes   int
+	MaxBatchBytes     int
+	MaxPendingBytes   int
+	MaxPending        int
+	MaxInflightBytes  int
+	MaxInboxBytes     int
+	MaxApplyBytes     int
+	CacheBytes        int
+}
+
+// Defaults of the fields that are left zero.
+const (
+	defaultHeartbeat    = 50 * time.Millisecond
+	heartbeatsPerLease  = 10
+	defaultCommandBytes = 8 << 20
+	defaultBatchBytes   = 1 << 20
+	defaultPendingBytes = 64 << 20
+	defaultPending      = 1 << 16
+	defaultInflight     = 16 << 20
+	defaultInbox        = 64 << 20
+	defaultApply        = 16 << 20
+	defaultCache        = 8 << 20
+
+	maxClusterBytes = 255
+)
+
+func (c *Config) setDefaults() error {
+	bad := func(field, format string, args ...any) error {
+		return &synod.ConfigError{Package: c.Package, Field: field, Reason: fmt.Sprintf(format, args...)}
+	}
+	switch {
+	case c.Cluster == "":
+		return bad("Cluster", "missing: name the cluster, the same on all its nodes")
+	case len(c.Cluster) > maxClusterBytes:
+		return bad("Cluster", "%d bytes long: at most %d", len(c.Cluster), maxClusterBytes)
+	case c.Node == 0:
+		return bad("Node", "missing: give every node an ID of its own, above 0, and never use one again")
+	case c.Transport == nil:
+		return bad("Transport", "missing: use transport/tcp, or an implementation of your own")
+	case c.Store == nil:
+		return bad("Store", "missing: use storage/pebble, or an implementation of your own")
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.HeartbeatInterval == 0 {
+		c.HeartbeatInterval = defaultHeartbeat
+	}
+	if c.ElectionTimeout == 0 {
+		c.ElectionTimeout = heartbeatsPerLease * c.HeartbeatInterval
+	}
+	switch {
+	case c.HeartbeatInterval < time.Millisecond:
+		return bad("HeartbeatInterval", "%v: at least 1ms", c.HeartbeatInterval)
+	case c.ElectionTimeout < 3*c.HeartbeatInterval:
+		return bad("ElectionTimeout", "%v: at least three heartbeats of %v, better ten", c.ElectionTimeout, c.HeartbeatInterval)
+	}
+	if c.Loops == 0 {
+		c.Loops = min(4, max(1, runtime.GOMAXPROCS(0)/2))
+	}
+	for _, f := range []struct {
+		name          string
+		value         *int
+		standard, low int
+	}{
+		{"Loops", &c.Loops, 1, 1},
+		{"MaxCommandBytes", &c.MaxCommandBytes, defaultCommandBytes, 1},
+		{"MaxBatchBytes", &c.MaxBatchBytes, defaultBatchBytes, 1},
+		{"MaxPendingBytes", &c.MaxPendingBytes, defaultPendingBytes, 1},
+		{"MaxPending", &c.MaxPending, defaultPending, 1},
+		{"MaxInflightBytes", &c.MaxInflightBytes, defaultInflight, 1},
+		{"MaxInboxBytes", &c.MaxInboxBytes, defaultInbox, 1},
+		{"MaxApplyBytes", &c.MaxApplyBytes, defaultApply, 1},
+		{"CacheBytes", &c.CacheBytes, defaultCache, 1},
+	} {
+		if *f.value == 0 {
+			*f.value = f.standard
+		}
+		if *f.value < f.low {
+			return bad(f.name, "%d: must not be below %d", *f.value, f.low)
+		}
+	}
+	// A single batch must fit into whatever bounds the way of batches.
+	largest := c.MaxBatchBytes + c.MaxCommandBytes
+	if c.MaxPendingBytes < c.MaxCommandBytes {
+		return bad("MaxPendingBytes", "%d: must be at least MaxCommandBytes, %d", c.MaxPendingBytes, c.MaxCommandBytes)
+	}
+	if c.MaxInflightBytes < largest {
+		return bad("MaxInflightBytes", "%d: must be at least MaxBatchBytes and MaxCommandBytes together, %d", c.MaxInflightBytes, largest)
+	}
+	return nil
+}
+
+// GroupConfig is what a group needs to run.
+type GroupConfig struct {
+	ID              uint64
+	StateMachine    synod.StateMachine
+	SnapshotEntries uint64
+	SnapshotBytes   uint64
+	RetainEntries   uint64
+}
+
+const (
+	defaultSnapshotEntries = 100_000
+	defaultSnapshotBytes   = 64 << 20
+	defaultRetainEntries   = 5_000
+)
+
+func (c *GroupConfig) setDefaults(pkg string) error {
+	switch {
+	case c.ID == 0:
+		return &synod.ConfigError{Package: pkg, Field: "ID", Reason: "missing: give every group an ID above 0"}
+	case c.StateMachine == nil:
+		return &synod.ConfigError{Package: pkg, Field: "StateMachine", Reason: "missing: it is what the group replicates"}
+	}
+	if c.SnapshotEntries == 0 {
+		c.SnapshotEntries = defaultSnapshotEntries
+	}
+	if c.SnapshotBytes == 0 {
+		c.SnapshotBytes = defaultSnapshotBytes
+	}
+	if c.RetainEntries == 0 {
+		c.RetainEntries = defaultRetainEntries
+	}
+	return nil
+}

@@ -1,0 +1,197 @@
+package replica
+
+import (
+	"errors"
+	"log/slog"
+
+	"github.com/synod-go/synod"
+	"github.com/synod-go/synod/storage"
+)
+
+// Core is one group's protocol: a deterministic step function over plain data.
+// The runtime feeds it inputs (Propose, Step, Tick, Read, …) and acknowledgements
+// (Persisted, Applied), and collects what is to be done with Ready. A core has no
+// goroutine, lock, clock or log of its own, and is used by one task at a time.
+//
+// A core may panic on a state that its protocol excludes. The runtime turns that
+// into the failure of the one group.
+type Core interface {
+	// Propose appends one value to the log, as leader. The core copies it. nil
+	// means that it was taken up, not that it will be decided. ErrNotLeading and
+	// ErrBudget say that it certainly was not.
+	Propose(value []byte) error
+
+	// Step takes in a message of a peer. The core may keep the bytes. An error
+	// says that the message was malformed; it has had no effect then.
+	Step(from uint64, message []byte) error
+
+	// Tick says that one unit of time has passed.
+	Tick()
+
+	// Read asks for the index up to which a replica must have applied to answer
+	// reads that arrived before this call. The answer comes in Output.Reads under
+	// the same id, or never: then the runtime asks again under a new one. An id
+	// is never used twice.
+	Read(id ReadID)
+
+	// Transfer asks the leader to hand its office to another member. It is
+	// ignored elsewhere.
+	Transfer(to uint64)
+
+	// Campaign starts an election at once.
+	Campaign()
+
+	// Unreachable says that messages to a peer were dropped.
+	Unreachable(peer uint64)
+
+	// SnapshotSent ends what Output.Snapshots began.
+	SnapshotSent(peer uint64, ok bool)
+
+	// SnapshotAvailable offers the newest snapshot for peers that are behind.
+	SnapshotAvailable(meta SnapshotMeta)
+
+	// Compact drops the log up to and including a position that has been
+	// applied, and writes the records of that into batch.
+	Compact(to Position, config []byte, batch *storage.Batch)
+
+	// Ready moves all that is to be done into out and reports whether there was
+	// anything.
+	Ready(out *Output) bool
+
+	// Persisted says that the records of every Output up to this token are
+	// durable. Only now may the core send what promises them.
+	Persisted(token uint64)
+
+	// Applied says that the state machine has applied everything up to an index.
+	Applied(index uint64)
+
+	// Status describes the core's view. Fields that only the runtime knows are
+	// left zero.
+	Status() synod.GroupStatus
+}
+
+// Errors of Core.Propose: the value certainly was not taken up.
+var (
+	ErrNotLeading = errors.New("replica: not leading")
+	ErrBudget     = errors.New("replica: too many undecided bytes")
+)
+
+// ReadID names one attempt of a linearizable read: which run of which node asks,
+// and a number that it counts up.
+type ReadID struct {
+	Boot    uint64
+	Attempt uint64
+}
+
+// Position is a place in the log: an index, the term of the entry there, and how
+// many commands stand in the log up to and including it.
+type Position struct {
+	Index, Term, Commands uint64
+}
+
+// EntryKind says what an [Entry] holds.
+type EntryKind uint8
+
+// The kinds of entries.
+const (
+	EntryEmpty   EntryKind = iota // nothing: a leader's first entry, a filled gap
+	EntryCommand                  // a value that was proposed: a batch of commands
+	EntryConfig                   // a configuration, in the core's encoding
+)
+
+// Entry is one decided entry of the log.
+type Entry struct {
+	Index uint64
+	Term  uint64
+	Kind  EntryKind
+	Data  []byte // read only
+
+	// Fence says that no value that this node proposed in a term below Fence, and
+	// that has not been decided at a lower index, will ever be. 0 says nothing.
+	Fence uint64
+}
+
+// Message goes to a peer. Its bytes are Head followed by Tail. Head is valid until
+// the next call of Ready; Tail may be shared between messages and is never changed.
+type Message struct {
+	To   uint64
+	Head []byte
+	Tail []byte
+}
+
+// ReadResult answers Core.Read.
+type ReadResult struct {
+	ID    ReadID
+	Index uint64
+}
+
+// SnapshotRequest asks the runtime to bring a snapshot to a peer. When the peer
+// holds it durably, the runtime there steps Message into its core, and here calls
+// SnapshotSent.
+type SnapshotRequest struct {
+	To      uint64
+	Index   uint64
+	Message []byte
+}
+
+// Output is what a core wants done, in this order: Restore, then Committed, are
+// handed to the state machine; Messages leave at once; Batch is made durable, and
+// then acknowledged by its Token.
+type Output struct {
+	Messages  []Message
+	Batch     *storage.Batch // the core adds its records; provided by the runtime
+	Token     uint64         // 0: nothing that needs to be acknowledged
+	Restore   *Position      // the log now begins after this snapshot, which was received before
+	Committed []Entry
+	Reads     []ReadResult
+	Snapshots []SnapshotRequest
+	// WantSnapshot asks for a SnapshotAvailable: a peer needs one and there is none.
+	WantSnapshot bool
+
+	Leader  uint64 // valid after every Ready
+	Term    uint64
+	Leading bool
+}
+
+func (o *Output) reset() {
+	clear(o.Messages)
+	clear(o.Reads)
+	clear(o.Snapshots)
+	*o = Output{Messages: o.Messages[:0], Reads: o.Reads[:0], Snapshots: o.Snapshots[:0], Batch: o.Batch}
+}
+
+// Protocol makes cores. It is the part of an engine that the runtime calls.
+type Protocol interface {
+	// Name is stored with a group, so that another engine refuses to open it.
+	Name() string
+
+	// Bootstrap writes the records of a new group with the given voters.
+	Bootstrap(keys Keys, voters []uint64, batch *storage.Batch) error
+
+	// Open makes a core from a group's records.
+	Open(o OpenOptions) (Core, error)
+
+	// Start tells where the group's log begins and the configuration there.
+	Start(keys Keys, store storage.Store) (Position, []byte, error)
+
+	// Members decodes a configuration.
+	Members(config []byte) (voters, learners []uint64, err error)
+}
+
+// OpenOptions is what Protocol.Open gets.
+type OpenOptions struct {
+	Node   uint64
+	Keys   Keys
+	Store  storage.Store
+	Start  Position // everything up to here is in the state machine or a snapshot
+	Config []byte   // the configuration as of Start
+	Logger *slog.Logger
+
+	ElectionTicks  int // ticks without a leader until an election
+	HeartbeatTicks int // ticks between two heartbeats
+	MessageBytes   uint64
+	InflightBytes  uint64
+	PendingBytes   uint64
+	ApplyBytes     uint64
+	CacheBytes     uint64
+}

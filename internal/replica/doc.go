@@ -1,0 +1,50 @@
+// Package replica is the runtime that every engine runs on. An engine (package raft
+// is one) is a protocol core behind [Core], its records and its messages; all that
+// engines share is here, once:
+//
+//   - event loops, each a task that owns the cores of many groups (loop.go);
+//   - frames: all messages for one peer, of all groups of a loop, in one round (frame.go);
+//   - one commit a round for all groups of a loop, acknowledged to the cores when durable;
+//   - calls: what became of each proposal, read and transfer (call.go, pending.go, read.go);
+//   - the state machines, on tasks of their own (apply.go);
+//   - snapshots: taking, storing, sending, installing (snapshot.go, transfer.go);
+//   - identity: which node, which cluster, which incarnation (node.go, record.go);
+//   - limits, events, metrics, status.
+//
+// # The way of a command
+//
+//	Propose ─▶ loop: batch ─▶ Core.Propose
+//	                             │ Core.Ready
+//	            ┌────────────────┼──────────────────────┐
+//	         Messages          Batch                Committed
+//	            │                │                      │
+//	       one frame a      one commit a          applier task:
+//	       peer and round   loop at a time        state machine
+//	            │                │                      │
+//	       the network     Core.Persisted      the caller's answer,
+//	                                           Core.Applied
+//
+// Commands that arrive in one round become one value in the log, a batch, so that
+// what the log costs is paid by rounds and not by commands. A state machine does
+// not notice: the index that it sees counts commands.
+//
+// # Guarantees
+//
+// A core's promise leaves the node only through Core.Persisted, that is after the
+// records of the same Output are durable. A store that fails ends every group on
+// it, and none of their callers hears yes. One that has no space is waited for:
+// what it refused is committed, in the old order, when it takes it.
+//
+// A call ends in exactly one answer. One that was not shown to the core, or whose
+// value the core knows lost ([Entry].Fence), certainly had no effect. One that may
+// stand in the log when the caller, the group or the node goes is an unknown
+// outcome.
+//
+// Whatever a core, a state machine or a record does wrong, panics included, stops
+// the one group, with a *synod.FailedError.
+//
+// # Limits
+//
+// Groups are assigned to loops by their ID and stay there. Ticks cost each group
+// work even when it is idle. A snapshot transfer that is broken off begins anew.
+package replica

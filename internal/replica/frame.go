@@ -1,0 +1,125 @@
+package replica
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/fnv"
+
+	"github.com/synod-go/synod/transport"
+)
+
+// A frame is what one node sends to another in one round, for all groups of an
+// event loop together:
+//
+//	version       1 byte
+//	kind          1 byte: what the messages are
+//	cluster       8 bytes: hash of the cluster's name
+//	from, to      8 bytes each
+//	incarnation   8 bytes: the sender's
+//	messages      each: group, length, bytes
+//	checksum      4 bytes: CRC32C of all that
+//
+// The sender stands in the frame although the transport names it too, and the
+// checksum although TCP has one: a transport may be a user's own, and a message
+// that strays must not count anywhere.
+const (
+	frameVersion = 1
+	frameHeader  = 2 + 4*8
+	frameTrailer = 4
+
+	// frameTarget is the size from which on a frame is sent before its round is over.
+	frameTarget = 1 << 20
+)
+
+type frameKind uint8
+
+const (
+	frameCore frameKind = iota + 1 // messages of cores
+	frameChunk
+	frameChunkAck
+)
+
+// Errors of a frame that is refused.
+var (
+	errFrame       = errors.New("replica: malformed frame")
+	ErrStray       = errors.New("replica: frame of another cluster or for another node")
+	ErrIncarnation = errors.New("replica: node has another incarnation than before: its disk was wiped or replaced, or two nodes run under one ID")
+)
+
+func clusterHash(name string) uint64 {
+	h := fnv.New64a()
+	h.Write([]byte(name))
+	return h.Sum64()
+}
+
+type frameAddress struct {
+	cluster     uint64
+	from, to    uint64
+	incarnation uint64
+}
+
+func appendFrameHeader(dst []byte, kind frameKind, a frameAddress) []byte {
+	dst = append(dst, frameVersion, byte(kind))
+	dst = binary.LittleEndian.AppendUint64(dst, a.cluster)
+	dst = binary.LittleEndian.AppendUint64(dst, a.from)
+	dst = binary.LittleEndian.AppendUint64(dst, a.to)
+	return binary.LittleEndian.AppendUint64(dst, a.incarnation)
+}
+
+// appendFrameMessage adds one message, which is head followed by tail.
+func appendFrameMessage(dst []byte, group uint64, head, tail []byte) []byte {
+	dst = binary.AppendUvarint(dst, group)
+	dst = binary.AppendUvarint(dst, uint64(len(head)+len(tail)))
+	dst = append(dst, head...)
+	return append(dst, tail...)
+}
+
+func sealFrame(dst []byte) []byte {
+	return binary.LittleEndian.AppendUint32(dst, Checksum(dst))
+}
+
+// frameCapacity is what to allocate for a frame with so many bytes of messages.
+func frameCapacity(messages int) int {
+	return frameHeader + messages + frameTrailer + transport.Overhead
+}
+
+// openFrame checks a frame and returns its messages, which are still to be split.
+func openFrame(b []byte) (kind frameKind, a frameAddress, messages []byte, err error) {
+	if len(b) < frameHeader+frameTrailer {
+		return 0, a, nil, fmt.Errorf("%w: %d bytes", errFrame, len(b))
+	}
+	body, trailer := b[:len(b)-frameTrailer], b[len(b)-frameTrailer:]
+	if Checksum(body) != binary.LittleEndian.Uint32(trailer) {
+		return 0, a, nil, fmt.Errorf("%w: wrong checksum", errFrame)
+	}
+	if body[0] != frameVersion {
+		return 0, a, nil, fmt.Errorf("%w: version %d, this node speaks %d", errFrame, body[0], frameVersion)
+	}
+	kind = frameKind(body[1])
+	if kind < frameCore || kind > frameChunkAck {
+		return 0, a, nil, fmt.Errorf("%w: kind %d", errFrame, kind)
+	}
+	a.cluster = binary.LittleEndian.Uint64(body[2:])
+	a.from = binary.LittleEndian.Uint64(body[10:])
+	a.to = binary.LittleEndian.Uint64(body[18:])
+	a.incarnation = binary.LittleEndian.Uint64(body[26:])
+	return kind, a, body[frameHeader:], nil
+}
+
+// frameMessage is one message of a frame that was received.
+type frameMessage struct {
+	group uint64
+	body  []byte
+}
+
+// next takes the next message off a frame's messages.
+func nextFrameMessage(b []byte) (m frameMessage, rest []byte, err error) {
+	r := Reader{b: b}
+	m.group = r.Uvarint()
+	m.body = r.Bytes()
+	if r.err != nil {
+		return m, nil, errFrame
+	}
+	return m, r.b, nil
+}

@@ -1,0 +1,630 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"sync"
+
+	"github.com/synod-go/synod"
+	"github.com/synod-go/synod/internal/executor"
+	"github.com/synod-go/synod/storage"
+)
+
+// loop is an event loop: one task that owns the cores of many groups. It works in
+// rounds. A round takes all that has arrived, feeds the cores, and collects what
+// they want done: one frame for each peer, which leaves at once, and one batch for
+// the store, which is committed while the next rounds go on.
+//
+// At most one commit is under way. What is to be stored meanwhile gathers in the
+// pending batch, so that load makes the batches larger and not the syncs more.
+type loop struct {
+	node *Node
+	wake *executor.Event
+
+	mu     sync.Mutex
+	in     inbox // what has arrived and waits for the next round
+	closed bool
+
+	// All below belongs to the loop's task.
+	groups   map[uint64]*Group
+	order    []*Group // the same, in the order of their start
+	taken    inbox    // what this round works on
+	dirty    []*Group
+	out      Output
+	scratch  storage.Batch
+	frames   []*outFrame // by order of first use
+	pending  *commit     // gathers for the next commit
+	spare    *commit
+	inflight *commit
+	full     error // the store has no space: why; the pending commit waits for room
+	timer    executor.Timer
+	stopping bool
+	exited   *executor.Event
+}
+
+// inbox is what a loop has been handed. Its slices are reused.
+type inbox struct {
+	controls    []func()
+	commits     []*commit
+	frames      []inFrame
+	calls       []*call
+	applied     []*Group
+	unreachable []uint64
+	ticks       int
+	bytes       int
+}
+
+func (b *inbox) empty() bool {
+	return len(b.controls) == 0 && len(b.commits) == 0 && len(b.frames) == 0 && len(b.calls) == 0 &&
+		len(b.applied) == 0 && len(b.unreachable) == 0 && b.ticks == 0
+}
+
+func (b *inbox) reset() {
+	clear(b.controls)
+	clear(b.frames)
+	clear(b.calls)
+	clear(b.applied)
+	*b = inbox{controls: b.controls[:0], commits: b.commits[:0], frames: b.frames[:0], calls: b.calls[:0],
+		applied: b.applied[:0], unreachable: b.unreachable[:0]}
+}
+
+type inFrame struct {
+	from     uint64
+	kind     frameKind
+	messages []frameMessage
+}
+
+// commit is one batch on its way to the store.
+type commit struct {
+	batch  storage.Batch
+	urgent bool
+	acks   []ack
+	after  []func() // run by the loop once the batch is durable
+	err    error
+	done   func(error)
+}
+
+// ack is what a core is told when a commit is durable.
+type ack struct {
+	group   *Group
+	token   uint64
+	restore *SnapshotMeta // the snapshot that the commit put in the place of the log
+}
+
+// outFrame gathers the messages for one peer in one round.
+type outFrame struct {
+	to     uint64
+	buf    []byte
+	groups []*Group
+}
+
+func newLoop(n *Node) *loop {
+	l := &loop{
+		node:   n,
+		wake:   executor.NewEvent(),
+		groups: make(map[uint64]*Group),
+		exited: executor.NewEvent(),
+	}
+	l.pending, l.spare = l.newCommit(), l.newCommit()
+	return l
+}
+
+func (l *loop) newCommit() *commit {
+	c := &commit{}
+	c.done = func(err error) {
+		c.err = err
+		l.post(func(in *inbox) { in.commits = append(in.commits, c) })
+	}
+	return c
+}
+
+// post hands something to the loop; false if the loop has ended.
+func (l *loop) post(put func(*inbox)) bool {
+	l.mu.Lock()
+	if l.closed {
+		l.mu.Unlock()
+		return false
+	}
+	idle := l.in.empty()
+	put(&l.in)
+	l.mu.Unlock()
+	if idle {
+		l.wake.Set()
+	}
+	return true
+}
+
+// postCall is post without a closure, for what happens most.
+func (l *loop) postCall(c *call) bool {
+	l.mu.Lock()
+	if l.closed {
+		l.mu.Unlock()
+		return false
+	}
+	idle := l.in.empty()
+	l.in.calls = append(l.in.calls, c)
+	l.mu.Unlock()
+	if idle {
+		l.wake.Set()
+	}
+	return true
+}
+
+// postFrame hands over messages that have arrived; those over the limit are
+// dropped, as the network might have done.
+func (l *loop) postFrame(f inFrame, size int) {
+	dropped := false
+	l.post(func(in *inbox) {
+		if in.bytes+size > l.node.cfg.MaxInboxBytes {
+			dropped = true
+			return
+		}
+		in.frames = append(in.frames, f)
+		in.bytes += size
+	})
+	if dropped {
+		l.node.count(metricFramesDropped, 0, 1)
+	}
+}
+
+// do runs fn in the loop; false if the loop has ended.
+func (l *loop) do(fn func()) bool {
+	return l.post(func(in *inbox) { in.controls = append(in.controls, fn) })
+}
+
+// call runs fn in the loop and waits for it; false if the loop has ended before.
+func (l *loop) call(ctx context.Context, fn func()) bool {
+	done, ran := executor.NewEvent(), false
+	if !l.do(func() { fn(); ran = true; done.Set() }) {
+		return false
+	}
+	l.node.wait(ctx, done)
+	return ran
+}
+
+func (l *loop) run() {
+	l.timer = l.node.ex.AfterFunc(l.node.cfg.HeartbeatInterval, func() {
+		l.post(func(in *inbox) { in.ticks++ })
+	})
+	for {
+		l.mu.Lock()
+		l.in, l.taken = l.taken, l.in
+		l.mu.Unlock()
+		if l.taken.empty() {
+			if l.stopping && l.inflight == nil {
+				break
+			}
+			_ = l.node.ex.Wait(context.Background(), l.wake)
+			continue
+		}
+		l.round(&l.taken)
+		l.taken.reset()
+	}
+	l.mu.Lock()
+	l.closed = true
+	rest := l.in
+	l.mu.Unlock()
+	for _, c := range rest.calls {
+		if c.take() {
+			c.answer(nil, fmt.Errorf("group %d: %w", c.group.id, synod.ErrClosed))
+		}
+	}
+	for _, fn := range rest.controls {
+		fn()
+	}
+	l.exited.Set()
+}
+
+func (l *loop) round(in *inbox) {
+	for _, fn := range in.controls {
+		fn()
+	}
+	for _, c := range in.commits {
+		l.committed(c)
+	}
+	for _, g := range in.applied {
+		g.appliedPosted.Store(false)
+		if l.live(g) {
+			l.applied(g)
+		}
+	}
+	for i := range in.frames {
+		l.receive(&in.frames[i])
+	}
+	for _, c := range in.calls {
+		l.begin(c)
+	}
+	for _, peer := range in.unreachable {
+		for _, g := range l.order {
+			l.unreachable(g, peer)
+		}
+	}
+	if in.ticks > 0 {
+		l.timer.Reset(l.node.cfg.HeartbeatInterval)
+		for _, g := range l.order {
+			l.tick(g)
+		}
+		if l.full != nil {
+			l.full = nil // try whether there is room now
+			l.pending.urgent = true
+		}
+		if l.pending.batch.Len() > 0 {
+			l.pending.urgent = true
+		}
+	}
+	// A group may become dirty again while it is worked on.
+	for i := 0; i < len(l.dirty); i++ {
+		g := l.dirty[i]
+		g.dirty = false
+		if l.live(g) {
+			l.propose(g)
+			l.ready(g)
+		}
+	}
+	clear(l.dirty)
+	l.dirty = l.dirty[:0]
+	l.flush()
+	l.commit()
+}
+
+// live reports whether the group still runs in this loop.
+func (l *loop) live(g *Group) bool { return l.groups[g.id] == g }
+
+func (l *loop) mark(g *Group) {
+	if !g.dirty {
+		g.dirty = true
+		l.dirty = append(l.dirty, g)
+	}
+}
+
+// recover turns a panic of a core into the failure of its group. It is deferred
+// around every call of a core.
+func (l *loop) recover(g *Group) {
+	if v := recover(); v != nil {
+		l.fail(g, panicError(v))
+	}
+}
+
+func panicError(v any) error {
+	if err, ok := v.(error); ok {
+		var runtime interface{ RuntimeError() }
+		if !errors.As(err, &runtime) {
+			return err
+		}
+	}
+	return fmt.Errorf("panic: %v\n%s", v, debug.Stack())
+}
+
+// begin takes up a call of the application.
+func (l *loop) begin(c *call) {
+	g := c.group
+	if !c.take() {
+		return
+	}
+	if !l.live(g) {
+		c.answer(nil, g.closedError())
+		return
+	}
+	switch c.kind {
+	case callPropose:
+		switch {
+		case l.full != nil:
+			c.answer(nil, fmt.Errorf("group %d: not executed: %w", g.id, l.full))
+			return
+		case !g.leading:
+			c.answer(nil, &synod.NotLeaderError{Group: g.id, Leader: g.leader.Load()})
+			return
+		}
+		g.incoming = append(g.incoming, c)
+	case callRead:
+		g.reads.queued = append(g.reads.queued, c)
+		l.read(g)
+	case callTransfer:
+		l.transfer(g, c)
+	}
+	l.mark(g)
+}
+
+// propose puts the commands that came in this round into batches, and the batches
+// into the log.
+func (l *loop) propose(g *Group) {
+	defer l.recover(g)
+	for len(g.incoming) > 0 {
+		n, size := 0, batchOverhead
+		for n < len(g.incoming) && (n == 0 || size < l.node.cfg.MaxBatchBytes) {
+			size += len(g.incoming[n].command) + 10
+			n++
+		}
+		calls := g.incoming[:n]
+		g.batch = appendBatchHeader(g.batch[:0], g.boot, g.pend.next(), n)
+		for _, c := range calls {
+			g.batch = AppendBytes(g.batch, c.command)
+		}
+		err := g.core.Propose(g.batch)
+		if err == nil {
+			g.pend.add(calls, g.term)
+			l.node.count(metricProposals, g.id, int64(n))
+			l.node.observe(metricBatch, g.id, int64(n))
+		} else {
+			err = g.refused(err)
+			for _, c := range calls {
+				c.answer(nil, err)
+			}
+		}
+		clear(calls)
+		g.incoming = g.incoming[n:]
+	}
+	g.incoming = g.incoming[:0]
+	if cap(g.batch) > 4*l.node.cfg.MaxBatchBytes {
+		g.batch = nil
+	}
+}
+
+func (l *loop) tick(g *Group) {
+	defer l.recover(g)
+	g.core.Tick()
+	g.ticks++
+	l.retryReads(g)
+	l.checkTransfers(g)
+	l.mark(g)
+}
+
+func (l *loop) applied(g *Group) {
+	defer l.recover(g)
+	g.core.Applied(g.applied.Load())
+	l.mark(g)
+}
+
+func (l *loop) unreachable(g *Group, peer uint64) {
+	if !l.live(g) {
+		return
+	}
+	defer l.recover(g)
+	g.core.Unreachable(peer)
+	l.mark(g)
+}
+
+func (l *loop) receive(f *inFrame) {
+	for _, m := range f.messages {
+		g := l.groups[m.group]
+		if g == nil {
+			l.node.count(metricUnknownGroup, m.group, 1)
+			continue
+		}
+		switch f.kind {
+		case frameCore:
+			l.step(g, f.from, m.body)
+		case frameChunk:
+			l.receiveChunk(g, f.from, m.body)
+		case frameChunkAck:
+			l.receiveChunkAck(g, f.from, m.body)
+		}
+		l.mark(g)
+	}
+}
+
+func (l *loop) step(g *Group, from uint64, body []byte) {
+	if !l.live(g) {
+		return
+	}
+	defer l.recover(g)
+	if err := g.core.Step(from, body); err != nil {
+		l.node.refuse(from, g.id, err)
+	}
+}
+
+// ready collects and carries out what a core wants done.
+func (l *loop) ready(g *Group) {
+	defer l.recover(g)
+	for {
+		l.scratch.Reset()
+		l.out.Batch = &l.scratch
+		l.out.reset()
+		if !g.core.Ready(&l.out) {
+			break
+		}
+		out := &l.out
+		if out.Leader != g.leader.Load() || out.Term != g.term || out.Leading != g.leading {
+			l.leaderChanged(g, out)
+		}
+		var restore *SnapshotMeta
+		if out.Restore != nil {
+			restore = l.install(g, *out.Restore, &l.scratch)
+		}
+		if len(out.Committed) > 0 {
+			g.pushApply(applyItem{entries: out.Committed})
+			out.Committed = nil // it belongs to the queue now
+		}
+		for i := range out.Messages {
+			l.send(g, &out.Messages[i])
+		}
+		if l.scratch.Len() > 0 {
+			l.pending.batch.Append(&l.scratch)
+		}
+		if out.Token != 0 {
+			l.pending.urgent = true
+			l.pending.acks = append(l.pending.acks, ack{group: g, token: out.Token, restore: restore})
+		}
+		for _, r := range out.Reads {
+			l.readConfirmed(g, r)
+		}
+		for _, s := range out.Snapshots {
+			l.startTransferSnapshot(g, s)
+		}
+		if out.WantSnapshot {
+			g.wantSnapshot.Store(true)
+			g.pushApply(applyItem{})
+		}
+	}
+}
+
+func (l *loop) leaderChanged(g *Group, out *Output) {
+	changed := out.Leader != g.leader.Load()
+	g.term, g.leading = out.Term, out.Leading
+	if !changed {
+		return
+	}
+	g.leader.Store(out.Leader)
+	l.node.count(metricLeaderChanges, g.id, 1)
+	l.node.emit(synod.Event{Kind: synod.EventLeaderChanged, Group: g.id, Leader: out.Leader, Term: out.Term})
+	l.transfersChanged(g)
+	// What was asked of the old leader may be lost: ask the new one.
+	l.restartReads(g)
+}
+
+// send puts a message into its peer's frame.
+func (l *loop) send(g *Group, m *Message) {
+	f := l.frame(m.To)
+	size := len(m.Head) + len(m.Tail)
+	if len(f.buf) > 0 && len(f.buf)+size > frameTarget {
+		l.flushFrame(f)
+	}
+	if len(f.buf) == 0 {
+		f.buf = appendFrameHeader(make([]byte, 0, frameCapacity(size+32)), frameCore, l.node.address(m.To))
+	}
+	f.buf = appendFrameMessage(f.buf, g.id, m.Head, m.Tail)
+	if n := len(f.groups); n == 0 || f.groups[n-1] != g {
+		f.groups = append(f.groups, g)
+	}
+}
+
+func (l *loop) frame(to uint64) *outFrame {
+	for _, f := range l.frames {
+		if f.to == to {
+			return f
+		}
+	}
+	f := &outFrame{to: to}
+	l.frames = append(l.frames, f)
+	return f
+}
+
+func (l *loop) flush() {
+	for _, f := range l.frames {
+		if len(f.buf) > 0 {
+			l.flushFrame(f)
+		}
+	}
+}
+
+func (l *loop) flushFrame(f *outFrame) {
+	err := l.node.cfg.Transport.Send(f.to, sealFrame(f.buf))
+	f.buf = nil // the transport's now
+	if err != nil {
+		l.node.count(metricSendFailures, 0, 1)
+		for _, g := range f.groups {
+			l.unreachable(g, f.to)
+		}
+	}
+	clear(f.groups)
+	f.groups = f.groups[:0]
+}
+
+// commit begins to make the pending batch durable, unless one is under way.
+func (l *loop) commit() {
+	if l.inflight != nil || l.full != nil || !l.pending.urgent {
+		return
+	}
+	c := l.pending
+	l.inflight, l.pending, l.spare = c, l.spare, nil
+	if c.batch.Len() == 0 {
+		// Nothing to store, but something waits for what was stored before.
+		c.done(nil)
+		return
+	}
+	l.node.observe(metricCommitBytes, 0, int64(c.batch.Size()))
+	l.node.commit(&c.batch, c.done)
+}
+
+func (l *loop) committed(c *commit) {
+	l.inflight = nil
+	switch {
+	case errors.Is(c.err, storage.ErrNoSpace):
+		// Nothing of it was written: it goes first when there is room.
+		l.node.cfg.Logger.Warn("store has no space: writes are refused", "error", c.err)
+		l.full = c.err
+		next := l.pending
+		c.batch.Append(&next.batch)
+		c.acks = append(c.acks, next.acks...)
+		c.after = append(c.after, next.after...)
+		next.reset()
+		c.err = nil
+		l.pending, l.spare = c, next
+		return
+	case c.err != nil:
+		err := fmt.Errorf("store: %w", c.err)
+		for _, g := range append([]*Group(nil), l.order...) {
+			l.fail(g, err)
+		}
+	default:
+		for _, a := range c.acks {
+			if l.live(a.group) {
+				l.persisted(a)
+			}
+		}
+		for _, fn := range c.after {
+			fn()
+		}
+	}
+	c.reset()
+	l.spare = c
+}
+
+func (c *commit) reset() {
+	c.batch.Reset()
+	clear(c.acks)
+	clear(c.after)
+	c.acks, c.after = c.acks[:0], c.after[:0]
+	c.urgent, c.err = false, nil
+}
+
+func (l *loop) persisted(a ack) {
+	defer l.recover(a.group)
+	if a.restore != nil {
+		a.group.pushApply(applyItem{restore: a.restore})
+	}
+	a.group.core.Persisted(a.token)
+	l.mark(a.group)
+}
+
+// fail stops a group for good. It may be called from within the group's own work.
+func (l *loop) fail(g *Group, err error) {
+	if !l.live(g) {
+		return
+	}
+	failed := &synod.FailedError{Group: g.id, Err: err}
+	g.failure.CompareAndSwap(nil, failed)
+	l.node.cfg.Logger.Error("group stopped", "group", g.id, "error", err)
+	l.node.emit(synod.Event{Kind: synod.EventGroupFailed, Group: g.id, Err: failed})
+	l.remove(g)
+}
+
+// remove takes a group out of the loop and ends everything that waits for it.
+func (l *loop) remove(g *Group) {
+	delete(l.groups, g.id)
+	for i, o := range l.order {
+		if o == g {
+			l.order = append(l.order[:i:i], l.order[i+1:]...)
+			break
+		}
+	}
+	g.leading = false
+	g.stopped.Store(true)
+	err := g.closedError()
+	for _, c := range g.incoming {
+		if c != nil {
+			c.answer(nil, err)
+		}
+	}
+	g.incoming = nil
+	l.endReads(g, err)
+	for _, c := range g.transfers {
+		c.answer(nil, err)
+	}
+	g.transfers = nil
+	g.endSnapshots()
+	// The proposals may yet be decided by the others.
+	g.pend.drain(func(c *call) { c.answer(nil, unknown(g.id, err)) })
+}

@@ -1,0 +1,397 @@
+package replica
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/synod-go/synod"
+	"github.com/synod-go/synod/internal/executor"
+	"github.com/synod-go/synod/storage"
+	"github.com/synod-go/synod/transport"
+)
+
+// Errors of identity, to be tested with errors.Is.
+var (
+	// ErrForeignStore says that the store holds another node's data.
+	ErrForeignStore = errors.New("replica: store belongs to another node")
+	// ErrBootstrapped says that the group exists in this store.
+	ErrBootstrapped = errors.New("replica: group exists already")
+	// ErrNotBootstrapped says that the group does not exist in this store.
+	ErrNotBootstrapped = errors.New("replica: group does not exist in this store")
+	// ErrRunning says that the group is running on this node already.
+	ErrRunning = errors.New("replica: group is running already")
+)
+
+// Node hosts the groups of one protocol on one transport and one store.
+type Node struct {
+	cfg         Config
+	ex          executor.Executor
+	incarnation uint64
+	cluster     uint64
+	loops       []*loop
+	applier     *applier
+	events      events
+	calls       sync.Pool
+
+	mu      sync.Mutex
+	groups  map[uint64]*Group
+	pins    map[uint64]uint64 // the incarnation that each peer was first met with
+	refused map[uint64]uint64 // the last incarnation of each peer that was refused
+	closed  bool
+
+	tasks    atomic.Int64 // background tasks, and one for the node itself
+	idle     *executor.Event
+	stopping atomic.Bool
+}
+
+// Start opens the node's records in the store and begins to serve. ctx carries the
+// executor; it does not bound the node's life.
+func Start(ctx context.Context, cfg Config) (*Node, error) {
+	if err := cfg.setDefaults(); err != nil {
+		return nil, err
+	}
+	n := &Node{
+		cfg:     cfg,
+		ex:      executor.From(ctx, executor.Real()),
+		cluster: clusterHash(cfg.Cluster),
+		groups:  make(map[uint64]*Group),
+		pins:    make(map[uint64]uint64),
+		refused: make(map[uint64]uint64),
+		idle:    executor.NewEvent(),
+	}
+	if err := n.identify(); err != nil {
+		return nil, err
+	}
+	n.events.node = n
+	n.tasks.Store(1)
+	n.applier = newApplier(n, cfg.Loops)
+	for range cfg.Loops {
+		l := newLoop(n)
+		n.loops = append(n.loops, l)
+		n.ex.Go(l.run)
+	}
+	transport.HandleUnreachable(cfg.Transport, func(to uint64, err error) {
+		for _, l := range n.loops {
+			l.post(func(in *inbox) {
+				if !slices.Contains(in.unreachable, to) {
+					in.unreachable = append(in.unreachable, to)
+				}
+			})
+		}
+	})
+	cfg.Transport.Handle(n.handle)
+	return n, nil
+}
+
+// identify reads the node's identity, or gives it one if the store is empty.
+func (n *Node) identify() error {
+	store := n.cfg.Store
+	key := []byte{tagNode}
+	payload, found, err := getRecord(store, key, 0)
+	if err != nil {
+		return fmt.Errorf("%s: identity of node %d: %w", n.cfg.Package, n.cfg.Node, err)
+	}
+	if !found {
+		it, err := store.Scan([]byte{tagGroup}, []byte{tagPeer + 1})
+		if err != nil {
+			return fmt.Errorf("%s: read store: %w", n.cfg.Package, err)
+		}
+		k, _, err := it.Next()
+		k = append([]byte(nil), k...)
+		it.Close()
+		if err == nil {
+			return fmt.Errorf("%s: %w", n.cfg.Package, &storage.CorruptError{Key: key,
+				Reason: fmt.Sprintf("the node's identity is missing, but there is data of it (key %x)", k)})
+		}
+		id := identity{cluster: n.cfg.Cluster, node: n.cfg.Node, incarnation: n.ex.Uint64()}
+		var b storage.Batch
+		b.Set(key, storage.AppendRecord(nil, key, id.encode()))
+		if err := store.Commit(&b); err != nil {
+			return fmt.Errorf("%s: write identity: %w", n.cfg.Package, err)
+		}
+		n.incarnation = id.incarnation
+		return nil
+	}
+	id, err := decodeIdentity(payload)
+	if err != nil {
+		return fmt.Errorf("%s: %w", n.cfg.Package, &storage.CorruptError{Key: key, Reason: err.Error()})
+	}
+	if id.cluster != n.cfg.Cluster || id.node != n.cfg.Node {
+		return fmt.Errorf("%s: %w: it is that of node %d of cluster %q, not of node %d of cluster %q: check Config.Store, Config.Node and Config.Cluster",
+			n.cfg.Package, ErrForeignStore, id.node, id.cluster, n.cfg.Node, n.cfg.Cluster)
+	}
+	n.incarnation = id.incarnation
+	return n.readPins()
+}
+
+func (n *Node) readPins() error {
+	it, err := n.cfg.Store.Scan([]byte{tagPeer}, []byte{tagPeer + 1})
+	if err != nil {
+		return fmt.Errorf("%s: read store: %w", n.cfg.Package, err)
+	}
+	keys, values, err := storage.Collect(it)
+	if err != nil {
+		return fmt.Errorf("%s: read store: %w", n.cfg.Package, err)
+	}
+	for i, key := range keys {
+		payload, err := storage.OpenRecord(key, values[i])
+		if err != nil {
+			return fmt.Errorf("%s: incarnation of a peer: %w", n.cfg.Package, err)
+		}
+		if len(key) != 9 || len(payload) != 8 {
+			return fmt.Errorf("%s: incarnation of a peer: %w", n.cfg.Package, &storage.CorruptError{Key: key, Reason: "wrong length"})
+		}
+		n.pins[binary.BigEndian.Uint64(key[1:])] = binary.LittleEndian.Uint64(payload)
+	}
+	return nil
+}
+
+func (n *Node) address(to uint64) frameAddress {
+	return frameAddress{cluster: n.cluster, from: n.cfg.Node, to: to, incarnation: n.incarnation}
+}
+
+// handle receives from the transport.
+func (n *Node) handle(from uint64, payload []byte) {
+	kind, a, rest, err := openFrame(payload)
+	switch {
+	case err != nil:
+		n.refuse(from, 0, err)
+		return
+	case a.cluster != n.cluster || a.from != from || a.to != n.cfg.Node:
+		n.refuse(from, 0, fmt.Errorf("%w: from node %d to node %d", ErrStray, a.from, a.to))
+		return
+	case !n.pinned(from, a.incarnation):
+		return
+	}
+	frames := make([]inFrame, len(n.loops))
+	sizes := make([]int, len(n.loops))
+	for len(rest) > 0 {
+		var m frameMessage
+		if m, rest, err = nextFrameMessage(rest); err != nil {
+			n.refuse(from, 0, err)
+			return
+		}
+		i := m.group % uint64(len(n.loops))
+		frames[i].messages = append(frames[i].messages, m)
+		sizes[i] += len(m.body)
+	}
+	for i := range frames {
+		if len(frames[i].messages) > 0 {
+			frames[i].from, frames[i].kind = from, kind
+			n.loops[i].postFrame(frames[i], sizes[i])
+		}
+	}
+}
+
+// pinned reports whether a peer still is who it was when it was first met.
+//
+// A node whose disk was wiped, replaced, or that runs twice, draws another
+// incarnation. It has forgotten what it promised, so that nothing that it says may
+// count. The first incarnation that is seen is kept, in memory at once and durably
+// with the next commit: a crash in between forgets it, which is no worse than not
+// having met.
+func (n *Node) pinned(peer, incarnation uint64) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	known, ok := n.pins[peer]
+	switch {
+	case !ok:
+		n.pins[peer] = incarnation
+		key := binary.BigEndian.AppendUint64([]byte{tagPeer}, peer)
+		record := storage.AppendRecord(nil, key, binary.LittleEndian.AppendUint64(nil, incarnation))
+		l := n.loops[0]
+		l.do(func() { l.pending.batch.Set(key, record) })
+		return true
+	case known != incarnation:
+		if n.refused[peer] != incarnation { // say it once
+			n.refused[peer] = incarnation
+			n.refuse(peer, 0, ErrIncarnation)
+		}
+		n.count(metricFramesRefused, 0, 1)
+		return false
+	}
+	return true
+}
+
+// refuse reports a message that is not believed.
+func (n *Node) refuse(from, group uint64, err error) {
+	n.count(metricFramesRefused, group, 1)
+	n.cfg.Logger.Warn("refused a message", "from", from, "group", group, "error", err)
+	n.emit(synod.Event{Kind: synod.EventPeerRefused, Group: group, Peer: from, Err: err})
+}
+
+// commit makes a batch durable without blocking the caller.
+func (n *Node) commit(b *storage.Batch, done func(error)) {
+	if a, ok := n.cfg.Store.(storage.AsyncCommitter); ok {
+		a.CommitAsync(b, done)
+		return
+	}
+	n.ex.Go(func() { done(n.cfg.Store.Commit(b)) })
+}
+
+func (n *Node) loopOf(group uint64) *loop { return n.loops[group%uint64(len(n.loops))] }
+
+// Bootstrap writes the first configuration of a group into this node's store.
+func (n *Node) Bootstrap(ctx context.Context, group uint64, voters []uint64) error {
+	fail := func(err error) error {
+		return fmt.Errorf("%s: bootstrap group %d: %w", n.cfg.Package, group, err)
+	}
+	voters = slices.Clone(voters)
+	slices.Sort(voters)
+	switch {
+	case group == 0:
+		return fail(&synod.ConfigError{Package: n.cfg.Package, Field: "ID", Reason: "groups have IDs above 0"})
+	case len(voters) == 0:
+		return fail(&synod.ConfigError{Package: n.cfg.Package, Field: "Members", Reason: "a group needs at least one member"})
+	case voters[0] == 0:
+		return fail(&synod.ConfigError{Package: n.cfg.Package, Field: "Members", Reason: "nodes have IDs above 0"})
+	case len(slices.Compact(slices.Clone(voters))) != len(voters):
+		return fail(&synod.ConfigError{Package: n.cfg.Package, Field: "Members", Reason: "a node is named twice"})
+	case !slices.Contains(voters, n.cfg.Node):
+		return fail(&synod.ConfigError{Package: n.cfg.Package, Field: "Members", Reason: fmt.Sprintf("node %d is not among them", n.cfg.Node)})
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closed {
+		return fail(synod.ErrClosed)
+	}
+	keys := GroupKeys(group)
+	if _, found, err := getRecord(n.cfg.Store, keys.key(tagMeta), group); err != nil {
+		return fail(err)
+	} else if found {
+		return fail(ErrBootstrapped)
+	}
+	var b storage.Batch
+	key := keys.key(tagMeta)
+	b.Set(key, storage.AppendRecord(nil, key, []byte(n.cfg.Protocol.Name())))
+	if err := n.cfg.Protocol.Bootstrap(keys, voters, &b); err != nil {
+		return fail(err)
+	}
+	if err := n.cfg.Store.Commit(&b); err != nil {
+		return fail(err)
+	}
+	return nil
+}
+
+// Group returns a running group.
+func (n *Node) Group(id uint64) (*Group, bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	g, ok := n.groups[id]
+	return g, ok
+}
+
+// Status describes the node and its groups.
+func (n *Node) Status() synod.NodeStatus {
+	n.mu.Lock()
+	groups := make([]*Group, 0, len(n.groups))
+	for _, g := range n.groups {
+		groups = append(groups, g)
+	}
+	n.mu.Unlock()
+	slices.SortFunc(groups, func(a, b *Group) int {
+		if a.id < b.id {
+			return -1
+		}
+		return 1
+	})
+	s := synod.NodeStatus{Node: n.cfg.Node, Cluster: n.cfg.Cluster, Incarnation: n.incarnation}
+	for _, g := range groups {
+		s.Groups = append(s.Groups, g.Status())
+	}
+	return s
+}
+
+// Events yields what happens from now on, until ctx is done or the node closes.
+func (n *Node) Events(ctx context.Context) iter.Seq[synod.Event] { return n.events.subscribe(ctx) }
+
+// Close stops all groups and waits for what is under way.
+func (n *Node) Close() error {
+	n.mu.Lock()
+	if n.closed {
+		n.mu.Unlock()
+		return nil
+	}
+	n.closed = true
+	n.mu.Unlock()
+	n.stopping.Store(true)
+	for _, l := range n.loops {
+		l.do(func() {
+			l.timer.Stop()
+			l.stopping = true
+			for _, g := range slices.Clone(l.order) {
+				l.remove(g)
+			}
+		})
+	}
+	bg := context.Background()
+	for _, l := range n.loops {
+		_ = n.ex.Wait(bg, l.exited)
+	}
+	n.applier.close(bg)
+	n.taskDone()
+	_ = n.ex.Wait(bg, n.idle)
+	n.events.close()
+	return nil
+}
+
+// spawn runs a background task that Close waits for; false if the node is closing.
+func (n *Node) spawn(fn func()) bool {
+	for {
+		running := n.tasks.Load()
+		if running == 0 || n.stopping.Load() {
+			return false
+		}
+		if n.tasks.CompareAndSwap(running, running+1) {
+			break
+		}
+	}
+	n.ex.Go(func() {
+		defer n.taskDone()
+		fn()
+	})
+	return true
+}
+
+func (n *Node) taskDone() {
+	if n.tasks.Add(-1) == 0 {
+		n.idle.Set()
+	}
+}
+
+// wait waits for an event that is certain to come.
+func (n *Node) wait(ctx context.Context, e *executor.Event) {
+	_ = executor.From(ctx, n.ex).Wait(context.WithoutCancel(ctx), e)
+}
+
+func (n *Node) count(name string, group uint64, delta int64) {
+	if n.cfg.Metrics != nil {
+		n.cfg.Metrics.Add(name, group, delta)
+	}
+}
+
+func (n *Node) observe(name string, group uint64, value int64) {
+	if n.cfg.Metrics != nil {
+		n.cfg.Metrics.Observe(name, group, value)
+	}
+}
+
+// Names of metrics.
+const (
+	metricProposals     = "synod_proposals_total"
+	metricBatch         = "synod_batch_commands"
+	metricCommitBytes   = "synod_commit_bytes"
+	metricApplied       = "synod_applied_total"
+	metricLeaderChanges = "synod_leader_changes_total"
+	metricFramesDropped = "synod_frames_dropped_total"
+	metricFramesRefused = "synod_frames_refused_total"
+	metricSendFailures  = "synod_send_failures_total"
+	metricUnknownGroup  = "synod_unknown_group_total"
+	metricSnapshotBytes = "synod_snapshot_bytes"
+)

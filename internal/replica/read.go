@@ -1,0 +1,123 @@
+package replica
+
+import (
+	"sync"
+)
+
+// reads is the linearizable reads of one group. All that wait when an attempt
+// begins share it; those that come later wait for the next. An attempt that takes
+// long is given up and repeated under a new ID, with everyone who waits by then:
+// an answer to an old ID is not believed (it may have been asked before the
+// last writes were acknowledged to those who joined since).
+type reads struct {
+	group *Group
+
+	// The loop's.
+	queued  []*call // wait for the next attempt
+	asked   []*call // wait for the one under way
+	id      ReadID
+	started uint64 // the group's tick at which it began
+
+	mu      sync.Mutex
+	waiting []*call // confirmed, by index: wait for the applier
+}
+
+// readRetryTicks is how long an attempt may take, in heartbeats.
+const readRetryTicks = 2
+
+func (r *reads) init(g *Group) {
+	r.group = g
+	r.id.Boot = g.boot
+}
+
+// read begins an attempt unless one is under way.
+func (l *loop) read(g *Group) {
+	r := &g.reads
+	if len(r.asked) > 0 || len(r.queued) == 0 {
+		return
+	}
+	r.asked, r.queued = r.queued, r.asked[:0]
+	r.id.Attempt++
+	r.started = g.ticks
+	defer l.recover(g)
+	g.core.Read(r.id)
+	l.mark(g)
+}
+
+// restartReads gives up the attempt under way and begins a new one.
+func (l *loop) restartReads(g *Group) {
+	r := &g.reads
+	if len(r.asked) == 0 {
+		return
+	}
+	r.queued = append(r.queued, r.asked...)
+	clear(r.asked)
+	r.asked = r.asked[:0]
+	l.read(g)
+}
+
+func (l *loop) retryReads(g *Group) {
+	if g.ticks-g.reads.started >= readRetryTicks {
+		l.restartReads(g)
+	}
+}
+
+// readConfirmed takes the answer to an attempt.
+func (l *loop) readConfirmed(g *Group, result ReadResult) {
+	r := &g.reads
+	if result.ID != r.id || len(r.asked) == 0 {
+		return
+	}
+	r.mu.Lock()
+	if applied := g.applied.Load(); applied >= result.Index {
+		r.mu.Unlock()
+		for _, c := range r.asked {
+			c.answer(nil, nil)
+		}
+	} else {
+		for _, c := range r.asked {
+			c.index = result.Index
+		}
+		r.waiting = append(r.waiting, r.asked...)
+		r.mu.Unlock()
+	}
+	clear(r.asked)
+	r.asked = r.asked[:0]
+	l.read(g)
+}
+
+// reached answers the reads that waited for the state machine to get this far. The
+// applier calls it after it has set the group's applied index: whichever of the
+// two comes second, it or readConfirmed, finds the read.
+func (r *reads) reached(applied uint64) {
+	r.mu.Lock()
+	n := 0
+	for n < len(r.waiting) && r.waiting[n].index <= applied {
+		n++
+	}
+	ready := append([]*call(nil), r.waiting[:n]...)
+	if n > 0 {
+		m := copy(r.waiting, r.waiting[n:])
+		clear(r.waiting[m:])
+		r.waiting = r.waiting[:m]
+	}
+	r.mu.Unlock()
+	for _, c := range ready {
+		c.answer(nil, nil)
+	}
+}
+
+// endReads answers everyone who waits with an error.
+func (l *loop) endReads(g *Group, err error) {
+	r := &g.reads
+	r.mu.Lock()
+	waiting := r.waiting
+	r.waiting = nil
+	r.mu.Unlock()
+	for _, list := range [][]*call{r.queued, r.asked, waiting} {
+		for _, c := range list {
+			c.answer(nil, err)
+		}
+	}
+	r.queued, r.asked = nil, nil
+}

@@ -1,0 +1,448 @@
+package replica
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/synod-go/synod"
+	"github.com/synod-go/synod/internal/executor"
+	"github.com/synod-go/synod/storage"
+	"github.com/synod-go/synod/transport"
+)
+
+// A snapshot travels as chunks over the transport's bulk lane. The sender keeps up
+// to chunkWindow of them unacknowledged, and repeats those when nothing moves for a
+// while. The receiver takes them in order, stores each, and acknowledges what is
+// durable: "next" is the number of the chunk that it waits for. The last chunk
+// carries the snapshot's description and the message for the receiver's core.
+//
+//	chunk   transfer (8 bytes), number, last (1 byte), checksum of the data (4 bytes),
+//	        on the last: description, message for the core; data
+//	ack     transfer (8 bytes), next, status (1 byte)
+const (
+	chunkWindow  = 8
+	chunkRetries = 10 // rounds of repetition without progress until it is given up
+)
+
+type chunkStatus uint8
+
+const (
+	chunkWanted   chunkStatus = iota // go on with next
+	chunkRefused                     // the receiver does not know this transfer any more: give up
+	chunkComplete                    // the receiver has all of it
+)
+
+// sender is one transfer to one peer.
+type sender struct {
+	id   uint64
+	wake *executor.Event
+
+	mu     sync.Mutex
+	next   uint64
+	status chunkStatus
+	ended  bool
+	late   bool // nothing has moved for a while
+}
+
+// liveSnapshot is a captured state of a state machine that keeps its state itself.
+type liveSnapshot struct {
+	meta   SnapshotMeta
+	writer io.WriterTo
+	busy   bool
+}
+
+// captureLive takes a handle on the state, to be streamed to a peer. The applier
+// calls it.
+func (g *Group) captureLive() {
+	g.wantSnapshot.Store(false)
+	s := &g.apply
+	g.snapMu.Lock()
+	old := g.live
+	if old != nil && old.busy {
+		g.snapMu.Unlock()
+		return
+	}
+	g.live = nil
+	g.snapMu.Unlock()
+	if old != nil {
+		closeSnapshot(old.writer)
+	}
+	w, err := g.cfg.StateMachine.Snapshot()
+	if err != nil {
+		g.node.cfg.Logger.Error("state machine gave no snapshot: a peer that is behind must wait", "group", g.id, "error", err)
+		return
+	}
+	live := &liveSnapshot{writer: w, meta: SnapshotMeta{Position: s.position, Config: s.config, ID: g.node.ex.Uint64()}}
+	g.snapMu.Lock()
+	g.live = live
+	g.snapMu.Unlock()
+	if !g.loop.do(func() {
+		if g.loop.live(g) {
+			defer g.loop.recover(g)
+			g.core.SnapshotAvailable(live.meta)
+			g.loop.mark(g)
+		} else {
+			g.releaseLive()
+		}
+	}) {
+		g.releaseLive()
+	}
+}
+
+// releaseLive closes the captured state unless a transfer reads it.
+func (g *Group) releaseLive() {
+	g.snapMu.Lock()
+	live := g.live
+	if live == nil || live.busy {
+		g.snapMu.Unlock()
+		return
+	}
+	g.live = nil
+	g.snapMu.Unlock()
+	closeSnapshot(live.writer)
+}
+
+// startTransferSnapshot begins what a core asked for.
+func (l *loop) startTransferSnapshot(g *Group, req SnapshotRequest) {
+	s := &sender{id: l.node.ex.Uint64(), wake: executor.NewEvent()}
+	g.snapMu.Lock()
+	var meta SnapshotMeta
+	var live *liveSnapshot
+	switch {
+	case g.senders[req.To] != nil:
+	case g.live != nil && g.live.meta.Index == req.Index && !g.live.busy:
+		live, meta = g.live, g.live.meta
+		live.busy = true
+	case g.snapshot.Chunks > 0 && g.snapshot.Index == req.Index:
+		meta = g.snapshot
+		g.pins[meta.ID]++
+	}
+	started := meta.Index != 0
+	if started {
+		g.senders[req.To] = s
+	}
+	g.snapMu.Unlock()
+	if started {
+		started = l.node.spawn(func() { g.sendSnapshot(s, req, meta, live) })
+		if !started {
+			g.endTransfer(s, req.To, meta, live)
+		}
+	}
+	if !started {
+		g.core.SnapshotSent(req.To, false)
+		l.mark(g)
+	}
+}
+
+// endTransfer releases what a transfer held.
+func (g *Group) endTransfer(s *sender, to uint64, meta SnapshotMeta, live *liveSnapshot) {
+	g.snapMu.Lock()
+	delete(g.senders, to)
+	drop := false
+	if live != nil {
+		live.busy = false
+	} else {
+		if g.pins[meta.ID]--; g.pins[meta.ID] == 0 {
+			delete(g.pins, meta.ID)
+			drop = g.snapshot.ID != meta.ID
+		}
+	}
+	g.snapMu.Unlock()
+	if live != nil {
+		g.releaseLive()
+	}
+	if drop {
+		g.loop.do(func() { g.deleteChunks(&g.loop.pending.batch, meta.ID) })
+	}
+}
+
+func (g *Group) sendSnapshot(s *sender, req SnapshotRequest, meta SnapshotMeta, live *liveSnapshot) {
+	err := g.stream(s, req, meta, live)
+	g.endTransfer(s, req.To, meta, live)
+	if err != nil {
+		g.node.cfg.Logger.Warn("snapshot not sent", "group", g.id, "to", req.To, "index", meta.Index, "error", err)
+	} else {
+		g.node.emit(synod.Event{Kind: synod.EventSnapshotSent, Group: g.id, Peer: req.To, Index: meta.Index, Term: meta.Term})
+	}
+	g.loop.do(func() {
+		if g.loop.live(g) {
+			defer g.loop.recover(g)
+			g.core.SnapshotSent(req.To, err == nil)
+			g.loop.mark(g)
+		}
+	})
+	// A corrupt chunk is this node's trouble, not the receiver's.
+	if errors.Is(err, storage.ErrCorrupt) {
+		g.stop(err)
+	}
+}
+
+var (
+	errTransferRefused = errors.New("the receiver broke the transfer off")
+	errTransferStuck   = errors.New("the receiver does not answer")
+)
+
+// stream sends all chunks and waits until the receiver has them.
+func (g *Group) stream(s *sender, req SnapshotRequest, meta SnapshotMeta, live *liveSnapshot) error {
+	var unacked [][]byte // messages of the chunks from first on
+	var first uint64
+	transmit := func(message []byte) {
+		frame := appendFrameHeader(make([]byte, 0, frameCapacity(len(message)+32)), frameChunk, g.node.address(req.To))
+		frame = sealFrame(appendFrameMessage(frame, g.id, message, nil))
+		// What is not sent is not acknowledged, and so repeated.
+		_ = transport.SendBulk(g.node.cfg.Transport, req.To, frame)
+	}
+	// await returns once fewer than limit chunks are unacknowledged.
+	await := func(limit int) error {
+		retry := g.node.ex.AfterFunc(g.node.cfg.ElectionTimeout, func() {
+			s.mu.Lock()
+			s.late = true
+			s.mu.Unlock()
+			s.wake.Set()
+		})
+		defer retry.Stop()
+		idle := 0
+		for {
+			s.mu.Lock()
+			next, status, ended, late := s.next, s.status, s.ended, s.late
+			s.late = false
+			s.mu.Unlock()
+			moved := next > first
+			for ; first < next && len(unacked) > 0; first++ {
+				unacked = unacked[1:]
+			}
+			switch {
+			case ended:
+				return g.closedError()
+			case status == chunkRefused:
+				return errTransferRefused
+			case status == chunkComplete:
+				unacked = nil
+				return nil
+			case len(unacked) < limit:
+				return nil
+			case moved:
+				idle = 0
+				retry.Reset(g.node.cfg.ElectionTimeout)
+			case late:
+				if idle++; idle > chunkRetries {
+					return errTransferStuck
+				}
+				for _, m := range unacked {
+					transmit(m)
+				}
+				retry.Reset(g.node.cfg.ElectionTimeout)
+			}
+			if err := g.node.ex.Wait(context.Background(), s.wake); err != nil {
+				return err
+			}
+		}
+	}
+	sent := meta
+	put := func(number uint64, data []byte, last bool) error {
+		message := binary.LittleEndian.AppendUint64(make([]byte, 0, 64+len(data)+len(req.Message)+len(meta.Config)), s.id)
+		message = binary.AppendUvarint(message, number)
+		if last {
+			message = append(message, 1)
+		} else {
+			message = append(message, 0)
+		}
+		message = binary.LittleEndian.AppendUint32(message, Checksum(data))
+		if last {
+			message = AppendBytes(message, sent.Append(nil))
+			message = AppendBytes(message, req.Message)
+		}
+		message = append(message, data...)
+		unacked = append(unacked, message)
+		transmit(message)
+		return await(chunkWindow)
+	}
+	if live != nil {
+		cw := chunkWriter{}
+		cw.put = func(number uint64, data []byte, last bool) error {
+			sent.Size, sent.Chunks, sent.Sum = cw.size, number+1, cw.sum
+			return put(number, data, last)
+		}
+		if _, err := live.writer.WriteTo(&cw); err != nil {
+			return err
+		}
+		if err := cw.finish(); err != nil {
+			return err
+		}
+	} else {
+		r := chunkReader{group: g, meta: meta}
+		for number := range meta.Chunks {
+			data, err := r.chunk(number)
+			if err != nil {
+				return err
+			}
+			if err := put(number, data, number == meta.Chunks-1); err != nil {
+				return err
+			}
+		}
+	}
+	if err := await(1); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.status != chunkComplete {
+		return errTransferStuck
+	}
+	return nil
+}
+
+// receiveChunkAck takes the answer of a receiver.
+func (l *loop) receiveChunkAck(g *Group, from uint64, body []byte) {
+	r := NewReader(body)
+	id, next, status := r.Uint64(), r.Uvarint(), chunkStatus(r.Byte())
+	if err := r.Err(); err != nil || status > chunkComplete {
+		l.node.refuse(from, g.id, fmt.Errorf("acknowledgement of a chunk: %w", errFrame))
+		return
+	}
+	g.snapMu.Lock()
+	s := g.senders[from]
+	g.snapMu.Unlock()
+	if s == nil || s.id != id {
+		return
+	}
+	s.mu.Lock()
+	if s.status == chunkWanted {
+		s.next, s.status = max(s.next, next), status
+	}
+	s.mu.Unlock()
+	s.wake.Set()
+}
+
+// endSnapshots wakes the transfers of a group that has stopped.
+func (g *Group) endSnapshots() {
+	g.snapMu.Lock()
+	for _, s := range g.senders {
+		s.mu.Lock()
+		s.ended = true
+		s.mu.Unlock()
+		s.wake.Set()
+	}
+	g.snapMu.Unlock()
+	g.releaseLive()
+}
+
+// incoming is a snapshot that is being received.
+type incoming struct {
+	from     uint64
+	transfer uint64
+	id       uint64 // under which the chunks are stored
+	next     uint64 // the chunk that is stored next
+	durable  uint64 // the chunks below are durable
+	size     uint64
+	sum      uint32
+	complete bool
+	meta     SnapshotMeta
+}
+
+func (l *loop) receiveChunk(g *Group, from uint64, body []byte) {
+	r := NewReader(body)
+	transfer, number, last := r.Uint64(), r.Uvarint(), r.Byte()
+	var sumBytes [4]byte
+	for i := range sumBytes {
+		sumBytes[i] = r.Byte()
+	}
+	var meta SnapshotMeta
+	var message []byte
+	if last == 1 {
+		m := NewReader(r.Bytes())
+		meta.Read(m)
+		message = r.Bytes()
+		if m.Err() != nil {
+			r.fail()
+		}
+	}
+	data := r.Rest()
+	if r.Err() != nil || last > 1 || Checksum(data) != binary.LittleEndian.Uint32(sumBytes[:]) {
+		l.node.refuse(from, g.id, fmt.Errorf("chunk of a snapshot: %w", errFrame))
+		return
+	}
+	in := g.incomer
+	switch {
+	case !l.live(g):
+		return
+	case in != nil && in.from == from && in.transfer == transfer:
+	case in != nil && in.complete, g.restoring.Load():
+		l.ackChunk(g, from, transfer, 0, chunkRefused) // another one is being installed
+		return
+	case number != 0:
+		// The first chunk was lost, or this transfer began before a restart: then the
+		// sender has no more use for that chunk and gives up.
+		l.ackChunk(g, from, transfer, 0, chunkWanted)
+		return
+	default:
+		if in != nil {
+			g.deleteChunks(&l.pending.batch, in.id)
+		}
+		in = &incoming{from: from, transfer: transfer, id: l.node.ex.Uint64()}
+		g.incomer = in
+	}
+	if number != in.next || in.complete {
+		// One that was repeated, or that others went missing before.
+		status := chunkWanted
+		if in.complete {
+			status = chunkComplete
+		}
+		l.ackChunk(g, from, transfer, in.durable, status)
+		return
+	}
+	in.next++
+	in.size += uint64(len(data))
+	in.sum = ChecksumUpdate(in.sum, data)
+	if last == 1 {
+		if in.size != meta.Size || in.sum != meta.Sum || in.next != meta.Chunks {
+			l.node.refuse(from, g.id, fmt.Errorf("snapshot at index %d: the chunks do not add up: %w", meta.Index, errFrame))
+			l.dropIncoming(g, chunkRefused)
+			return
+		}
+		meta.ID = in.id
+	}
+	key := g.chunkKey(in.id, number)
+	l.pending.batch.Set(key, storage.AppendRecord(nil, key, data))
+	l.pending.urgent = true
+	l.pending.after = append(l.pending.after, func() {
+		if !l.live(g) || g.incomer != in {
+			return
+		}
+		in.durable = number + 1
+		if last == 0 {
+			l.ackChunk(g, from, transfer, in.durable, chunkWanted)
+			return
+		}
+		in.complete, in.meta = true, meta
+		l.ackChunk(g, from, transfer, in.durable, chunkComplete)
+		l.step(g, from, message)
+		if l.live(g) {
+			l.ready(g)
+		}
+		if g.incomer == in { // the core has no use for it
+			l.dropIncoming(g, chunkComplete)
+		}
+	})
+}
+
+func (l *loop) dropIncoming(g *Group, status chunkStatus) {
+	in := g.incomer
+	g.incomer = nil
+	g.deleteChunks(&l.pending.batch, in.id)
+	l.ackChunk(g, in.from, in.transfer, in.durable, status)
+}
+
+func (l *loop) ackChunk(g *Group, to, transfer, next uint64, status chunkStatus) {
+	message := binary.LittleEndian.AppendUint64(nil, transfer)
+	message = binary.AppendUvarint(message, next)
+	message = append(message, byte(status))
+	frame := appendFrameHeader(make([]byte, 0, frameCapacity(len(message)+32)), frameChunkAck, l.node.address(to))
+	frame = sealFrame(appendFrameMessage(frame, g.id, message, nil))
+	// One that is lost is asked for again by a repeated chunk.
+	_ = l.node.cfg.Transport.Send(to, frame)
+}

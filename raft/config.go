@@ -1,0 +1,131 @@
+package raft
+
+import (
+	"log/slog"
+	"time"
+
+	"github.com/synod-go/synod"
+	"github.com/synod-go/synod/internal/replica"
+	"github.com/synod-go/synod/storage"
+	"github.com/synod-go/synod/transport"
+)
+
+// Config says how a node runs. Cluster, Node, Transport and Store are required;
+// what is left zero gets the default that stands beside it. All nodes of a cluster
+// should run with the same values, but need not.
+type Config struct {
+	// Cluster names the cluster: 1 to 255 bytes, the same on all its nodes. Messages
+	// of another cluster are refused.
+	Cluster string
+
+	// Node is this node's ID, above 0. It belongs to this node and this store for
+	// ever: a node whose data were lost comes back under a new ID.
+	Node uint64
+
+	// Transport carries messages to the other nodes. The node sets its handlers and
+	// uses it until Close; the caller closes it after that. To share it, hand in a
+	// channel of a transport.Mux.
+	Transport transport.Transport
+
+	// Store keeps the node's records. The caller closes it after Close. To share it,
+	// hand in a storage.Prefix.
+	Store storage.Store
+
+	// Logger receives what happens. Default: nothing is logged.
+	Logger *slog.Logger
+
+	// Metrics receives figures. Default: none are taken.
+	Metrics synod.Metrics
+
+	// HeartbeatInterval is the time between two heartbeats of a leader, and the unit
+	// in which time passes for a group. At least 1 ms, and well above the round trip
+	// between the nodes. Default: 50 ms.
+	HeartbeatInterval time.Duration
+
+	// ElectionTimeout is how long a follower hears nothing from its leader before it
+	// stands for election, plus a random part of up to as much again. It is rounded
+	// down to whole heartbeats. A leader that hears nothing from a majority for as
+	// long steps down. At least three heartbeats. Default: ten.
+	ElectionTimeout time.Duration
+
+	// Loops is the number of event loops that the groups are spread over. A group
+	// is served by one loop; groups of one loop share its writes and its frames.
+	// Default: half of GOMAXPROCS, 1 to 4.
+	Loops int
+
+	// MaxCommandBytes is the largest command that Propose takes. Default: 8 MiB.
+	MaxCommandBytes int
+
+	// MaxBatchBytes is the size from which on commands go into another log entry,
+	// and entries into another message. Default: 1 MiB.
+	MaxBatchBytes int
+
+	// MaxPending and MaxPendingBytes limit the calls of one group that are under way
+	// on this node, and the bytes of their commands; what exceeds them is refused
+	// with synod.ErrOverloaded. MaxPendingBytes also limits what a leader has in its
+	// log that is not decided yet. Default: 65,536 and 64 MiB.
+	MaxPending      int
+	MaxPendingBytes int
+
+	// MaxInflightBytes limits what is on its way to one follower of one group and
+	// not acknowledged. By Little's law it caps the throughput to MaxInflightBytes
+	// a round trip. At least MaxBatchBytes and MaxCommandBytes together. Default: 16 MiB.
+	MaxInflightBytes int
+
+	// MaxInboxBytes limits what has arrived for one loop and was not worked on. What
+	// exceeds it is dropped and asked for again. Default: 64 MiB.
+	MaxInboxBytes int
+
+	// MaxApplyBytes limits the decided entries of one group that wait for its state
+	// machine in memory. Default: 16 MiB.
+	MaxApplyBytes int
+
+	// CacheBytes is how much of the end of each group's log is kept in memory, for
+	// followers and the state machine. Default: 8 MiB.
+	CacheBytes int
+}
+
+func (c *Config) runtime() replica.Config {
+	return replica.Config{
+		Protocol:          protocol{},
+		Package:           "raft",
+		Cluster:           c.Cluster,
+		Node:              c.Node,
+		Transport:         c.Transport,
+		Store:             c.Store,
+		Logger:            c.Logger,
+		Metrics:           c.Metrics,
+		HeartbeatInterval: c.HeartbeatInterval,
+		ElectionTimeout:   c.ElectionTimeout,
+		Loops:             c.Loops,
+		MaxCommandBytes:   c.MaxCommandBytes,
+		MaxBatchBytes:     c.MaxBatchBytes,
+		MaxPending:        c.MaxPending,
+		MaxPendingBytes:   c.MaxPendingBytes,
+		MaxInflightBytes:  c.MaxInflightBytes,
+		MaxInboxBytes:     c.MaxInboxBytes,
+		MaxApplyBytes:     c.MaxApplyBytes,
+		CacheBytes:        c.CacheBytes,
+	}
+}
+
+// GroupConfig says what a group replicates. ID and StateMachine are required.
+type GroupConfig struct {
+	// ID is the group's ID, above 0, the same on all its members.
+	ID uint64
+
+	// StateMachine is this node's replica. From StartGroup on it belongs to the group:
+	// the application may read it concurrently with Apply if it synchronises that
+	// itself. It starts empty, unless it is a synod.DurableIndex.
+	StateMachine synod.StateMachine
+
+	// SnapshotEntries and SnapshotBytes say when a snapshot is taken and the log
+	// compacted: after so many log entries, or bytes of them, since the last one. An
+	// entry is a batch of commands. Default: 100,000 and 64 MiB.
+	SnapshotEntries uint64
+	SnapshotBytes   uint64
+
+	// RetainEntries is how many applied entries at least stay in the log, so that a
+	// follower that was away for a moment needs no snapshot. Default: 5,000.
+	RetainEntries uint64
+}

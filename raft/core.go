@@ -1,0 +1,449 @@
+package raft
+
+//synod:core
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	etcd "go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
+	"go.etcd.io/raft/v3/tracker"
+
+	"github.com/synod-go/synod"
+	"github.com/synod-go/synod/internal/replica"
+	"github.com/synod-go/synod/storage"
+)
+
+// core runs one group on etcd's raft with asynchronous storage writes: what raft
+// addresses to its append thread becomes records of an Output, what it addresses
+// to its apply thread becomes committed entries, and the answers that it attaches
+// to both are stepped, or sent, when the runtime acknowledges.
+type core struct {
+	node  uint64
+	group uint64
+	keys  replica.Keys
+	raft  *etcd.RawNode
+	log   *logStore
+
+	lastToken uint64
+	appends   []pendingAppend
+	applies   []*raftpb.Message // answers to handed out entries, by index
+	released  []*raftpb.Message // may leave since what they promise is durable
+
+	hard      *raftpb.HardState // what the next record of it has to say; nil: nothing new
+	written   uint64            // the last index that was put into a batch
+	runs      []receivedRun     // what was stepped since the last Ready
+	head      []byte
+	config    []byte
+	leader    uint64
+	leading   bool
+	lastTerm  uint64
+	lastIndex uint64
+}
+
+// pendingAppend is a batch of records that is not durable yet.
+type pendingAppend struct {
+	token    uint64
+	entries  [][]*raftpb.Entry
+	snapshot *raftpb.Snapshot
+	hard     *raftpb.HardState
+	answers  []*raftpb.Message
+}
+
+// receivedRun is entries together with their encoding.
+type receivedRun struct {
+	entries []*raftpb.Entry
+	bytes   []byte
+}
+
+var _ replica.Core = (*core)(nil)
+
+// errMembership says that the log holds what this release does not know.
+var errMembership = errors.New("raft: the log holds a membership change, which this release does not know")
+
+func newCore(o replica.OpenOptions, logger etcd.Logger) (*core, error) {
+	log, err := openLog(o.Keys, o.Store, o.CacheBytes)
+	if err != nil {
+		return nil, err
+	}
+	if log.conf, err = decodeConf(o.Config); err != nil {
+		return nil, &storage.CorruptError{Group: o.Keys.Group(), Index: o.Start.Index, Reason: err.Error()}
+	}
+	if o.Start.Index > log.last {
+		return nil, &storage.CorruptError{Group: o.Keys.Group(), Index: log.last + 1, Key: o.Keys.Protocol(tagLog),
+			Reason: fmt.Sprintf("the log ends at index %d, but the snapshot at %d", log.last, o.Start.Index)}
+	}
+	log.hard.Commit = new(max(log.hard.GetCommit(), o.Start.Index))
+	c := &core{node: o.Node, group: o.Keys.Group(), keys: o.Keys, log: log, config: o.Config, written: log.last}
+	c.raft, err = etcd.NewRawNode(&etcd.Config{
+		ID:                        o.Node,
+		ElectionTick:              o.ElectionTicks,
+		HeartbeatTick:             o.HeartbeatTicks,
+		Storage:                   log,
+		Applied:                   o.Start.Index,
+		AsyncStorageWrites:        true,
+		MaxSizePerMsg:             o.MessageBytes,
+		MaxCommittedSizePerReady:  o.ApplyBytes,
+		MaxUncommittedEntriesSize: o.PendingBytes,
+		MaxInflightMsgs:           maxInflightMessages,
+		MaxInflightBytes:          o.InflightBytes,
+		CheckQuorum:               true,
+		PreVote:                   true,
+		ReadOnlyOption:            etcd.ReadOnlySafe,
+		DisableProposalForwarding: true,
+		StepDownOnRemoval:         true,
+		Logger:                    logger,
+	})
+	return c, err
+}
+
+// maxInflightMessages is how many appends may be on their way to a follower. The
+// byte limit is the one that counts; this one keeps a dead link from piling up
+// empty messages.
+const maxInflightMessages = 256
+
+// Propose implements replica.Core.
+func (c *core) Propose(value []byte) error {
+	if !c.leading {
+		return replica.ErrNotLeading
+	}
+	err := c.raft.Propose(value)
+	switch {
+	case err == nil:
+		return nil
+	case !errors.Is(err, etcd.ErrProposalDropped):
+		return err
+	}
+	// Raft does not say why it dropped the proposal.
+	if s := c.raft.BasicStatus(); s.RaftState != etcd.StateLeader || s.LeadTransferee != 0 {
+		return replica.ErrNotLeading
+	}
+	return replica.ErrBudget
+}
+
+// Step implements replica.Core.
+func (c *core) Step(from uint64, message []byte) error {
+	m, run, err := decodeMessage(c.group, from, c.node, message)
+	if err != nil {
+		return err
+	}
+	if len(run) > 0 {
+		c.runs = append(c.runs, receivedRun{m.Entries, run})
+	}
+	if err := c.raft.Step(m); err != nil && !errors.Is(err, etcd.ErrStepPeerNotFound) && !errors.Is(err, etcd.ErrProposalDropped) {
+		return err
+	}
+	return nil
+}
+
+// Tick implements replica.Core.
+func (c *core) Tick() { c.raft.Tick() }
+
+// Read implements replica.Core.
+func (c *core) Read(id replica.ReadID) { c.raft.ReadIndex(encodeReadID(id)) }
+
+// Transfer implements replica.Core.
+func (c *core) Transfer(to uint64) { c.raft.TransferLeader(to) }
+
+// Campaign implements replica.Core.
+func (c *core) Campaign() {
+	// Raft refuses in a state in which there is no need.
+	_ = c.raft.Campaign()
+}
+
+// Unreachable implements replica.Core.
+func (c *core) Unreachable(peer uint64) { c.raft.ReportUnreachable(peer) }
+
+// SnapshotSent implements replica.Core.
+func (c *core) SnapshotSent(peer uint64, ok bool) {
+	status := etcd.SnapshotFinish
+	if !ok {
+		status = etcd.SnapshotFailure
+	}
+	c.raft.ReportSnapshot(peer, status)
+}
+
+// SnapshotAvailable implements replica.Core.
+func (c *core) SnapshotAvailable(meta replica.SnapshotMeta) {
+	conf, err := decodeConf(meta.Config)
+	if err != nil {
+		panic(err)
+	}
+	c.log.snap = &raftpb.Snapshot{Metadata: &raftpb.SnapshotMetadata{ConfState: conf, Index: new(meta.Index), Term: new(meta.Term)}}
+	c.log.wanted = false
+}
+
+// Compact implements replica.Core.
+func (c *core) Compact(to replica.Position, config []byte, batch *storage.Batch) {
+	if to.Index <= c.log.start.Index {
+		return
+	}
+	c.log.compact(to, config, batch)
+}
+
+// Persisted implements replica.Core.
+func (c *core) Persisted(token uint64) {
+	for len(c.appends) > 0 && c.appends[0].token <= token {
+		a := c.appends[0]
+		c.appends = c.appends[1:]
+		if a.snapshot != nil {
+			meta := a.snapshot.GetMetadata()
+			c.log.reset(replica.Position{Index: meta.GetIndex(), Term: meta.GetTerm()})
+			c.log.conf = meta.GetConfState()
+		}
+		for _, entries := range a.entries {
+			c.log.appended(entries)
+		}
+		if a.hard != nil {
+			c.log.hard = a.hard
+		}
+		for _, m := range a.answers {
+			if m.GetTo() == c.node {
+				c.step(m)
+			} else {
+				c.released = append(c.released, m)
+			}
+		}
+	}
+	if len(c.appends) == 0 {
+		c.appends = nil
+	}
+}
+
+// Applied implements replica.Core.
+func (c *core) Applied(index uint64) {
+	n := 0
+	for ; n < len(c.applies); n++ {
+		entries := c.applies[n].GetEntries()
+		if entries[len(entries)-1].GetIndex() > index {
+			break
+		}
+		c.step(c.applies[n])
+	}
+	clear(c.applies[:n])
+	if c.applies = c.applies[n:]; len(c.applies) == 0 {
+		c.applies = nil
+	}
+}
+
+// step gives raft an answer of its own.
+func (c *core) step(m *raftpb.Message) {
+	if err := c.raft.Step(m); err != nil {
+		// A proposal that raft makes itself while it applies may be dropped, and is
+		// made again.
+		if !errors.Is(err, etcd.ErrProposalDropped) {
+			panic(fmt.Errorf("raft: group %d: own %v: %w", c.group, m.GetType(), err))
+		}
+	}
+}
+
+// Ready implements replica.Core.
+func (c *core) Ready(out *replica.Output) bool {
+	c.head = c.head[:0]
+	if !c.raft.HasReady() && len(c.released) == 0 && !c.log.wanted {
+		c.runs = nil
+		return false
+	}
+	for i, m := range c.released {
+		c.send(out, m)
+		c.released[i] = nil
+	}
+	c.released = c.released[:0]
+	if c.log.wanted {
+		c.log.wanted, out.WantSnapshot = false, true
+	}
+	if c.raft.HasReady() {
+		c.ready(out, c.raft.Ready())
+	}
+	c.runs = nil
+	status := c.raft.BasicStatus()
+	out.Leader, out.Term, out.Leading = status.Lead, status.GetTerm(), status.RaftState == etcd.StateLeader
+	c.leading = out.Leading
+	return true
+}
+
+func (c *core) ready(out *replica.Output, rd etcd.Ready) {
+	var votes []*raftpb.Message
+	var store *raftpb.Message
+	for _, m := range rd.Messages {
+		switch {
+		case m.GetTo() == etcd.LocalAppendThread:
+			store = m
+		case m.GetTo() == etcd.LocalApplyThread:
+			c.commit(out, m)
+		case m.GetType() == raftpb.MsgVote:
+			votes = append(votes, m)
+		default:
+			c.send(out, m)
+		}
+	}
+	if store == nil && len(votes) > 0 {
+		panic("raft: a vote is asked for in a term that was not to be stored")
+	}
+	if store != nil {
+		c.store(out, store, votes)
+	}
+	for _, r := range rd.ReadStates {
+		if id, ok := decodeReadID(r.RequestCtx); ok {
+			out.Reads = append(out.Reads, replica.ReadResult{ID: id, Index: r.Index})
+		}
+	}
+}
+
+// commit hands committed entries to the state machine.
+func (c *core) commit(out *replica.Output, m *raftpb.Message) {
+	if c.applies = append(c.applies, m.GetResponses()...); out.Committed == nil {
+		out.Committed = make([]replica.Entry, 0, len(m.GetEntries()))
+	}
+	for _, e := range m.GetEntries() {
+		entry := replica.Entry{Index: e.GetIndex(), Term: e.GetTerm(), Fence: e.GetTerm(), Data: e.GetData()}
+		switch {
+		case e.GetType() != raftpb.EntryNormal:
+			panic(errMembership)
+		case len(e.GetData()) > 0:
+			entry.Kind = replica.EntryCommand
+		}
+		out.Committed = append(out.Committed, entry)
+	}
+}
+
+// store turns raft's order to its append thread into records.
+//
+// etcd's raft lets a candidate ask for votes before its own term is durable. Then
+// the others' votes may elect it; it may append entries, crash, come back in the
+// old term, be elected in the same term again, since they voted for it, and give
+// other entries the same index and term. So the requests wait here for the record,
+// as figure 2 of the Raft paper has it ("updated on stable storage before
+// responding", and a candidate's vote for itself is one).
+func (c *core) store(out *replica.Output, m *raftpb.Message, votes []*raftpb.Message) {
+	if m.Term != nil {
+		c.hard = &raftpb.HardState{Term: m.Term, Vote: m.Vote, Commit: m.Commit}
+	}
+	answers := append(m.GetResponses(), votes...)
+	if len(answers) == 0 && len(m.GetEntries()) == 0 && m.GetSnapshot() == nil {
+		// A new commit index alone need not be durable: it goes with the next record.
+		return
+	}
+	a := pendingAppend{answers: answers}
+	if snap := m.GetSnapshot(); snap != nil {
+		meta := snap.GetMetadata()
+		a.snapshot = snap
+		from, to := c.keys.ProtocolRange(tagLog)
+		out.Batch.DeleteRange(from, to)
+		at := replica.Position{Index: meta.GetIndex(), Term: meta.GetTerm()}
+		out.Restore = &at
+		c.written = meta.GetIndex()
+		c.config = encodeConf(meta.GetConfState())
+	}
+	if entries := m.GetEntries(); len(entries) > 0 {
+		a.entries = c.writeEntries(out.Batch, entries, out.Messages)
+	}
+	if c.hard != nil {
+		key := c.keys.Protocol(tagHard)
+		out.Batch.Set(key, storage.AppendRecord(nil, key, encodeHard(c.hard)))
+		a.hard, c.hard = c.hard, nil
+	}
+	c.lastToken++
+	a.token = c.lastToken
+	out.Token = a.token
+	c.appends = append(c.appends, a)
+}
+
+// writeEntries writes entries as runs, in the encoding in which they came or left
+// where there is one.
+func (c *core) writeEntries(b *storage.Batch, entries []*raftpb.Entry, sent []replica.Message) [][]*raftpb.Entry {
+	first := entries[0].GetIndex()
+	if first <= c.written {
+		_, to := c.keys.ProtocolRange(tagLog)
+		b.DeleteRange(c.keys.Protocol(tagLog, first), to)
+	}
+	c.written = entries[len(entries)-1].GetIndex()
+	var written [][]*raftpb.Entry
+	for len(entries) > 0 {
+		n, run := c.findRun(entries)
+		if run == nil {
+			n = len(entries)
+			run = appendRun(make([]byte, 0, runSize(entries)), c.group, entries)
+		}
+		b.Set(c.keys.Protocol(tagLog, entries[0].GetIndex()), run)
+		written = append(written, entries[:n:n])
+		entries = entries[n:]
+	}
+	return written
+}
+
+// findRun returns the encoding of a run that entries begin with, and its length.
+func (c *core) findRun(entries []*raftpb.Entry) (int, []byte) {
+	for _, r := range c.runs {
+		// Raft passes entries on by pointer, so that the same pointer is the same entry.
+		if n := len(r.entries); n <= len(entries) && r.entries[0] == entries[0] && r.entries[n-1] == entries[n-1] {
+			return n, r.bytes
+		}
+	}
+	return 0, nil
+}
+
+// send encodes a message to a peer.
+func (c *core) send(out *replica.Output, m *raftpb.Message) {
+	if m.GetType() == raftpb.MsgSnap {
+		out.Snapshots = append(out.Snapshots, replica.SnapshotRequest{
+			To:      m.GetTo(),
+			Index:   m.GetSnapshot().GetMetadata().GetIndex(),
+			Message: appendMessage(nil, m),
+		})
+		return
+	}
+	var tail []byte
+	if entries := m.GetEntries(); m.GetType() == raftpb.MsgApp && len(entries) > 0 {
+		n, run := c.findRun(entries)
+		if n != len(entries) {
+			run = appendRun(make([]byte, 0, runSize(entries)), c.group, entries)
+			c.runs = append(c.runs, receivedRun{entries, run})
+		}
+		tail = run
+	}
+	start := len(c.head)
+	c.head = appendMessage(c.head, m)
+	out.Messages = append(out.Messages, replica.Message{To: m.GetTo(), Head: c.head[start:len(c.head):len(c.head)], Tail: tail})
+}
+
+// Status implements replica.Core.
+func (c *core) Status() synod.GroupStatus {
+	s := c.raft.Status()
+	status := synod.GroupStatus{
+		Node:   c.node,
+		Leader: s.Lead,
+		Term:   s.GetTerm(),
+		First:  c.log.start.Index + 1,
+		Last:   c.written,
+		Commit: s.GetCommit(),
+	}
+	for id := range s.Config.Voters.IDs() { //synod:ordered sorted below
+		status.Members = append(status.Members, id)
+	}
+	for id := range s.Config.Learners { //synod:ordered sorted below
+		status.Learners = append(status.Learners, id)
+	}
+	slices.Sort(status.Members)
+	slices.Sort(status.Learners)
+	for _, id := range slices.Sorted(slices.Values(append(slices.Clone(status.Members), status.Learners...))) {
+		p, ok := s.Progress[id]
+		if !ok || id == c.node {
+			continue
+		}
+		status.Peers = append(status.Peers, synod.PeerStatus{Node: id, Match: p.Match, Active: p.RecentActive, State: stateName(p.State)})
+	}
+	return status
+}
+
+func stateName(s tracker.StateType) string {
+	switch s {
+	case tracker.StateProbe:
+		return "probe"
+	case tracker.StateSnapshot:
+		return "snapshot"
+	}
+	return "replicate"
+}

@@ -1,0 +1,73 @@
+// Package raft replicates state machines by Raft. It is an engine around the core
+// of go.etcd.io/raft/v3: what that core leaves to its user (storage, transport,
+// batching, reads, snapshots, back-pressure, errors that can be told apart) is
+// done here.
+//
+// # Usage
+//
+//	node, err := raft.Start(ctx, raft.Config{
+//		Cluster: "orders", Node: 1, Transport: tr, Store: st,
+//	})
+//	if err := node.Bootstrap(ctx, 1, []uint64{1, 2, 3}); … // once, on each member
+//	group, err := node.StartGroup(ctx, raft.GroupConfig{ID: 1, StateMachine: sm})
+//	result, err := group.Propose(ctx, command) // on the leader
+//	err = group.Barrier(ctx)                   // then read sm, on any member
+//
+// A node hosts many groups; all share its transport, its store, and each round of
+// messages and writes. A group is a [synod.Log]: code that takes one need not
+// know of Raft.
+//
+// # Guarantees
+//
+// A command whose Propose returned nil is durable on a majority of the group's
+// members, applied on this node, and never lost while a majority keeps its disks.
+// Every member applies the same commands in the same order. A read of the local
+// state machine after Barrier sees every command acknowledged before, anywhere.
+//
+// An error of Propose for which errors.Is(err, synod.ErrUnknownOutcome) does not
+// hold says that the command was not and will not be applied. That holds for a
+// lost leader too: once an entry of a later term is applied, what was proposed in
+// an earlier one and is not in the log below can't get there any more, and its
+// callers get a *synod.NotLeaderError.
+//
+// Nothing that promises something leaves a node before its record is durable:
+// acknowledgements of appends and votes, as etcd's core arranges; and, unlike
+// there, a candidate's requests for votes, which wait for its own term and vote
+// (figure 2 of the paper: currentTerm and votedFor are stored before). A leader's
+// appends leave at once, in parallel with its own write.
+//
+// A store that fails, a record that can't be read, a state machine that panics:
+// the group concerned stops on this node and says why; nothing is retried or
+// skipped. A store without space (storage.ErrNoSpace) refuses commands and goes
+// on when there is room.
+//
+// # Identity
+//
+// A node draws a random incarnation when its store is first used, and its peers
+// keep the first that they see. A node whose disk was wiped, or replaced by that of
+// another, and a second one under the same ID, are so recognised and not listened
+// to: they have forgotten what the ID promised (an EventPeerRefused with
+// ErrIncarnation says so). The node itself is not told. Nor is an old copy of the
+// same disk recognised, since it has the same incarnation.
+//
+// # Limits
+//
+// The members of a group are those that it was bootstrapped with: they can't be
+// changed yet. Followers do not pass proposals on. Leases are not used for reads.
+// A single command is limited to Config.MaxCommandBytes. A leader reads the log
+// from the store for a follower that lags by more than Config.CacheBytes; the
+// loop's other groups wait for those reads. Only the log and a snapshot stand
+// between a crash and the state of a state machine that keeps it in memory: on
+// start, it is restored and the rest of the log replayed.
+//
+// # Differences from the paper
+//
+// Ongaro and Ousterhout, "In Search of an Understandable Consensus Algorithm"
+// (2014), and Ongaro's thesis (2014): as in go.etcd.io/raft/v3. Pre-vote (thesis,
+// section 9.6), a leader that steps down without a majority (6.2) and reads by
+// read index (6.4) are always on. A log entry holds a batch of commands, all that
+// arrived in one round of the event loop. The index that a state machine sees
+// counts commands from 1 on; the indexes in a synod.GroupStatus count log entries.
+// A new group's log begins after index 1, where every member wrote the same
+// configuration.
+package raft

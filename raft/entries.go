@@ -1,0 +1,100 @@
+package raft
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/synod-go/synod/internal/replica"
+	"github.com/synod-go/synod/storage"
+)
+
+// A run is some consecutive entries of one group's log, encoded once: the same
+// bytes are a record in the store and the end of an append message.
+//
+//	checksum  4 bytes: CRC32C of all that follows
+//	version   1 byte
+//	group     8 bytes
+//	first     index of the first entry
+//	count
+//	entries   each: term, type (1 byte), length, data
+//
+// Group and index stand in it so that a run that turns up in the wrong place is
+// recognised.
+const (
+	runVersion = 1
+	runHeader  = 4 + 1 + 8
+)
+
+func appendRun(dst []byte, group uint64, entries []*raftpb.Entry) []byte {
+	start := len(dst)
+	dst = append(dst, 0, 0, 0, 0, runVersion)
+	dst = binary.LittleEndian.AppendUint64(dst, group)
+	dst = binary.AppendUvarint(dst, entries[0].GetIndex())
+	dst = binary.AppendUvarint(dst, uint64(len(entries)))
+	for _, e := range entries {
+		dst = binary.AppendUvarint(dst, e.GetTerm())
+		dst = append(dst, byte(e.GetType()))
+		dst = replica.AppendBytes(dst, e.GetData())
+	}
+	binary.LittleEndian.PutUint32(dst[start:], replica.Checksum(dst[start+4:]))
+	return dst
+}
+
+func runSize(entries []*raftpb.Entry) int {
+	n := runHeader + 2*binary.MaxVarintLen64
+	for _, e := range entries {
+		n += binary.MaxVarintLen64 + 1 + 5 + len(e.GetData())
+	}
+	return n
+}
+
+// openRun decodes a run. The entries' data alias it.
+func openRun(group uint64, run []byte) ([]*raftpb.Entry, error) {
+	bad := func(format string, args ...any) error {
+		return &storage.CorruptError{Group: group, Reason: "run of log entries: " + fmt.Sprintf(format, args...)}
+	}
+	if len(run) < runHeader {
+		return nil, bad("%d bytes", len(run))
+	}
+	if replica.Checksum(run[4:]) != binary.LittleEndian.Uint32(run) {
+		return nil, bad("wrong checksum")
+	}
+	if run[4] != runVersion {
+		return nil, bad("version %d, this release knows %d", run[4], runVersion)
+	}
+	if g := binary.LittleEndian.Uint64(run[5:]); g != group {
+		return nil, bad("it belongs to group %d", g)
+	}
+	r := replica.NewReader(run[runHeader:])
+	first := r.Uvarint()
+	count := r.Count(3)
+	// One allocation for each kind of thing, not for each entry.
+	entries := make([]raftpb.Entry, count)
+	pointers := make([]*raftpb.Entry, count)
+	numbers := make([]uint64, 2*count)
+	for i := range count {
+		e, term, index := &entries[i], &numbers[2*i], &numbers[2*i+1]
+		*term, *index = r.Uvarint(), first+uint64(i)
+		e.Term, e.Index = term, index
+		switch t := raftpb.EntryType(r.Byte()); t {
+		case raftpb.EntryNormal: // the default, which needs no allocation
+		case raftpb.EntryConfChange, raftpb.EntryConfChangeV2:
+			e.Type = t.Enum()
+		default:
+			return nil, bad("entry %d: type %d", *index, t)
+		}
+		if data := r.Bytes(); len(data) > 0 {
+			e.Data = data
+		}
+		pointers[i] = e
+	}
+	if err := r.Err(); err != nil {
+		return nil, bad("%v", err)
+	}
+	if count == 0 || first == 0 || first+uint64(count) < first {
+		return nil, bad("%d entries from index %d on", count, first)
+	}
+	return pointers, nil
+}

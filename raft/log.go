@@ -1,0 +1,385 @@
+package raft
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"sort"
+
+	etcd "go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/synod-go/synod/internal/replica"
+	"github.com/synod-go/synod/storage"
+)
+
+// Tags of raft's own records:
+//
+//	h           hard state: term, vote, commit
+//	s           where the log begins, and the configuration there
+//	l <first>   a run of entries. Its entries from the next run's first on are void.
+const (
+	tagHard  = 'h'
+	tagStart = 's'
+	tagLog   = 'l'
+)
+
+// logStore is the durable log of one group, as etcd's raft wants to see it. It
+// keeps in memory where runs and terms begin, and the newest entries; older ones
+// are read from the store when a follower that lags needs them.
+type logStore struct {
+	keys  replica.Keys
+	store storage.Store
+
+	hard   *raftpb.HardState
+	conf   *raftpb.ConfState
+	start  replica.Position // the log begins after this
+	last   uint64
+	runs   []uint64 // first index of each run in the store, ascending
+	terms  []termStart
+	cache  []*raftpb.Entry // the newest entries, without a gap, up to last
+	bytes  uint64          // of the cache
+	limit  uint64
+	snap   *raftpb.Snapshot // offered to followers that are too far behind
+	wanted bool             // one was asked for and there is none
+}
+
+// termStart says that entries from first on have this term.
+type termStart struct{ first, term uint64 }
+
+var _ etcd.Storage = (*logStore)(nil)
+
+// encodeStart encodes where the log begins.
+func encodeStart(p replica.Position, config []byte) []byte {
+	b := binary.AppendUvarint(nil, p.Index)
+	b = binary.AppendUvarint(b, p.Term)
+	b = binary.AppendUvarint(b, p.Commands)
+	return replica.AppendBytes(b, config)
+}
+
+func readStart(keys replica.Keys, store storage.Store) (p replica.Position, config []byte, err error) {
+	key := keys.Protocol(tagStart)
+	payload, err := replica.GetRecord(store, key, keys.Group())
+	if err != nil {
+		return p, nil, err
+	}
+	r := replica.NewReader(payload)
+	p.Index, p.Term, p.Commands = r.Uvarint(), r.Uvarint(), r.Uvarint()
+	config = slices.Clone(r.Bytes())
+	if r.Err() != nil || p.Index == 0 {
+		return p, nil, &storage.CorruptError{Group: keys.Group(), Key: key, Reason: "the record of where the log begins is missing or malformed"}
+	}
+	return p, config, nil
+}
+
+func encodeHard(h *raftpb.HardState) []byte {
+	b := binary.AppendUvarint(nil, h.GetTerm())
+	b = binary.AppendUvarint(b, h.GetVote())
+	return binary.AppendUvarint(b, h.GetCommit())
+}
+
+func readHard(keys replica.Keys, store storage.Store) (*raftpb.HardState, error) {
+	key := keys.Protocol(tagHard)
+	payload, err := replica.GetRecord(store, key, keys.Group())
+	if err != nil {
+		return nil, err
+	}
+	r := replica.NewReader(payload)
+	term, vote, commit := r.Uvarint(), r.Uvarint(), r.Uvarint()
+	if r.Err() != nil || term == 0 {
+		return nil, &storage.CorruptError{Group: keys.Group(), Key: key, Reason: "the record of term and vote is missing or malformed"}
+	}
+	return &raftpb.HardState{Term: &term, Vote: &vote, Commit: &commit}, nil
+}
+
+func encodeConf(c *raftpb.ConfState) []byte {
+	var b []byte
+	for _, list := range [][]uint64{c.GetVoters(), c.GetLearners(), c.GetVotersOutgoing(), c.GetLearnersNext()} {
+		b = binary.AppendUvarint(b, uint64(len(list)))
+		for _, id := range list {
+			b = binary.AppendUvarint(b, id)
+		}
+	}
+	if c.GetAutoLeave() {
+		return append(b, 1)
+	}
+	return append(b, 0)
+}
+
+func decodeConf(b []byte) (*raftpb.ConfState, error) {
+	r := replica.NewReader(b)
+	list := func() []uint64 {
+		var ids []uint64
+		for range r.Count(1) {
+			ids = append(ids, r.Uvarint())
+		}
+		return ids
+	}
+	c := &raftpb.ConfState{Voters: list(), Learners: list(), VotersOutgoing: list(), LearnersNext: list()}
+	leave := r.Byte() == 1
+	c.AutoLeave = &leave
+	if err := r.Err(); err != nil {
+		return nil, err
+	}
+	if len(c.Voters) == 0 {
+		return nil, errors.New("raft: configuration without voters")
+	}
+	return c, nil
+}
+
+// openLog reads a group's log from the store, all of it, so that a corrupt record
+// is found now and not when it is needed.
+func openLog(keys replica.Keys, store storage.Store, limit uint64) (*logStore, error) {
+	l := &logStore{keys: keys, store: store, limit: limit}
+	var config []byte
+	var err error
+	if l.start, config, err = readStart(keys, store); err != nil {
+		return nil, err
+	}
+	if l.conf, err = decodeConf(config); err != nil {
+		return nil, &storage.CorruptError{Group: keys.Group(), Key: keys.Protocol(tagStart), Reason: err.Error()}
+	}
+	if l.hard, err = readHard(keys, store); err != nil {
+		return nil, err
+	}
+	l.reset(l.start)
+	from, to := keys.ProtocolRange(tagLog)
+	it, err := store.Scan(from, to)
+	if err != nil {
+		return nil, err
+	}
+	defer it.Close()
+	for {
+		key, value, err := it.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		first, err := runIndex(from, key)
+		if err != nil {
+			return nil, replica.Corrupt(err, keys.Group(), 0)
+		}
+		entries, err := openRun(keys.Group(), slices.Clone(value))
+		if err == nil && entries[0].GetIndex() != first {
+			err = &storage.CorruptError{Reason: fmt.Sprintf("run of log entries: it begins at index %d", entries[0].GetIndex())}
+		}
+		if err != nil {
+			var c *storage.CorruptError
+			errors.As(err, &c)
+			c.Group, c.Index, c.Key = keys.Group(), first, slices.Clone(key)
+			return nil, c
+		}
+		if first > l.last+1 {
+			return nil, &storage.CorruptError{Group: keys.Group(), Index: l.last + 1, Key: slices.Clone(key),
+				Reason: fmt.Sprintf("entries up to %d are missing from the log", first-1)}
+		}
+		l.appended(entries)
+	}
+	if commit := l.hard.GetCommit(); commit > l.last {
+		return nil, &storage.CorruptError{Group: keys.Group(), Index: l.last + 1, Key: from,
+			Reason: fmt.Sprintf("the log ends at index %d, but %d was committed", l.last, commit)}
+	}
+	if commit := l.hard.GetCommit(); commit < l.start.Index {
+		l.hard.Commit = new(l.start.Index) // a log begins after committed entries only
+	}
+	return l, nil
+}
+
+func runIndex(prefix, key []byte) (uint64, error) {
+	if len(key) != len(prefix)+8 {
+		return 0, &storage.CorruptError{Key: slices.Clone(key), Reason: "not the key of log entries"}
+	}
+	return binary.BigEndian.Uint64(key[len(prefix):]), nil
+}
+
+// reset empties the log, which then begins after p.
+func (l *logStore) reset(p replica.Position) {
+	l.start, l.last = p, p.Index
+	l.runs, l.cache, l.bytes = nil, nil, 0
+	l.terms = []termStart{{p.Index, p.Term}}
+}
+
+// appended takes in entries that are durable, in the place of those from their
+// first index on.
+func (l *logStore) appended(entries []*raftpb.Entry) {
+	first := entries[0].GetIndex()
+	if first <= l.last {
+		l.truncate(first)
+	}
+	l.runs = append(l.runs, first)
+	for _, e := range entries {
+		if e.GetIndex() <= l.start.Index {
+			continue // compacted, but in a run with others that are not
+		}
+		if term := e.GetTerm(); term != l.terms[len(l.terms)-1].term {
+			l.terms = append(l.terms, termStart{e.GetIndex(), term})
+		}
+		l.cache = append(l.cache, e)
+		l.bytes += entrySize(e)
+		l.last = e.GetIndex()
+	}
+	n := 0
+	for l.bytes > l.limit && n < len(l.cache) {
+		l.bytes -= entrySize(l.cache[n])
+		n++
+	}
+	l.cache = l.cache[n:]
+}
+
+// truncate removes the entries from an index on.
+func (l *logStore) truncate(from uint64) {
+	for len(l.runs) > 0 && l.runs[len(l.runs)-1] >= from {
+		l.runs = l.runs[:len(l.runs)-1]
+	}
+	for len(l.terms) > 1 && l.terms[len(l.terms)-1].first >= from {
+		l.terms = l.terms[:len(l.terms)-1]
+	}
+	keep := 0
+	if cached := l.cacheFirst(); from > cached {
+		keep = int(from - cached)
+	}
+	for _, e := range l.cache[keep:] {
+		l.bytes -= entrySize(e)
+	}
+	// Slices of the cache have been handed out: what follows must not overwrite them.
+	l.cache = slices.Clone(l.cache[:keep])
+	l.last = max(from-1, l.start.Index)
+}
+
+// entrySize is what an entry counts for in the limits.
+func entrySize(e *raftpb.Entry) uint64 { return uint64(len(e.GetData())) + 32 }
+
+// cacheFirst returns the index of the first cached entry, last+1 if there is none.
+func (l *logStore) cacheFirst() uint64 { return l.last + 1 - uint64(len(l.cache)) }
+
+// compact drops the entries up to p and writes the records of it.
+func (l *logStore) compact(p replica.Position, config []byte, b *storage.Batch) {
+	// The run that holds the entry after p stays.
+	n := sort.Search(len(l.runs), func(i int) bool { return l.runs[i] > p.Index+1 })
+	if n > 0 {
+		n--
+	}
+	if n > 0 {
+		from, _ := l.keys.ProtocolRange(tagLog)
+		b.DeleteRange(from, l.keys.Protocol(tagLog, l.runs[n]))
+		l.runs = slices.Clone(l.runs[n:])
+	}
+	key := l.keys.Protocol(tagStart)
+	b.Set(key, storage.AppendRecord(nil, key, encodeStart(p, config)))
+	t := sort.Search(len(l.terms), func(i int) bool { return l.terms[i].first > p.Index }) - 1
+	l.terms = slices.Clone(l.terms[t:])
+	if cached := l.cacheFirst(); p.Index >= cached {
+		n := min(p.Index+1-cached, uint64(len(l.cache)))
+		for _, e := range l.cache[:n] {
+			l.bytes -= entrySize(e)
+		}
+		l.cache = l.cache[n:]
+	}
+	l.start = p
+	l.last = max(l.last, p.Index)
+}
+
+// read returns entries [lo, hi) from the store, at least one.
+func (l *logStore) read(lo, hi, maxSize uint64) ([]*raftpb.Entry, error) {
+	var result []*raftpb.Entry
+	var size uint64
+	next := lo
+	for i := sort.Search(len(l.runs), func(i int) bool { return l.runs[i] > lo }) - 1; next < hi; i++ {
+		if i < 0 || i >= len(l.runs) {
+			return nil, etcd.ErrUnavailable
+		}
+		end := hi
+		if i+1 < len(l.runs) {
+			end = min(hi, l.runs[i+1])
+		}
+		key := l.keys.Protocol(tagLog, l.runs[i])
+		value, err := l.store.Get(key)
+		if err != nil {
+			return nil, fmt.Errorf("raft: group %d: read log at index %d: %w", l.keys.Group(), next, err)
+		}
+		entries, err := openRun(l.keys.Group(), value)
+		if err != nil {
+			return nil, replica.Corrupt(err, l.keys.Group(), l.runs[i])
+		}
+		for _, e := range entries {
+			if e.GetIndex() < next || e.GetIndex() >= end {
+				continue
+			}
+			if size += entrySize(e); size > maxSize && len(result) > 0 {
+				return result, nil
+			}
+			result = append(result, e)
+			next++
+		}
+		if next != end {
+			return nil, &storage.CorruptError{Group: l.keys.Group(), Index: next, Key: key, Reason: "run of log entries: it ends too early"}
+		}
+	}
+	return result, nil
+}
+
+// InitialState implements etcd's Storage.
+func (l *logStore) InitialState() (*raftpb.HardState, *raftpb.ConfState, error) {
+	return l.hard, l.conf, nil
+}
+
+// Entries implements etcd's Storage.
+func (l *logStore) Entries(lo, hi, maxSize uint64) ([]*raftpb.Entry, error) {
+	if lo <= l.start.Index {
+		return nil, etcd.ErrCompacted
+	}
+	if hi > l.last+1 {
+		return nil, etcd.ErrUnavailable
+	}
+	cached := l.cacheFirst()
+	if lo < cached {
+		return l.read(lo, min(hi, cached), maxSize)
+	}
+	entries := l.cache[lo-cached : hi-cached]
+	var size uint64
+	for i, e := range entries {
+		if size += entrySize(e); size > maxSize && i > 0 {
+			entries = entries[:i]
+			break
+		}
+	}
+	return entries[:len(entries):len(entries)], nil
+}
+
+// Term implements etcd's Storage.
+func (l *logStore) Term(index uint64) (uint64, error) {
+	if index < l.start.Index {
+		return 0, etcd.ErrCompacted
+	}
+	if index > l.last {
+		return 0, etcd.ErrUnavailable
+	}
+	if index == l.start.Index {
+		return l.start.Term, nil
+	}
+	if n := len(l.terms) - 1; index >= l.terms[n].first {
+		return l.terms[n].term, nil
+	}
+	i := sort.Search(len(l.terms), func(i int) bool { return l.terms[i].first > index }) - 1
+	return l.terms[i].term, nil
+}
+
+// LastIndex implements etcd's Storage.
+func (l *logStore) LastIndex() (uint64, error) { return l.last, nil }
+
+// FirstIndex implements etcd's Storage.
+func (l *logStore) FirstIndex() (uint64, error) { return l.start.Index + 1, nil }
+
+// Snapshot implements etcd's Storage. It runs inside the core's step, and so only
+// offers what was built before.
+func (l *logStore) Snapshot() (*raftpb.Snapshot, error) {
+	if l.snap == nil || l.snap.GetMetadata().GetIndex() < l.start.Index {
+		l.wanted = true
+		return nil, etcd.ErrSnapshotTemporarilyUnavailable
+	}
+	return l.snap, nil
+}

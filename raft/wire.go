@@ -1,0 +1,159 @@
+package raft
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/synod-go/synod/internal/replica"
+)
+
+// A message on the wire:
+//
+//	type, flags        1 byte each
+//	term, log term, index, commit, reject hint
+//	context            length and bytes
+//	the rest           of an append: a run, or nothing
+//	                   of a snapshot: index, term, configuration
+//
+// Sender and receiver stand in the frame around it.
+const flagReject = 1
+
+var errMessage = errors.New("raft: malformed message")
+
+// appendMessage encodes m but for its entries, which follow as a run.
+func appendMessage(dst []byte, m *raftpb.Message) []byte {
+	var flags byte
+	if m.GetReject() {
+		flags |= flagReject
+	}
+	dst = append(dst, byte(m.GetType()), flags)
+	dst = binary.AppendUvarint(dst, m.GetTerm())
+	dst = binary.AppendUvarint(dst, m.GetLogTerm())
+	dst = binary.AppendUvarint(dst, m.GetIndex())
+	dst = binary.AppendUvarint(dst, m.GetCommit())
+	dst = binary.AppendUvarint(dst, m.GetRejectHint())
+	switch m.GetType() {
+	case raftpb.MsgReadIndex, raftpb.MsgReadIndexResp:
+		// The request's identity travels as the data of an entry.
+		dst = replica.AppendBytes(dst, m.GetEntries()[0].GetData())
+	default:
+		dst = replica.AppendBytes(dst, m.GetContext())
+	}
+	if m.GetType() == raftpb.MsgSnap {
+		meta := m.GetSnapshot().GetMetadata()
+		dst = binary.AppendUvarint(dst, meta.GetIndex())
+		dst = binary.AppendUvarint(dst, meta.GetTerm())
+		dst = append(dst, encodeConf(meta.GetConfState())...)
+	}
+	return dst
+}
+
+// decodeMessage decodes what appendMessage and a run make up. The message aliases
+// b. Only what a peer may say is let through: etcd's raft believes in its own
+// local messages.
+func decodeMessage(group, from, to uint64, b []byte) (*raftpb.Message, []byte, error) {
+	r := replica.NewReader(b)
+	kind := raftpb.MessageType(r.Byte())
+	flags := r.Byte()
+	term, logTerm, index, commit, hint := r.Uvarint(), r.Uvarint(), r.Uvarint(), r.Uvarint(), r.Uvarint()
+	context := r.Bytes()
+	rest := r.Rest()
+	if err := r.Err(); err != nil {
+		return nil, nil, fmt.Errorf("%w: %w", errMessage, err)
+	}
+	bad := func(format string, args ...any) (*raftpb.Message, []byte, error) {
+		return nil, nil, fmt.Errorf("%w: %v: %s", errMessage, kind, fmt.Sprintf(format, args...))
+	}
+	m := &raftpb.Message{Type: &kind, From: &from, To: &to, Term: &term, LogTerm: &logTerm, Index: &index, Commit: &commit}
+	if flags&flagReject != 0 {
+		m.Reject = new(true)
+	}
+	if hint != 0 {
+		m.RejectHint = &hint
+	}
+	if flags > flagReject {
+		return bad("flags %#x", flags)
+	}
+	switch kind {
+	case raftpb.MsgApp, raftpb.MsgSnap:
+	default:
+		if len(rest) != 0 {
+			return bad("%d bytes too many", len(rest))
+		}
+	}
+	switch kind {
+	case raftpb.MsgReadIndex, raftpb.MsgReadIndexResp:
+		if len(context) != readIDBytes {
+			return bad("identity of %d bytes", len(context))
+		}
+		if kind == raftpb.MsgReadIndex {
+			m.Term = nil // etcd's raft knows it as a message that has none
+		}
+		m.Entries = []*raftpb.Entry{{Data: context}}
+		return m, nil, nil
+	case raftpb.MsgHeartbeat, raftpb.MsgHeartbeatResp:
+		if len(context) != 0 && len(context) != 8 {
+			return bad("context of %d bytes", len(context))
+		}
+	case raftpb.MsgApp, raftpb.MsgAppResp, raftpb.MsgVote, raftpb.MsgVoteResp, raftpb.MsgPreVote, raftpb.MsgPreVoteResp,
+		raftpb.MsgTimeoutNow, raftpb.MsgSnap:
+	default:
+		return bad("not a message between peers")
+	}
+	if term == 0 {
+		return bad("no term")
+	}
+	if len(context) > 0 {
+		m.Context = context
+	}
+	switch kind {
+	case raftpb.MsgApp:
+		if len(rest) == 0 {
+			break
+		}
+		entries, err := openRun(group, rest)
+		if err != nil {
+			return nil, nil, fmt.Errorf("%w: %w", errMessage, err)
+		}
+		if entries[0].GetIndex() != index+1 {
+			return bad("entries from index %d on follow index %d", entries[0].GetIndex(), index)
+		}
+		for before, i := logTerm, 0; i < len(entries); i++ {
+			t := entries[i].GetTerm()
+			if t < before || t > term {
+				return bad("entry %d has term %d, between %d and %d", entries[i].GetIndex(), t, before, term)
+			}
+			before = t
+		}
+		m.Entries = entries
+	case raftpb.MsgSnap:
+		r := replica.NewReader(rest)
+		meta := &raftpb.SnapshotMetadata{Index: new(r.Uvarint()), Term: new(r.Uvarint())}
+		conf, err := decodeConf(r.Rest())
+		if err != nil || meta.GetIndex() == 0 {
+			return bad("its description can't be read")
+		}
+		meta.ConfState = conf
+		m.Snapshot = &raftpb.Snapshot{Metadata: meta}
+		rest = nil
+	}
+	return m, rest, nil
+}
+
+// readIDBytes is the size of an encoded replica.ReadID.
+const readIDBytes = 16
+
+func encodeReadID(id replica.ReadID) []byte {
+	b := binary.LittleEndian.AppendUint64(make([]byte, 0, readIDBytes), id.Boot)
+	return binary.LittleEndian.AppendUint64(b, id.Attempt)
+}
+
+func decodeReadID(b []byte) (id replica.ReadID, ok bool) {
+	if len(b) != readIDBytes {
+		return id, false
+	}
+	return replica.ReadID{Boot: binary.LittleEndian.Uint64(b), Attempt: binary.LittleEndian.Uint64(b[8:])}, true
+}
