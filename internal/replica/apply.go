@@ -175,6 +175,14 @@ func (g *Group) applyItems(items []applyItem) {
 		if v := recover(); v != nil {
 			g.stop(fmt.Errorf("state machine: %w", panicError(v)))
 		}
+		// Callers whose commands the state machine may have seen, or not.
+		for i, c := range g.apply.callers {
+			if c != nil {
+				c.answer(nil, unknown(g.id, g.closedError()))
+				g.apply.callers[i] = nil
+			}
+		}
+		g.apply.callers = g.apply.callers[:0]
 	}()
 	for i := range items {
 		item := &items[i]
@@ -290,6 +298,7 @@ func (g *Group) applyBatch(e *Entry, batched bool) (int, error) {
 		result := g.cfg.StateMachine.Apply(s.position.Commands, command)
 		if own {
 			if c := s.callers[first+i]; c != nil {
+				s.callers[first+i] = nil
 				c.answer(result, nil)
 			}
 		}
@@ -309,6 +318,7 @@ func (g *Group) flushBatch(b synod.BatchApplier) {
 	b.ApplyBatch(s.batch)
 	for i, c := range s.callers {
 		if c != nil {
+			s.callers[i] = nil
 			c.answer(s.batch[i].Result, nil)
 		}
 	}

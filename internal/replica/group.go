@@ -46,6 +46,7 @@ type Group struct {
 	compacted uint64 // what the core was last told to compact to
 
 	apply applyState
+	tasks tasks
 
 	snapMu       sync.Mutex
 	snapshot     SnapshotMeta // the newest stored snapshot; Chunks 0: none
@@ -413,6 +414,7 @@ func (g *Group) Close() error {
 		g.node.wait(context.Background(), done)
 	}
 	g.apply.close(g)
+	g.tasks.close(g)
 	g.node.forget(g)
 	return nil
 }

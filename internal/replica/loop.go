@@ -260,6 +260,7 @@ func (l *loop) round(in *inbox) {
 		g.dirty = false
 		if l.live(g) {
 			l.propose(g)
+			l.read(g)
 			l.ready(g)
 		}
 	}
@@ -320,7 +321,6 @@ func (l *loop) begin(c *call) {
 		g.incoming = append(g.incoming, c)
 	case callRead:
 		g.reads.queued = append(g.reads.queued, c)
-		l.read(g)
 	case callTransfer:
 		l.transfer(g, c)
 	}

@@ -8,7 +8,7 @@ import (
 	"iter"
 	"slices"
 	"sync"
-	"sync/atomic"
+	"time"
 
 	"github.com/synod-go/synod"
 	"github.com/synod-go/synod/internal/executor"
@@ -45,9 +45,8 @@ type Node struct {
 	refused map[uint64]uint64 // the last incarnation of each peer that was refused
 	closed  bool
 
-	tasks    atomic.Int64 // background tasks, and one for the node itself
-	idle     *executor.Event
-	stopping atomic.Bool
+	refusalMu sync.Mutex
+	refusals  map[uint64]time.Time // when a refusal of each peer was last reported
 }
 
 // Start opens the node's records in the store and begins to serve. ctx carries the
@@ -57,19 +56,18 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 		return nil, err
 	}
 	n := &Node{
-		cfg:     cfg,
-		ex:      executor.From(ctx, executor.Real()),
-		cluster: clusterHash(cfg.Cluster),
-		groups:  make(map[uint64]*Group),
-		pins:    make(map[uint64]uint64),
-		refused: make(map[uint64]uint64),
-		idle:    executor.NewEvent(),
+		cfg:      cfg,
+		ex:       executor.From(ctx, executor.Real()),
+		cluster:  clusterHash(cfg.Cluster),
+		groups:   make(map[uint64]*Group),
+		pins:     make(map[uint64]uint64),
+		refused:  make(map[uint64]uint64),
+		refusals: make(map[uint64]time.Time),
 	}
 	if err := n.identify(); err != nil {
 		return nil, err
 	}
 	n.events.node = n
-	n.tasks.Store(1)
 	n.applier = newApplier(n, cfg.Loops)
 	for range cfg.Loops {
 		l := newLoop(n)
@@ -219,9 +217,27 @@ func (n *Node) pinned(peer, incarnation uint64) bool {
 	return true
 }
 
+// refusalInterval is the least time between two reports of one peer's messages: a
+// peer that sends nothing else must not fill the log.
+const refusalInterval = time.Second
+
 // refuse reports a message that is not believed.
 func (n *Node) refuse(from, group uint64, err error) {
 	n.count(metricFramesRefused, group, 1)
+	now := n.ex.Now()
+	n.refusalMu.Lock()
+	last, ok := n.refusals[from]
+	quiet := ok && now.Sub(last) < refusalInterval
+	if !quiet {
+		if len(n.refusals) >= 1024 {
+			clear(n.refusals)
+		}
+		n.refusals[from] = now
+	}
+	n.refusalMu.Unlock()
+	if quiet {
+		return
+	}
 	n.cfg.Logger.Warn("refused a message", "from", from, "group", group, "error", err)
 	n.emit(synod.Event{Kind: synod.EventPeerRefused, Group: group, Peer: from, Err: err})
 }
@@ -319,8 +335,11 @@ func (n *Node) Close() error {
 		return nil
 	}
 	n.closed = true
+	groups := make([]*Group, 0, len(n.groups))
+	for _, g := range n.groups { //synod:ordered the order in which they are waited for does not matter
+		groups = append(groups, g)
+	}
 	n.mu.Unlock()
-	n.stopping.Store(true)
 	for _, l := range n.loops {
 		l.do(func() {
 			l.timer.Stop()
@@ -335,34 +354,11 @@ func (n *Node) Close() error {
 		_ = n.ex.Wait(bg, l.exited)
 	}
 	n.applier.close(bg)
-	n.taskDone()
-	_ = n.ex.Wait(bg, n.idle)
+	for _, g := range groups {
+		g.tasks.close(g)
+	}
 	n.events.close()
 	return nil
-}
-
-// spawn runs a background task that Close waits for; false if the node is closing.
-func (n *Node) spawn(fn func()) bool {
-	for {
-		running := n.tasks.Load()
-		if running == 0 || n.stopping.Load() {
-			return false
-		}
-		if n.tasks.CompareAndSwap(running, running+1) {
-			break
-		}
-	}
-	n.ex.Go(func() {
-		defer n.taskDone()
-		fn()
-	})
-	return true
-}
-
-func (n *Node) taskDone() {
-	if n.tasks.Add(-1) == 0 {
-		n.idle.Set()
-	}
 }
 
 // wait waits for an event that is certain to come.

@@ -41,7 +41,6 @@ func (l *loop) read(g *Group) {
 	r.started = g.ticks
 	defer l.recover(g)
 	g.core.Read(r.id)
-	l.mark(g)
 }
 
 // restartReads gives up the attempt under way and begins a new one.
@@ -53,7 +52,7 @@ func (l *loop) restartReads(g *Group) {
 	r.queued = append(r.queued, r.asked...)
 	clear(r.asked)
 	r.asked = r.asked[:0]
-	l.read(g)
+	l.mark(g)
 }
 
 func (l *loop) retryReads(g *Group) {
@@ -83,7 +82,7 @@ func (l *loop) readConfirmed(g *Group, result ReadResult) {
 	}
 	clear(r.asked)
 	r.asked = r.asked[:0]
-	l.read(g)
+	l.read(g) // ready goes on with what this brings
 }
 
 // reached answers the reads that waited for the state machine to get this far. The

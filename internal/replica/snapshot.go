@@ -200,7 +200,7 @@ func (g *Group) takeSnapshot() {
 	}
 	meta := SnapshotMeta{Position: s.position, Config: s.config, ID: g.node.ex.Uint64()}
 	cut, _ := s.cut(g.mayCut)
-	if !g.node.spawn(func() {
+	if !g.spawn(func() {
 		err := g.storeSnapshot(w, &meta)
 		closeSnapshot(w)
 		g.loop.do(func() { g.loop.snapshotStored(g, meta, cut, err) })

@@ -127,7 +127,7 @@ func (l *loop) startTransferSnapshot(g *Group, req SnapshotRequest) {
 	}
 	g.snapMu.Unlock()
 	if started {
-		started = l.node.spawn(func() { g.sendSnapshot(s, req, meta, live) })
+		started = g.spawn(func() { g.sendSnapshot(s, req, meta, live) })
 		if !started {
 			g.endTransfer(s, req.To, meta, live)
 		}
@@ -374,9 +374,12 @@ func (l *loop) receiveChunk(g *Group, from uint64, body []byte) {
 	case in != nil && in.complete, g.restoring.Load():
 		l.ackChunk(g, from, transfer, 0, chunkRefused) // another one is being installed
 		return
+	case number >= chunkWindow:
+		// The first chunk must have been acknowledged, before a restart or before
+		// another transfer took this one's place.
+		l.ackChunk(g, from, transfer, 0, chunkRefused)
+		return
 	case number != 0:
-		// The first chunk was lost, or this transfer began before a restart: then the
-		// sender has no more use for that chunk and gives up.
 		l.ackChunk(g, from, transfer, 0, chunkWanted)
 		return
 	default:

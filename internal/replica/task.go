@@ -1,0 +1,51 @@
+package replica
+
+import (
+	"context"
+	"sync"
+
+	"github.com/synod-go/synod/internal/executor"
+)
+
+// tasks counts the background tasks of a group, so that closing it can wait for them.
+type tasks struct {
+	mu      sync.Mutex
+	running int
+	closed  bool
+	idle    *executor.Event // set when the last one ends after close
+}
+
+// spawn runs fn on a task of its own; false if the group is closing.
+func (g *Group) spawn(fn func()) bool {
+	t := &g.tasks
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return false
+	}
+	t.running++
+	g.node.ex.Go(func() {
+		fn()
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		if t.running--; t.running == 0 && t.idle != nil {
+			t.idle.Set()
+		}
+	})
+	return true
+}
+
+// close waits for the tasks and lets no more begin.
+func (t *tasks) close(g *Group) {
+	t.mu.Lock()
+	t.closed = true
+	var wait *executor.Event
+	if t.running > 0 && t.idle == nil {
+		t.idle = executor.NewEvent()
+		wait = t.idle
+	}
+	t.mu.Unlock()
+	if wait != nil {
+		g.node.wait(context.Background(), wait)
+	}
+}
