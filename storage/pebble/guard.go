@@ -160,6 +160,9 @@ func (g *guard) Create(name string, category vfs.DiskWriteCategory) (vfs.File, e
 			return nil, err
 		}
 	}
+	if g.isMarker(name) {
+		g.syncDir(name)
+	}
 	if g.failed() {
 		return g.inMirage(name)
 	}
@@ -234,8 +237,33 @@ func (g *guard) Stat(name string) (vfs.FileInfo, error) {
 	return g.FS.Stat(name)
 }
 
+// isMarker reports whether the file is one whose name says which manifest, or
+// which format, is current. Pebble moves a marker in this order: it creates the
+// manifest, and the marker that names it, removes the old marker, and then syncs
+// the directory. A file system may keep any part of this in a crash: a marker
+// without its manifest, or no marker, which Pebble takes for no store. So the
+// directory is synced before each step.
+func (g *guard) isMarker(name string) bool {
+	return strings.HasPrefix(g.PathBase(name), "marker.")
+}
+
+// syncDir syncs the directory of a file.
+func (g *guard) syncDir(name string) {
+	dir := g.PathDir(name)
+	f, err := g.OpenDir(dir)
+	if err != nil {
+		g.fail("open", dir, err)
+		return
+	}
+	_ = f.Sync() // a guarded file, which records failures itself
+	_ = f.Close()
+}
+
 // Remove implements vfs.FS.
 func (g *guard) Remove(name string) error {
+	if g.isMarker(name) {
+		g.syncDir(name)
+	}
 	if g.failed() {
 		_ = g.mirage.Remove(name) // may never have been there
 		return nil
