@@ -51,14 +51,23 @@ func appendMessage(dst []byte, m *raftpb.Message) []byte {
 	return dst
 }
 
+// decoded is a message and all that it points to, in one allocation.
+type decoded struct {
+	message                                      raftpb.Message
+	kind                                         raftpb.MessageType
+	from, to, term, logTerm, index, commit, hint uint64
+	reject                                       bool
+}
+
 // decodeMessage decodes what appendMessage and a run make up. The message aliases
 // b. Only what a peer may say is let through: etcd's raft believes in its own
 // local messages.
 func decodeMessage(group, from, to uint64, b []byte) (*raftpb.Message, []byte, error) {
 	r := replica.NewReader(b)
-	kind := raftpb.MessageType(r.Byte())
-	flags := r.Byte()
-	term, logTerm, index, commit, hint := r.Uvarint(), r.Uvarint(), r.Uvarint(), r.Uvarint(), r.Uvarint()
+	d := &decoded{kind: raftpb.MessageType(r.Byte()), from: from, to: to}
+	kind, flags := d.kind, r.Byte()
+	d.term, d.logTerm, d.index, d.commit, d.hint = r.Uvarint(), r.Uvarint(), r.Uvarint(), r.Uvarint(), r.Uvarint()
+	term, logTerm, index := d.term, d.logTerm, d.index
 	context := r.Bytes()
 	rest := r.Rest()
 	if err := r.Err(); err != nil {
@@ -67,12 +76,13 @@ func decodeMessage(group, from, to uint64, b []byte) (*raftpb.Message, []byte, e
 	bad := func(format string, args ...any) (*raftpb.Message, []byte, error) {
 		return nil, nil, fmt.Errorf("%w: %v: %s", errMessage, kind, fmt.Sprintf(format, args...))
 	}
-	m := &raftpb.Message{Type: &kind, From: &from, To: &to, Term: &term, LogTerm: &logTerm, Index: &index, Commit: &commit}
-	if flags&flagReject != 0 {
-		m.Reject = new(true)
+	m := &d.message
+	m.Type, m.From, m.To, m.Term, m.LogTerm, m.Index, m.Commit = &d.kind, &d.from, &d.to, &d.term, &d.logTerm, &d.index, &d.commit
+	if d.reject = flags&flagReject != 0; d.reject {
+		m.Reject = &d.reject
 	}
-	if hint != 0 {
-		m.RejectHint = &hint
+	if d.hint != 0 {
+		m.RejectHint = &d.hint
 	}
 	if flags > flagReject {
 		return bad("flags %#x", flags)

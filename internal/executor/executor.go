@@ -54,6 +54,9 @@ type Executor interface {
 	// Go runs fn as a task of its own.
 	Go(fn func())
 
+	// Yield lets other tasks that are ready to run do so first.
+	Yield()
+
 	// Wait returns nil once e has been set, and takes the setting back, so that
 	// the event can be used again. It returns the context's error if ctx is done
 	// first; an event that is set already wins over a context that is done.

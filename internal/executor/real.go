@@ -3,6 +3,7 @@ package executor
 import (
 	"context"
 	"math/rand/v2"
+	"runtime"
 	"time"
 )
 
@@ -21,6 +22,8 @@ func (realExecutor) Uint64() uint64 { return rand.Uint64() }
 func (realExecutor) AfterFunc(d time.Duration, fn func()) Timer { return time.AfterFunc(d, fn) }
 
 func (realExecutor) Go(fn func()) { go fn() }
+
+func (realExecutor) Yield() { runtime.Gosched() }
 
 func (realExecutor) Wait(ctx context.Context, e *Event) error {
 	select {

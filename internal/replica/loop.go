@@ -74,6 +74,7 @@ type inFrame struct {
 	from     uint64
 	kind     frameKind
 	messages []frameMessage
+	bytes    int
 }
 
 // commit is one batch on its way to the store.
@@ -154,18 +155,23 @@ func (l *loop) postCall(c *call) bool {
 
 // postFrame hands over messages that have arrived; those over the limit are
 // dropped, as the network might have done.
-func (l *loop) postFrame(f inFrame, size int) {
-	dropped := false
-	l.post(func(in *inbox) {
-		if in.bytes+size > l.node.cfg.MaxInboxBytes {
-			dropped = true
-			return
-		}
-		in.frames = append(in.frames, f)
-		in.bytes += size
-	})
-	if dropped {
+func (l *loop) postFrame(f inFrame) {
+	l.mu.Lock()
+	if l.closed {
+		l.mu.Unlock()
+		return
+	}
+	if l.in.bytes+f.bytes > l.node.cfg.MaxInboxBytes {
+		l.mu.Unlock()
 		l.node.count(metricFramesDropped, 0, 1)
+		return
+	}
+	idle := l.in.empty()
+	l.in.frames = append(l.in.frames, f)
+	l.in.bytes += f.bytes
+	l.mu.Unlock()
+	if idle {
+		l.wake.Set()
 	}
 }
 
@@ -197,6 +203,9 @@ func (l *loop) run() {
 				break
 			}
 			_ = l.node.ex.Wait(context.Background(), l.wake)
+			// Whoever woke the loop is seldom alone: callers that were answered together
+			// come back together. Letting them go first makes one round of many.
+			l.node.ex.Yield()
 			continue
 		}
 		l.round(&l.taken)

@@ -167,23 +167,27 @@ func (n *Node) handle(from uint64, payload []byte) {
 	case !n.pinned(from, a.incarnation):
 		return
 	}
-	frames := make([]inFrame, len(n.loops))
-	sizes := make([]int, len(n.loops))
+	// Usually all messages of a frame belong to one loop: the sender has as many.
+	frames := make([]inFrame, 0, 1)
+	loops := make([]*loop, 0, 1)
 	for len(rest) > 0 {
 		var m frameMessage
 		if m, rest, err = nextFrameMessage(rest); err != nil {
 			n.refuse(from, 0, err)
 			return
 		}
-		i := m.group % uint64(len(n.loops))
-		frames[i].messages = append(frames[i].messages, m)
-		sizes[i] += len(m.body)
-	}
-	for i := range frames {
-		if len(frames[i].messages) > 0 {
-			frames[i].from, frames[i].kind = from, kind
-			n.loops[i].postFrame(frames[i], sizes[i])
+		l := n.loopOf(m.group)
+		i := slices.Index(loops, l)
+		if i < 0 {
+			i = len(loops)
+			loops = append(loops, l)
+			frames = append(frames, inFrame{from: from, kind: kind})
 		}
+		frames[i].messages = append(frames[i].messages, m)
+		frames[i].bytes += len(m.body)
+	}
+	for i, l := range loops {
+		l.postFrame(frames[i])
 	}
 }
 
