@@ -31,6 +31,7 @@ type Store struct {
 	full      bool
 	closed    bool
 	failed    error        // what every later commit gets
+	refused   error        // what CommitAsync gets, until a done is called with it
 	write     fault        // the next FailCommit
 	sync      fault        // the next FailSync
 	waiting   []completion // visible, not durable
@@ -209,8 +210,13 @@ func (s *Store) Commit(b *storage.Batch) error {
 // within a done, or concurrent with one.
 func (s *Store) CommitAsync(b *storage.Batch, done func(error)) {
 	s.mu.Lock()
-	// An error, too, waits for its turn.
-	err := s.apply(b)
+	// An error, too, waits for its turn; until its done is called, nothing that
+	// may depend on b is taken either.
+	err := s.refused
+	if err == nil {
+		err = s.apply(b)
+		s.refused = err
+	}
 	s.waiting = append(s.waiting, completion{done, err})
 	if !s.held {
 		s.syncLocked()
@@ -318,6 +324,9 @@ func (s *Store) deliver() {
 		c := s.ready[0]
 		s.ready[0] = completion{}
 		s.ready = s.ready[1:]
+		if c.err != nil {
+			s.refused = nil
+		}
 		s.mu.Unlock()
 		c.done(c.err)
 		s.mu.Lock()

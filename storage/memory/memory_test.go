@@ -153,6 +153,23 @@ func TestNoSpace(t *testing.T) {
 	require.NoError(t, s.Commit(set("y", "")), "an error of this kind does not stay")
 }
 
+// What comes after a commit that was refused is refused, too, until that is known.
+func TestRefusalInAPipeline(t *testing.T) {
+	s := memory.Open(memory.Config{})
+	var r results
+	s.HoldSync()
+	s.CommitAsync(set("a", "1"), r.done("first"))
+	s.SetFull(true)
+	s.CommitAsync(set("b", "1"), r.done("second"))
+	s.SetFull(false)
+	s.CommitAsync(set("c", "1"), r.done("third"))
+	s.ReleaseSync()
+	const full = "storage: no space left: SetFull was called"
+	require.Equal(t, results{"first <nil>", "second " + full, "third " + full}, r)
+	s.CommitAsync(set("d", "1"), r.done("fourth"))
+	require.Equal(t, "fourth <nil>", r[3])
+}
+
 // A done that commits again is not called within the call that it makes: stacks
 // stay flat, and the order holds.
 func TestDoneCommits(t *testing.T) {

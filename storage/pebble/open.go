@@ -360,8 +360,8 @@ func corruptError(dir string, err error) *storage.CorruptError {
 	c := &storage.CorruptError{File: dir, Reason: err.Error()}
 	if info := engine.ExtractDataCorruptionInfo(err); info != nil && info.Path != "" {
 		c.File = info.Path
-	} else if name := fileName.FindString(err.Error()); name != "" {
-		c.File = filepath.Join(dir, name)
+	} else if name := fileName.FindString(fmt.Sprintf("%+v", err)); name != "" {
+		c.File = filepath.Join(dir, name) // it is among the details, which are verbose
 	}
 	return c
 }
