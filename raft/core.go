@@ -171,7 +171,7 @@ func (c *core) SnapshotAvailable(meta replica.SnapshotMeta) {
 	if err != nil {
 		panic(err)
 	}
-	c.log.snap = &raftpb.Snapshot{Metadata: &raftpb.SnapshotMetadata{ConfState: conf, Index: new(meta.Index), Term: new(meta.Term)}}
+	c.log.snap = makeSnapshot(meta.Position, conf)
 	c.log.wanted = false
 }
 
@@ -189,9 +189,8 @@ func (c *core) Persisted(token uint64) {
 		a := c.appends[0]
 		c.appends = c.appends[1:]
 		if a.snapshot != nil {
-			meta := a.snapshot.GetMetadata()
-			c.log.reset(replica.Position{Index: meta.GetIndex(), Term: meta.GetTerm()})
-			c.log.conf = meta.GetConfState()
+			c.log.reset(snapshotPosition(a.snapshot))
+			c.log.conf = a.snapshot.GetMetadata().GetConfState()
 		}
 		for _, entries := range a.entries {
 			c.log.appended(entries)
@@ -328,14 +327,15 @@ func (c *core) store(out *replica.Output, m *raftpb.Message, votes []*raftpb.Mes
 	}
 	a := pendingAppend{answers: answers}
 	if snap := m.GetSnapshot(); snap != nil {
-		meta := snap.GetMetadata()
 		a.snapshot = snap
 		from, to := c.keys.ProtocolRange(tagLog)
 		out.Batch.DeleteRange(from, to)
-		at := replica.Position{Index: meta.GetIndex(), Term: meta.GetTerm()}
+		at := snapshotPosition(snap)
 		out.Restore = &at
-		c.written = meta.GetIndex()
-		c.config = encodeConf(meta.GetConfState())
+		c.written = at.Index
+		c.config = encodeConf(snap.GetMetadata().GetConfState())
+		key := c.keys.Protocol(tagStart)
+		out.Batch.Set(key, storage.AppendRecord(nil, key, encodeStart(at, c.config)))
 	}
 	if entries := m.GetEntries(); len(entries) > 0 {
 		a.entries = c.writeEntries(out.Batch, entries, out.Messages)

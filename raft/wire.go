@@ -16,7 +16,7 @@ import (
 //	term, log term, index, commit, reject hint
 //	context            length and bytes
 //	the rest           of an append: a run, or nothing
-//	                   of a snapshot: index, term, configuration
+//	                   of a snapshot: index, term, number of commands, configuration
 //
 // Sender and receiver stand in the frame around it.
 const flagReject = 1
@@ -43,12 +43,27 @@ func appendMessage(dst []byte, m *raftpb.Message) []byte {
 		dst = replica.AppendBytes(dst, m.GetContext())
 	}
 	if m.GetType() == raftpb.MsgSnap {
-		meta := m.GetSnapshot().GetMetadata()
-		dst = binary.AppendUvarint(dst, meta.GetIndex())
-		dst = binary.AppendUvarint(dst, meta.GetTerm())
-		dst = append(dst, encodeConf(meta.GetConfState())...)
+		at := snapshotPosition(m.GetSnapshot())
+		dst = binary.AppendUvarint(dst, at.Index)
+		dst = binary.AppendUvarint(dst, at.Term)
+		dst = binary.AppendUvarint(dst, at.Commands)
+		dst = append(dst, encodeConf(m.GetSnapshot().GetMetadata().GetConfState())...)
 	}
 	return dst
+}
+
+// makeSnapshot describes a snapshot to etcd's raft, which passes the data on as they
+// are: the number of commands up to its position.
+func makeSnapshot(at replica.Position, conf *raftpb.ConfState) *raftpb.Snapshot {
+	return &raftpb.Snapshot{
+		Data:     binary.AppendUvarint(nil, at.Commands),
+		Metadata: &raftpb.SnapshotMetadata{ConfState: conf, Index: new(at.Index), Term: new(at.Term)},
+	}
+}
+
+func snapshotPosition(s *raftpb.Snapshot) replica.Position {
+	commands, _ := binary.Uvarint(s.GetData())
+	return replica.Position{Index: s.GetMetadata().GetIndex(), Term: s.GetMetadata().GetTerm(), Commands: commands}
 }
 
 // decoded is a message and all that it points to, in one allocation.
@@ -101,6 +116,8 @@ func decodeMessage(group, from, to uint64, b []byte) (*raftpb.Message, []byte, e
 		}
 		if kind == raftpb.MsgReadIndex {
 			m.Term = nil // etcd's raft knows it as a message that has none
+		} else if term == 0 {
+			return bad("no term")
 		}
 		m.Entries = []*raftpb.Entry{{Data: context}}
 		return m, nil, nil
@@ -141,13 +158,12 @@ func decodeMessage(group, from, to uint64, b []byte) (*raftpb.Message, []byte, e
 		m.Entries = entries
 	case raftpb.MsgSnap:
 		r := replica.NewReader(rest)
-		meta := &raftpb.SnapshotMetadata{Index: new(r.Uvarint()), Term: new(r.Uvarint())}
+		at := replica.Position{Index: r.Uvarint(), Term: r.Uvarint(), Commands: r.Uvarint()}
 		conf, err := decodeConf(r.Rest())
-		if err != nil || meta.GetIndex() == 0 {
+		if err != nil || at.Index == 0 || at.Term == 0 || at.Term > term {
 			return bad("its description can't be read")
 		}
-		meta.ConfState = conf
-		m.Snapshot = &raftpb.Snapshot{Metadata: meta}
+		m.Snapshot = makeSnapshot(at, conf)
 		rest = nil
 	}
 	return m, rest, nil
