@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"testing"
+	"testing/synctest"
 
 	"github.com/stretchr/testify/require"
 
@@ -125,6 +126,29 @@ func TestPrefixCloseLeavesTheStoreOpen(t *testing.T) {
 	require.ErrorIs(t, a.Commit(&batch), storage.ErrClosed)
 	require.NoError(t, b.Commit(&batch))
 	require.NoError(t, m.Commit(&batch))
+}
+
+// Close waits for what was begun through the prefix.
+func TestPrefixCloseWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := memory.Open(memory.Config{})
+		m.HoldSync()
+		p := storage.Prefix(m, []byte("p"))
+		var b storage.Batch
+		b.Set([]byte("k"), []byte("v"))
+		done, closed := false, false
+		storage.CommitAsync(p, &b, func(err error) { done = err == nil })
+		go func() {
+			require.NoError(t, p.Close())
+			closed = true
+		}()
+		synctest.Wait()
+		require.False(t, closed)
+		m.ReleaseSync()
+		require.True(t, done)
+		synctest.Wait()
+		require.True(t, closed)
+	})
 }
 
 // Committing through a prefix costs no allocation of its own.

@@ -66,11 +66,12 @@ func TestRecordCorrupt(t *testing.T) {
 	require.ErrorContains(t, err, "version 2")
 }
 
-// A byte that moves from the key to the payload, or back, must not go unnoticed.
+// Bytes that move from the key to the payload must not go unnoticed, even where
+// they look like the record's head.
 func TestRecordBoundary(t *testing.T) {
-	record := storage.AppendRecord(nil, []byte("ab"), []byte("c"))
-	body := append(bytes.Clone(record[:storage.RecordOverhead]), "bc"...)
-	_, err := storage.OpenRecord([]byte("a"), body)
+	record := storage.AppendRecord(nil, []byte("a\x01b"), []byte("c"))
+	moved := append(bytes.Clone(record[:storage.RecordOverhead]), "b\x01c"...)
+	_, err := storage.OpenRecord([]byte("a"), moved)
 	require.ErrorIs(t, err, storage.ErrCorrupt)
 }
 
