@@ -901,11 +901,12 @@ func testAsyncOrder(e *env) {
 					b.Set(fmt.Appendf(nil, "w%d/%03d", w, i), []byte("v"))
 				}
 				dones.Add(1)
+				var first sync.Once
 				a.CommitAsync(b, func(err error) {
 					mu.Lock()
 					defer mu.Unlock()
 					calls[w] = append(calls[w], call{i, err})
-					dones.Done() // panics if called too often
+					first.Do(dones.Done)
 				})
 			}
 		})
@@ -916,7 +917,7 @@ func testAsyncOrder(e *env) {
 	mu.Lock()
 	defer mu.Unlock()
 	for w := range workers {
-		require.Len(e, calls[w], n)
+		require.Len(e, calls[w], n, "a done was called twice")
 		for i, c := range calls[w] {
 			require.Equal(e, i, c.number)
 			require.NoError(e, c.err)
