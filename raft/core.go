@@ -32,15 +32,14 @@ type core struct {
 	applies   []*raftpb.Message // answers to handed out entries, by index
 	released  []*raftpb.Message // may leave since what they promise is durable
 
-	hard      *raftpb.HardState // what the next record of it has to say; nil: nothing new
-	written   uint64            // the last index that was put into a batch
-	runs      []receivedRun     // what was stepped since the last Ready
-	head      []byte
-	config    []byte
-	leader    uint64
-	leading   bool
-	lastTerm  uint64
-	lastIndex uint64
+	hard    *raftpb.HardState // the newest, in a record or not yet
+	hardNew bool              // it is in no record yet
+	written replica.Position  // the last entry that was put into a batch
+	runs    []receivedRun     // what was stepped since the last Ready
+	head    []byte
+	config  []byte
+	leader  uint64
+	leading bool
 }
 
 // pendingAppend is a batch of records that is not durable yet.
@@ -76,7 +75,10 @@ func newCore(o replica.OpenOptions, logger etcd.Logger) (*core, error) {
 			Reason: fmt.Sprintf("the log ends at index %d, but the snapshot at %d", log.last, o.Start.Index)}
 	}
 	log.hard.Commit = new(max(log.hard.GetCommit(), o.Start.Index))
-	c := &core{node: o.Node, group: o.Keys.Group(), keys: o.Keys, log: log, config: o.Config, written: log.last}
+	c := &core{node: o.Node, group: o.Keys.Group(), keys: o.Keys, log: log, config: o.Config, hard: log.hard}
+	if c.written, err = log.end(); err != nil {
+		return nil, err
+	}
 	c.raft, err = etcd.NewRawNode(&etcd.Config{
 		ID:                        o.Node,
 		ElectionTick:              o.ElectionTicks,
@@ -318,7 +320,7 @@ func (c *core) commit(out *replica.Output, m *raftpb.Message) {
 // responding", and a candidate's vote for itself is one).
 func (c *core) store(out *replica.Output, m *raftpb.Message, votes []*raftpb.Message) {
 	if m.Term != nil {
-		c.hard = &raftpb.HardState{Term: m.Term, Vote: m.Vote, Commit: m.Commit}
+		c.hard, c.hardNew = &raftpb.HardState{Term: m.Term, Vote: m.Vote, Commit: m.Commit}, true
 	}
 	answers := append(m.GetResponses(), votes...)
 	if len(answers) == 0 && len(m.GetEntries()) == 0 && m.GetSnapshot() == nil {
@@ -332,7 +334,7 @@ func (c *core) store(out *replica.Output, m *raftpb.Message, votes []*raftpb.Mes
 		out.Batch.DeleteRange(from, to)
 		at := snapshotPosition(snap)
 		out.Restore = &at
-		c.written = at.Index
+		c.written = at
 		c.config = encodeConf(snap.GetMetadata().GetConfState())
 		key := c.keys.Protocol(tagStart)
 		out.Batch.Set(key, storage.AppendRecord(nil, key, encodeStart(at, c.config)))
@@ -340,10 +342,10 @@ func (c *core) store(out *replica.Output, m *raftpb.Message, votes []*raftpb.Mes
 	if entries := m.GetEntries(); len(entries) > 0 {
 		a.entries = c.writeEntries(out.Batch, entries, out.Messages)
 	}
-	if c.hard != nil {
+	if c.hardNew || len(a.entries) > 0 || a.snapshot != nil {
 		key := c.keys.Protocol(tagHard)
-		out.Batch.Set(key, storage.AppendRecord(nil, key, encodeHard(c.hard)))
-		a.hard, c.hard = c.hard, nil
+		out.Batch.Set(key, storage.AppendRecord(nil, key, encodeHard(c.hard, c.written)))
+		a.hard, c.hardNew = c.hard, false
 	}
 	c.lastToken++
 	a.token = c.lastToken
@@ -355,23 +357,48 @@ func (c *core) store(out *replica.Output, m *raftpb.Message, votes []*raftpb.Mes
 // where there is one.
 func (c *core) writeEntries(b *storage.Batch, entries []*raftpb.Entry, sent []replica.Message) [][]*raftpb.Entry {
 	first := entries[0].GetIndex()
-	if first <= c.written {
+	before := c.termOf(first - 1)
+	if first <= c.written.Index {
 		_, to := c.keys.ProtocolRange(tagLog)
 		b.DeleteRange(c.keys.Protocol(tagLog, first), to)
 	}
-	c.written = entries[len(entries)-1].GetIndex()
+	last := entries[len(entries)-1]
+	c.written = replica.Position{Index: last.GetIndex(), Term: last.GetTerm()}
 	var written [][]*raftpb.Entry
 	for len(entries) > 0 {
 		n, run := c.findRun(entries)
 		if run == nil {
 			n = len(entries)
-			run = appendRun(make([]byte, 0, runSize(entries)), c.group, entries)
+			run = appendRun(make([]byte, 0, runSize(entries)), c.group, before, entries)
 		}
 		b.Set(c.keys.Protocol(tagLog, entries[0].GetIndex()), run)
 		written = append(written, entries[:n:n])
-		entries = entries[n:]
+		before, entries = entries[n-1].GetTerm(), entries[n:]
 	}
 	return written
+}
+
+// termOf returns the term of an entry that was put into a batch.
+func (c *core) termOf(index uint64) uint64 {
+	if index == c.written.Index {
+		return c.written.Term
+	}
+	// What is not durable yet is not in the log; the newest of it counts.
+	for _, a := range slices.Backward(c.appends) {
+		for _, run := range slices.Backward(a.entries) {
+			if first := run[0].GetIndex(); index >= first && index-first < uint64(len(run)) {
+				return run[index-first].GetTerm()
+			}
+		}
+		if a.snapshot != nil && a.snapshot.GetMetadata().GetIndex() == index {
+			return a.snapshot.GetMetadata().GetTerm()
+		}
+	}
+	term, err := c.log.Term(index)
+	if err != nil {
+		panic(fmt.Errorf("raft: group %d: entry %d is not in the log: %w", c.group, index, err))
+	}
+	return term
 }
 
 // findRun returns the encoding of a run that entries begin with, and its length.
@@ -399,7 +426,7 @@ func (c *core) send(out *replica.Output, m *raftpb.Message) {
 	if entries := m.GetEntries(); m.GetType() == raftpb.MsgApp && len(entries) > 0 {
 		n, run := c.findRun(entries)
 		if n != len(entries) {
-			run = appendRun(make([]byte, 0, runSize(entries)), c.group, entries)
+			run = appendRun(make([]byte, 0, runSize(entries)), c.group, m.GetLogTerm(), entries)
 			c.runs = append(c.runs, receivedRun{entries, run})
 		}
 		tail = run
@@ -417,7 +444,7 @@ func (c *core) Status() synod.GroupStatus {
 		Leader: s.Lead,
 		Term:   s.GetTerm(),
 		First:  c.log.start.Index + 1,
-		Last:   c.written,
+		Last:   c.written.Index,
 		Commit: s.GetCommit(),
 	}
 	for id := range s.Config.Voters.IDs() { //synod:ordered sorted below

@@ -17,21 +17,24 @@ import (
 //	version   1 byte
 //	group     8 bytes
 //	first     index of the first entry
+//	before    term of the entry before that
 //	count
 //	entries   each: term, type (1 byte), length, data
 //
 // Group and index stand in it so that a run that turns up in the wrong place is
-// recognised.
+// recognised, and the term before so that one that is missing is: where the term
+// of an entry is right, so are all entries up to it (the paper's log matching).
 const (
 	runVersion = 1
 	runHeader  = 4 + 1 + 8
 )
 
-func appendRun(dst []byte, group uint64, entries []*raftpb.Entry) []byte {
+func appendRun(dst []byte, group, before uint64, entries []*raftpb.Entry) []byte {
 	start := len(dst)
 	dst = append(dst, 0, 0, 0, 0, runVersion)
 	dst = binary.LittleEndian.AppendUint64(dst, group)
 	dst = binary.AppendUvarint(dst, entries[0].GetIndex())
+	dst = binary.AppendUvarint(dst, before)
 	dst = binary.AppendUvarint(dst, uint64(len(entries)))
 	for _, e := range entries {
 		dst = binary.AppendUvarint(dst, e.GetTerm())
@@ -43,39 +46,41 @@ func appendRun(dst []byte, group uint64, entries []*raftpb.Entry) []byte {
 }
 
 func runSize(entries []*raftpb.Entry) int {
-	n := runHeader + 2*binary.MaxVarintLen64
+	n := runHeader + 3*binary.MaxVarintLen64
 	for _, e := range entries {
 		n += binary.MaxVarintLen64 + 1 + 5 + len(e.GetData())
 	}
 	return n
 }
 
-// openRun decodes a run. The entries' data alias it.
-func openRun(group uint64, run []byte) ([]*raftpb.Entry, error) {
-	bad := func(format string, args ...any) error {
-		return &storage.CorruptError{Group: group, Reason: "run of log entries: " + fmt.Sprintf(format, args...)}
+// openRun decodes a run, and the term of the entry before it. The entries' data
+// alias it.
+func openRun(group uint64, run []byte) (entries []*raftpb.Entry, before uint64, err error) {
+	bad := func(format string, args ...any) ([]*raftpb.Entry, uint64, error) {
+		return nil, 0, &storage.CorruptError{Group: group, Reason: "run of log entries: " + fmt.Sprintf(format, args...)}
 	}
 	if len(run) < runHeader {
-		return nil, bad("%d bytes", len(run))
+		return bad("%d bytes", len(run))
 	}
 	if replica.Checksum(run[4:]) != binary.LittleEndian.Uint32(run) {
-		return nil, bad("wrong checksum")
+		return bad("wrong checksum")
 	}
 	if run[4] != runVersion {
-		return nil, bad("version %d, this release knows %d", run[4], runVersion)
+		return bad("version %d, this release knows %d", run[4], runVersion)
 	}
 	if g := binary.LittleEndian.Uint64(run[5:]); g != group {
-		return nil, bad("it belongs to group %d", g)
+		return bad("it belongs to group %d", g)
 	}
 	r := replica.NewReader(run[runHeader:])
 	first := r.Uvarint()
+	before = r.Uvarint()
 	count := r.Count(3)
 	// One allocation for each kind of thing, not for each entry.
-	entries := make([]raftpb.Entry, count)
-	pointers := make([]*raftpb.Entry, count)
+	values := make([]raftpb.Entry, count)
+	entries = make([]*raftpb.Entry, count)
 	numbers := make([]uint64, 2*count)
 	for i := range count {
-		e, term, index := &entries[i], &numbers[2*i], &numbers[2*i+1]
+		e, term, index := &values[i], &numbers[2*i], &numbers[2*i+1]
 		*term, *index = r.Uvarint(), first+uint64(i)
 		e.Term, e.Index = term, index
 		switch t := raftpb.EntryType(r.Byte()); t {
@@ -83,18 +88,18 @@ func openRun(group uint64, run []byte) ([]*raftpb.Entry, error) {
 		case raftpb.EntryConfChange, raftpb.EntryConfChangeV2:
 			e.Type = t.Enum()
 		default:
-			return nil, bad("entry %d: type %d", *index, t)
+			return bad("entry %d: type %d", *index, t)
 		}
 		if data := r.Bytes(); len(data) > 0 {
 			e.Data = data
 		}
-		pointers[i] = e
+		entries[i] = e
 	}
 	if err := r.Err(); err != nil {
-		return nil, bad("%v", err)
+		return bad("%v", err)
 	}
 	if count == 0 || first == 0 || first+uint64(count) < first {
-		return nil, bad("%d entries from index %d on", count, first)
+		return bad("%d entries from index %d on", count, first)
 	}
-	return pointers, nil
+	return entries, before, nil
 }

@@ -17,7 +17,7 @@ import (
 
 // Tags of raft's own records:
 //
-//	h           hard state: term, vote, commit
+//	h           hard state: term, vote, commit; index and term of the last entry
 //	s           where the log begins, and the configuration there
 //	l <first>   a run of entries. Its entries from the next run's first on are void.
 const (
@@ -74,24 +74,29 @@ func readStart(keys replica.Keys, store storage.Store) (p replica.Position, conf
 	return p, config, nil
 }
 
-func encodeHard(h *raftpb.HardState) []byte {
+// encodeHard encodes the hard state and where the log ends, which would else not be
+// known if the record of its last entries were lost.
+func encodeHard(h *raftpb.HardState, last replica.Position) []byte {
 	b := binary.AppendUvarint(nil, h.GetTerm())
 	b = binary.AppendUvarint(b, h.GetVote())
-	return binary.AppendUvarint(b, h.GetCommit())
+	b = binary.AppendUvarint(b, h.GetCommit())
+	b = binary.AppendUvarint(b, last.Index)
+	return binary.AppendUvarint(b, last.Term)
 }
 
-func readHard(keys replica.Keys, store storage.Store) (*raftpb.HardState, error) {
+func readHard(keys replica.Keys, store storage.Store) (h *raftpb.HardState, last replica.Position, err error) {
 	key := keys.Protocol(tagHard)
 	payload, err := replica.GetRecord(store, key, keys.Group())
 	if err != nil {
-		return nil, err
+		return nil, last, err
 	}
 	r := replica.NewReader(payload)
-	term, vote, commit := r.Uvarint(), r.Uvarint(), r.Uvarint()
-	if r.Err() != nil || term == 0 {
-		return nil, &storage.CorruptError{Group: keys.Group(), Key: key, Reason: "the record of term and vote is missing or malformed"}
+	h = &raftpb.HardState{Term: new(r.Uvarint()), Vote: new(r.Uvarint()), Commit: new(r.Uvarint())}
+	last = replica.Position{Index: r.Uvarint(), Term: r.Uvarint()}
+	if r.Err() != nil || h.GetTerm() == 0 {
+		return nil, last, &storage.CorruptError{Group: keys.Group(), Key: key, Reason: "the record of term and vote is missing or malformed"}
 	}
-	return &raftpb.HardState{Term: &term, Vote: &vote, Commit: &commit}, nil
+	return h, last, nil
 }
 
 func encodeConf(c *raftpb.ConfState) []byte {
@@ -141,7 +146,8 @@ func openLog(keys replica.Keys, store storage.Store, limit uint64) (*logStore, e
 	if l.conf, err = decodeConf(config); err != nil {
 		return nil, &storage.CorruptError{Group: keys.Group(), Key: keys.Protocol(tagStart), Reason: err.Error()}
 	}
-	if l.hard, err = readHard(keys, store); err != nil {
+	var end replica.Position
+	if l.hard, end, err = readHard(keys, store); err != nil {
 		return nil, err
 	}
 	l.reset(l.start)
@@ -163,7 +169,7 @@ func openLog(keys replica.Keys, store storage.Store, limit uint64) (*logStore, e
 		if err != nil {
 			return nil, replica.Corrupt(err, keys.Group(), 0)
 		}
-		entries, err := openRun(keys.Group(), slices.Clone(value))
+		entries, before, err := openRun(keys.Group(), slices.Clone(value))
 		if err == nil && entries[0].GetIndex() != first {
 			err = &storage.CorruptError{Reason: fmt.Sprintf("run of log entries: it begins at index %d", entries[0].GetIndex())}
 		}
@@ -177,7 +183,16 @@ func openLog(keys replica.Keys, store storage.Store, limit uint64) (*logStore, e
 			return nil, &storage.CorruptError{Group: keys.Group(), Index: l.last + 1, Key: slices.Clone(key),
 				Reason: fmt.Sprintf("entries up to %d are missing from the log", first-1)}
 		}
+		if !l.follows(entries, before) {
+			return nil, &storage.CorruptError{Group: keys.Group(), Index: max(first-1, l.start.Index), Key: slices.Clone(key),
+				Reason: "run of log entries: the entry that it follows has another term, so that a record before it is missing"}
+		}
 		l.appended(entries)
+	}
+	if last, err := l.end(); err != nil || last != end {
+		return nil, &storage.CorruptError{Group: keys.Group(), Index: min(l.last, end.Index) + 1, Key: from,
+			Reason: fmt.Sprintf("the log ends at index %d in term %d, but entries up to index %d in term %d were written",
+				last.Index, last.Term, end.Index, end.Term)}
 	}
 	if commit := l.hard.GetCommit(); commit > l.last {
 		return nil, &storage.CorruptError{Group: keys.Group(), Index: l.last + 1, Key: from,
@@ -187,6 +202,24 @@ func openLog(keys replica.Keys, store storage.Store, limit uint64) (*logStore, e
 		l.hard.Commit = new(l.start.Index) // a log begins after committed entries only
 	}
 	return l, nil
+}
+
+// end returns the position of the last entry.
+func (l *logStore) end() (replica.Position, error) {
+	term, err := l.Term(l.last)
+	return replica.Position{Index: l.last, Term: term}, err
+}
+
+// follows reports whether a run goes on where the log has the entry that it follows.
+func (l *logStore) follows(run []*raftpb.Entry, before uint64) bool {
+	first := run[0].GetIndex()
+	if first > l.start.Index {
+		term, err := l.Term(first - 1)
+		return err == nil && term == before
+	}
+	// The log begins inside it.
+	at := l.start.Index - first
+	return at >= uint64(len(run)) || run[at].GetTerm() == l.start.Term
 }
 
 func runIndex(prefix, key []byte) (uint64, error) {
@@ -298,10 +331,13 @@ func (l *logStore) read(lo, hi, maxSize uint64) ([]*raftpb.Entry, error) {
 		}
 		key := l.keys.Protocol(tagLog, l.runs[i])
 		value, err := l.store.Get(key)
+		if errors.Is(err, storage.ErrNotFound) {
+			return nil, &storage.CorruptError{Group: l.keys.Group(), Index: next, Key: key, Reason: "run of log entries: it is missing"}
+		}
 		if err != nil {
 			return nil, fmt.Errorf("raft: group %d: read log at index %d: %w", l.keys.Group(), next, err)
 		}
-		entries, err := openRun(l.keys.Group(), value)
+		entries, _, err := openRun(l.keys.Group(), value)
 		if err != nil {
 			return nil, replica.Corrupt(err, l.keys.Group(), l.runs[i])
 		}

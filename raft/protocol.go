@@ -30,7 +30,7 @@ func (protocol) Bootstrap(keys replica.Keys, voters []uint64, batch *storage.Bat
 	config := encodeConf(&raftpb.ConfState{Voters: voters})
 	batch.Set(start, storage.AppendRecord(nil, start, encodeStart(bootPosition, config)))
 	state := &raftpb.HardState{Term: new(bootPosition.Term), Commit: new(bootPosition.Index)}
-	batch.Set(hard, storage.AppendRecord(nil, hard, encodeHard(state)))
+	batch.Set(hard, storage.AppendRecord(nil, hard, encodeHard(state, bootPosition)))
 	return nil
 }
 

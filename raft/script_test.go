@@ -666,7 +666,7 @@ func keyName(key []byte) string {
 func record(key, value []byte) string {
 	keys := replica.GroupKeys(1)
 	if bytes.HasPrefix(key, keys.Protocol(tagLog)) {
-		entries, err := openRun(1, value)
+		entries, _, err := openRun(1, value)
 		if err != nil {
 			return err.Error()
 		}
@@ -679,7 +679,7 @@ func record(key, value []byte) string {
 	r := replica.NewReader(payload)
 	switch key[len(key)-1] {
 	case tagHard:
-		return fmt.Sprintf("state term=%d vote=%d commit=%d", r.Uvarint(), r.Uvarint(), r.Uvarint())
+		return fmt.Sprintf("state term=%d vote=%d commit=%d end=%d/%d", r.Uvarint(), r.Uvarint(), r.Uvarint(), r.Uvarint(), r.Uvarint())
 	case tagStart:
 		return fmt.Sprintf("start after %d/%d, %d commands", r.Uvarint(), r.Uvarint(), r.Uvarint())
 	}

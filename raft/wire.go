@@ -141,12 +141,12 @@ func decodeMessage(group, from, to uint64, b []byte) (*raftpb.Message, []byte, e
 		if len(rest) == 0 {
 			break
 		}
-		entries, err := openRun(group, rest)
+		entries, before, err := openRun(group, rest)
 		if err != nil {
 			return nil, nil, fmt.Errorf("%w: %w", errMessage, err)
 		}
-		if entries[0].GetIndex() != index+1 {
-			return bad("entries from index %d on follow index %d", entries[0].GetIndex(), index)
+		if entries[0].GetIndex() != index+1 || before != logTerm {
+			return bad("entries from index %d on, after term %d, follow index %d, term %d", entries[0].GetIndex(), before, index, logTerm)
 		}
 		for before, i := logTerm, 0; i < len(entries); i++ {
 			t := entries[i].GetTerm()
