@@ -108,6 +108,7 @@ func TestFailedSync(t *testing.T) {
 // Whatever it hits, the process lives, later commits fail or work, none is
 // acknowledged that a crash loses, and the directory can be opened.
 func TestFailureAnywhere(t *testing.T) {
+	t.Parallel()
 	counting := newFaultyDisk()
 	var total atomic.Int64
 	counting.fail(func(op errorfs.Op) error {
@@ -162,6 +163,7 @@ func TestFailureAnywhere(t *testing.T) {
 // TestCrashAnywhere crashes before the n-th operation on the disk, for many n,
 // under the same load. Of what was not synced, a part is kept.
 func TestCrashAnywhere(t *testing.T) {
+	t.Parallel()
 	disk := newFaultyDisk()
 	type crash struct {
 		disk         *vfs.MemFS
@@ -410,6 +412,7 @@ func TestFlushWithoutSpace(t *testing.T) {
 // Close ends a commit that is stalled because the disk is full, and loses
 // nothing.
 func TestCloseWhileStalled(t *testing.T) {
+	t.Parallel()
 	disk := newFaultyDisk()
 	stalled := make(chan struct{})
 	var once sync.Once

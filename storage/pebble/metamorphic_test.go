@@ -19,6 +19,7 @@ import (
 // TestMetamorphic does the same random operations on stores of several kinds,
 // and wants equal answers from all, across reopening and crashes.
 func TestMetamorphic(t *testing.T) {
+	t.Parallel()
 	for seed := range uint64(5) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) { metamorphic(t, seed, 600) })
 	}

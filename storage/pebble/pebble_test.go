@@ -1,6 +1,7 @@
 package pebble_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"testing"
@@ -29,6 +30,7 @@ func set(key, value string) *storage.Batch {
 
 // TestStore runs the conformance suite on the disk.
 func TestStore(t *testing.T) {
+	t.Parallel()
 	storagetest.Run(t, func(t *testing.T, dir string) storage.Store {
 		return open(t, pebble.Config{Dir: dir})
 	})
@@ -51,6 +53,7 @@ func (d crashableDisks) crash(_ *testing.T, _ storage.Store, dir string) {
 
 // TestStoreCrash runs the suite on a disk that can lose what was not synced.
 func TestStoreCrash(t *testing.T) {
+	t.Parallel()
 	disks := crashableDisks{}
 	storagetest.Run(t, func(t *testing.T, dir string) storage.Store {
 		return open(t, pebble.Config{Dir: "data", FS: disks.fs(dir), MemTableBytes: 1 << 20})
@@ -59,6 +62,7 @@ func TestStoreCrash(t *testing.T) {
 
 // TestStorePrefix runs the suite on two floors of prefixes above the disk.
 func TestStorePrefix(t *testing.T) {
+	t.Parallel()
 	disks := crashableDisks{}
 	storagetest.Run(t, func(t *testing.T, dir string) storage.Store {
 		s := open(t, pebble.Config{Dir: "data", FS: disks.fs(dir)})
@@ -121,4 +125,23 @@ func Example() {
 	// <nil>
 	// <nil>
 	// [log/2] [second] <nil>
+}
+
+// A directory that can't be used says why, and what to do.
+func ExampleDirError() {
+	fs := vfs.NewMem()
+	store, err := pebble.Open(pebble.Config{Dir: "data", FS: fs})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer store.Close()
+
+	_, err = pebble.Open(pebble.Config{Dir: "data", FS: fs})
+	var dirError *pebble.DirError
+	fmt.Println(errors.As(err, &dirError), errors.Is(err, storage.ErrLocked))
+	fmt.Println(dirError.Dir + ": " + dirError.Problem)
+	// Output:
+	// true true
+	// data: it is in use: close the store, or stop the process, that has it open, or name another directory
 }
