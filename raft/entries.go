@@ -20,6 +20,7 @@ import (
 //	before    term of the entry before that
 //	count
 //	entries   each: term, type (1 byte), length, data
+//	padding   zeros, if the entries are shorter than minEntryBytes each
 //
 // Group and index stand in it so that a run that turns up in the wrong place is
 // recognised, and the term before so that one that is missing is: where the term
@@ -29,6 +30,11 @@ const (
 	runHeader  = 4 + 1 + 8
 )
 
+// minEntryBytes is what an entry takes in a run at least, on average: an entry in
+// memory takes 112 bytes beside its data, and whoever opens a run must not have to
+// allocate many times what was received. Only runs of empty or tiny entries are padded.
+const minEntryBytes = 32
+
 func appendRun(dst []byte, group, before uint64, entries []*raftpb.Entry) []byte {
 	start := len(dst)
 	dst = append(dst, 0, 0, 0, 0, runVersion)
@@ -36,10 +42,14 @@ func appendRun(dst []byte, group, before uint64, entries []*raftpb.Entry) []byte
 	dst = binary.AppendUvarint(dst, entries[0].GetIndex())
 	dst = binary.AppendUvarint(dst, before)
 	dst = binary.AppendUvarint(dst, uint64(len(entries)))
+	body := len(dst)
 	for _, e := range entries {
 		dst = binary.AppendUvarint(dst, e.GetTerm())
 		dst = append(dst, byte(e.GetType()))
 		dst = replica.AppendBytes(dst, e.GetData())
+	}
+	for len(dst) < body+minEntryBytes*len(entries) {
+		dst = append(dst, 0)
 	}
 	binary.LittleEndian.PutUint32(dst[start:], replica.Checksum(dst[start+4:]))
 	return dst
@@ -48,7 +58,7 @@ func appendRun(dst []byte, group, before uint64, entries []*raftpb.Entry) []byte
 func runSize(entries []*raftpb.Entry) int {
 	n := runHeader + 3*binary.MaxVarintLen64
 	for _, e := range entries {
-		n += binary.MaxVarintLen64 + 1 + 5 + len(e.GetData())
+		n += max(binary.MaxVarintLen64+1+5+len(e.GetData()), minEntryBytes)
 	}
 	return n
 }
@@ -74,7 +84,8 @@ func openRun(group uint64, run []byte) (entries []*raftpb.Entry, before uint64, 
 	r := replica.NewReader(run[runHeader:])
 	first := r.Uvarint()
 	before = r.Uvarint()
-	count := r.Count(3)
+	count := r.Count(minEntryBytes)
+	body := r.Len()
 	// One allocation for each kind of thing, not for each entry.
 	values := make([]raftpb.Entry, count)
 	entries = make([]*raftpb.Entry, count)
@@ -95,11 +106,24 @@ func openRun(group uint64, run []byte) (entries []*raftpb.Entry, before uint64, 
 		}
 		entries[i] = e
 	}
+	padding := r.Rest()
 	if err := r.Err(); err != nil {
 		return bad("%v", err)
+	}
+	if len(padding) > 0 && (body != count*minEntryBytes || !allZero(padding)) {
+		return bad("%d bytes too many", len(padding))
 	}
 	if count == 0 || first == 0 || first+uint64(count) < first {
 		return bad("%d entries from index %d on", count, first)
 	}
 	return entries, before, nil
+}
+
+func allZero(b []byte) bool {
+	for _, x := range b {
+		if x != 0 {
+			return false
+		}
+	}
+	return true
 }

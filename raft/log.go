@@ -99,12 +99,14 @@ func readHard(keys replica.Keys, store storage.Store) (h *raftpb.HardState, last
 	return h, last, nil
 }
 
+// encodeConf encodes a configuration: four lists of node IDs, each ascending, and a
+// flag.
 func encodeConf(c *raftpb.ConfState) []byte {
 	var b []byte
 	for _, list := range [][]uint64{c.GetVoters(), c.GetLearners(), c.GetVotersOutgoing(), c.GetLearnersNext()} {
 		b = binary.AppendUvarint(b, uint64(len(list)))
 		for _, id := range list {
-			b = binary.AppendUvarint(b, id)
+			b = binary.LittleEndian.AppendUint64(b, id)
 		}
 	}
 	if c.GetAutoLeave() {
@@ -115,21 +117,28 @@ func encodeConf(c *raftpb.ConfState) []byte {
 
 func decodeConf(b []byte) (*raftpb.ConfState, error) {
 	r := replica.NewReader(b)
+	ascending := true
 	list := func() []uint64 {
 		var ids []uint64
-		for range r.Count(1) {
-			ids = append(ids, r.Uvarint())
+		var before uint64
+		if n := r.Count(8); n > 0 {
+			ids = make([]uint64, n)
+		}
+		for i := range ids {
+			ids[i] = r.Uint64()
+			ascending = ascending && ids[i] > before
+			before = ids[i]
 		}
 		return ids
 	}
 	c := &raftpb.ConfState{Voters: list(), Learners: list(), VotersOutgoing: list(), LearnersNext: list()}
-	leave := r.Byte() == 1
-	c.AutoLeave = &leave
+	leave := r.Byte()
+	c.AutoLeave = new(leave == 1)
 	if err := r.Err(); err != nil {
 		return nil, err
 	}
-	if len(c.Voters) == 0 {
-		return nil, errors.New("raft: configuration without voters")
+	if len(c.Voters) == 0 || !ascending || leave > 1 {
+		return nil, errors.New("raft: malformed configuration")
 	}
 	return c, nil
 }
