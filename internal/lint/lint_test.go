@@ -71,6 +71,21 @@ func TestModuleIsLight(t *testing.T) {
 	require.Empty(t, problems)
 }
 
+// What README shows compiles and runs: each block of Go in it stands in the tree.
+func TestReadmeShowsCodeThatRuns(t *testing.T) {
+	b, err := os.ReadFile(filepath.Join(root, "README.md"))
+	require.NoError(t, err)
+	files := tree(t)
+	blocks := strings.Split(string(b), "```go\n")[1:]
+	require.NotEmpty(t, blocks)
+	for _, block := range blocks {
+		code, _, closed := strings.Cut(block, "\n```")
+		require.True(t, closed)
+		require.True(t, slices.ContainsFunc(files, func(f *file) bool { return strings.Contains(f.source, code) }),
+			"README shows code that stands nowhere in the tree:\n%s", code)
+	}
+}
+
 // Each rule is held against what it must refuse.
 func TestRulesRefuse(t *testing.T) {
 	for name, c := range map[string]struct {
