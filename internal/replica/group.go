@@ -248,10 +248,8 @@ func (g *Group) Propose(ctx context.Context, command []byte) ([]byte, error) {
 // submit hands a call to the loop within the limits, or recycles it.
 func (g *Group) submit(c *call) error {
 	size := int64(len(c.command))
-	if g.calls.Add(1) > int64(g.node.cfg.MaxPending) || g.callBytes.Add(size) > int64(g.node.cfg.MaxPendingBytes) {
-		if g.calls.Load() > int64(g.node.cfg.MaxPending) {
-			g.callBytes.Add(size) // it was not counted; released takes it back
-		}
+	calls, bytes := g.calls.Add(1), g.callBytes.Add(size)
+	if calls > int64(g.node.cfg.MaxPending) || bytes > int64(g.node.cfg.MaxPendingBytes) {
 		g.released(c)
 		g.node.recycle(c)
 		return fmt.Errorf("group %d: %w: too many requests of this node have no answer yet", g.id, synod.ErrOverloaded)
@@ -404,17 +402,39 @@ func (g *Group) Status() synod.GroupStatus {
 // Close stops this replica of the group and leaves its data as they are.
 func (g *Group) Close() error {
 	done := executor.NewEvent()
-	if g.loop.do(func() {
-		if g.loop.live(g) {
-			g.loop.remove(g)
-		}
-		g.stopped.Store(true)
-		done.Set()
-	}) {
+	if g.loop.do(func() { g.loop.closeGroup(g, done) }) {
 		g.node.wait(context.Background(), done)
+	} else {
+		g.node.forget(g)
 	}
 	g.apply.close(g)
 	g.tasks.close(g)
-	g.node.forget(g)
 	return nil
+}
+
+// closeGroup takes a group out of the loop and sets done when none of its records
+// is on its way to the store any more. Only then may the group be opened again: it
+// would read a log that still changes. While the store has no space that can take
+// long, and is not waited for; until then the group counts as running.
+func (l *loop) closeGroup(g *Group, done *executor.Event) {
+	if l.live(g) {
+		l.remove(g)
+	}
+	g.stopped.Store(true)
+	written := func() {
+		l.node.forget(g)
+		done.Set()
+	}
+	switch {
+	case l.pending.batch.Len() > 0:
+		l.pending.urgent = true
+		l.pending.always = append(l.pending.always, written)
+		if l.full != nil {
+			done.Set()
+		}
+	case l.inflight != nil:
+		l.inflight.always = append(l.inflight.always, written)
+	default:
+		written()
+	}
 }

@@ -83,6 +83,7 @@ type commit struct {
 	urgent bool
 	acks   []ack
 	after  []func() // run by the loop once the batch is durable
+	always []func() // run by the loop once the batch is durable, or never will be
 	err    error
 	done   func(error)
 }
@@ -221,6 +222,10 @@ func (l *loop) run() {
 		}
 	}
 	for _, fn := range rest.controls {
+		fn()
+	}
+	// What is pending now promises nothing to anyone and is dropped.
+	for _, fn := range l.pending.always {
 		fn()
 	}
 	l.exited.Set()
@@ -558,6 +563,7 @@ func (l *loop) committed(c *commit) {
 		c.batch.Append(&next.batch)
 		c.acks = append(c.acks, next.acks...)
 		c.after = append(c.after, next.after...)
+		c.always = append(c.always, next.always...)
 		next.reset()
 		c.err = nil
 		l.pending, l.spare = c, next
@@ -577,6 +583,9 @@ func (l *loop) committed(c *commit) {
 			fn()
 		}
 	}
+	for _, fn := range c.always {
+		fn()
+	}
 	c.reset()
 	l.spare = c
 }
@@ -585,7 +594,8 @@ func (c *commit) reset() {
 	c.batch.Reset()
 	clear(c.acks)
 	clear(c.after)
-	c.acks, c.after = c.acks[:0], c.after[:0]
+	clear(c.always)
+	c.acks, c.after, c.always = c.acks[:0], c.after[:0], c.always[:0]
 	c.urgent, c.err = false, nil
 }
 
