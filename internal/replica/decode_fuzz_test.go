@@ -1,0 +1,153 @@
+package replica
+
+import (
+	"bytes"
+	"encoding/binary"
+	"runtime"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func FuzzFrame(f *testing.F) {
+	address := frameAddress{cluster: clusterHash("test"), from: 2, to: 1, incarnation: 99}
+	frame := appendFrameHeader(nil, frameCore, address)
+	f.Add(sealFrame(bytes.Clone(frame)))
+	frame = appendFrameMessage(frame, 1, []byte("head"), []byte("tail"))
+	frame = appendFrameMessage(frame, 1<<40, make([]byte, 300), nil)
+	f.Add(sealFrame(bytes.Clone(frame)))
+	f.Add(sealFrame(appendFrameMessage(appendFrameHeader(nil, frameChunkAck, address), 7, []byte("acknowledgement"), nil)))
+	f.Add(sealFrame(append(frame, 1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f)))
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if _, _, _, err := openFrame(b); err != nil {
+			require.ErrorIs(t, err, errFrame)
+		}
+		if len(b) >= frameTrailer {
+			b = sealFrame(bytes.Clone(b[:len(b)-frameTrailer]))
+		}
+		before := bytes.Clone(b)
+		kind, a, rest, err := openFrame(b)
+		if err != nil {
+			require.ErrorIs(t, err, errFrame)
+			return
+		}
+		again := appendFrameHeader(nil, kind, a)
+		size := 0
+		for len(rest) > 0 {
+			var m frameMessage
+			left := len(rest)
+			m, rest, err = nextFrameMessage(rest)
+			if err != nil {
+				require.ErrorIs(t, err, errFrame)
+				return
+			}
+			require.Less(t, len(rest), left, "it must come to an end")
+			size += len(m.body)
+			again = appendFrameMessage(again, m.group, m.body, nil)
+		}
+		require.LessOrEqual(t, size, len(b))
+		require.Equal(t, before, b)
+		// The same frame, but for numbers that were not written in the shortest way.
+		again = sealFrame(again)
+		require.LessOrEqual(t, len(again), len(b))
+		if len(again) == len(b) {
+			require.Equal(t, b, again)
+		}
+	})
+}
+
+func FuzzBatch(f *testing.F) {
+	batch := appendBatchHeader(nil, 1<<63, 1000, 3)
+	for _, c := range []string{"", "a", "command"} {
+		batch = AppendBytes(batch, []byte(c))
+	}
+	f.Add(batch)
+	f.Add(appendBatchHeader(nil, 0, 0, 0))
+	f.Add(append([]byte{batchVersion, 1, 2, 3, 4, 5, 6, 7, 8, 0}, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x0f))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r := NewReader(b)
+		h, err := readBatchHeader(r)
+		if err != nil {
+			require.ErrorIs(t, err, errRecord)
+			return
+		}
+		require.LessOrEqual(t, h.count, r.Len(), "each command takes a byte")
+		again := appendBatchHeader(nil, h.boot, h.first, h.count)
+		for range h.count {
+			again = AppendBytes(again, r.Bytes())
+		}
+		if r.Err() != nil {
+			require.ErrorIs(t, r.Err(), errRecord)
+			return
+		}
+		require.LessOrEqual(t, len(again), len(b))
+		if len(again) == len(b) {
+			require.Equal(t, b, again)
+		}
+	})
+}
+
+func FuzzSnapshotMeta(f *testing.F) {
+	meta := SnapshotMeta{Position: Position{Index: 10, Term: 2, Commands: 77}, Config: []byte("members"), ID: 1 << 63, Size: 1 << 33, Chunks: 1 << 15, Sum: 1 << 31}
+	f.Add(meta.Append(nil))
+	f.Add(SnapshotMeta{}.Append(nil))
+	f.Add([]byte{1, 1, 1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x0f})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var m, again SnapshotMeta
+		r := NewReader(b)
+		m.Read(r)
+		if r.Err() != nil {
+			require.ErrorIs(t, r.Err(), errRecord)
+			return
+		}
+		r = NewReader(m.Append(nil))
+		again.Read(r)
+		require.NoError(t, r.Err())
+		require.Equal(t, m, again)
+	})
+}
+
+func FuzzIdentity(f *testing.F) {
+	f.Add(identity{cluster: "test", node: 1, incarnation: 1 << 63}.encode())
+	f.Add(identity{}.encode())
+	f.Add([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x0f})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		id, err := decodeIdentity(b)
+		if err != nil {
+			require.ErrorIs(t, err, errRecord)
+			return
+		}
+		again, err := decodeIdentity(id.encode())
+		require.NoError(t, err)
+		require.Equal(t, id, again)
+	})
+}
+
+// What claims to be long does not make a decoder allocate: what it allocates is no
+// more than four times what it was given, and a constant.
+func TestDecodersAllocateLittle(t *testing.T) {
+	const constant = 2 << 10
+	claim := func(prefix ...byte) []byte {
+		b := binary.AppendUvarint(prefix, 1<<60)
+		return append(b, make([]byte, 4<<10)...)
+	}
+	frame := sealFrame(append(appendFrameHeader(nil, frameCore, frameAddress{}), claim(1)...))
+	for name, decode := range map[string]func(){
+		"frame": func() {
+			_, _, rest, err := openFrame(frame)
+			for err == nil && len(rest) > 0 {
+				_, rest, err = nextFrameMessage(rest)
+			}
+		},
+		"batch":    func() { _, _ = readBatchHeader(NewReader(claim(batchVersion, 0, 0, 0, 0, 0, 0, 0, 0, 0))) },
+		"snapshot": func() { new(SnapshotMeta).Read(NewReader(claim(0, 0, 0))) },
+		"identity": func() { _, _ = decodeIdentity(claim()) },
+	} {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		decode()
+		runtime.ReadMemStats(&after)
+		require.LessOrEqual(t, after.TotalAlloc-before.TotalAlloc, uint64(4*(4<<10)+constant), name)
+	}
+}
