@@ -1,8 +1,10 @@
-// Package tcp is the transport between machines.
+// Package tcp carries messages between machines: a [transport.Transport] over
+// TCP, with TLS 1.3 in both directions.
 //
 // # Usage
 //
 //	identity, err := tcp.LoadIdentity("ca.pem", "node-1.pem", "node-1-key.pem")
+//	…
 //	tr, err := tcp.Listen(tcp.Config{
 //		Cluster:  "orders",
 //		Node:     1,
@@ -11,45 +13,78 @@
 //		Identity: identity,
 //	})
 //
-// WriteDevelopmentFiles makes such files for trying things out. Without an
-// Identity, Listen fails unless Insecure says that plaintext is meant.
+// [WriteDevelopmentFiles] makes such files for trying things out. Without an
+// Identity, Listen fails unless Insecure says that plaintext is meant. Addresses
+// change at run time with [Transport.SetPeer].
+//
+// # Certificates
+//
+// A node's certificate has the URI
+//
+//	synod:///CLUSTER/node/ID
+//
+// as a subject alternative name ([NodeURI]), and serves as client and server
+// certificate. Nodes accept each other over TLS 1.3 if each certificate is signed by one of
+// the other's authorities and names the right cluster and node: the one that was
+// dialled, and the one that a connection's messages are said to come from.
 //
 // # How it works
 //
-// A node dials a peer when it has something to send, and sends on that connection
-// alone; what the peer sends comes on one that the peer dialled. Bulk data go over
-// a second connection of each direction. A connection begins with a handshake:
+// Who sends, dials: each node has one connection to each peer for what it sends,
+// and receives over those that peers have made to it. A second connection for
+// the bulk lane is made when it is first used and closed when it has been idle
+// for a minute.
 //
-//	dialler   "SYND", version, lane, from, to, instance, cluster
-//	acceptor  "SYND", version, verdict, node
+//	dialler                                         acceptor
+//	   │ ── TLS 1.3  ──────────────────────────────── │
+//	   │ hello: version, cluster, sender, receiver,     │
+//	   │        instance, lane, timeout ──────────────▶ │
+//	   │ ◀─── answer: accepted or why not, node,        │
+//	   │              instance, largest message         │
+//	   │ frame, frame, frame … ───────────────────────▶ │
+//	   │ ◀─── a byte now and then: I have read          │
 //
-// and then carries frames in one direction: length, CRC32C of the payload (4 bytes
-// each, little-endian), payload. A writer takes all that is queued and hands it to
-// the system in one vectored write, so that the queue is empty or a write is under
-// way.
+// A frame is its length and a CRC32C, 4 bytes each, and the payload. All numbers
+// are little-endian. A writer takes everything that is queued and writes it at
+// once; a lone message leaves at once. The dialler sends an empty frame when it
+// has nothing to say, and the acceptor answers to what it has read. Either gives the
+// connection up when it has heard nothing for Config.PeerTimeout; the dialler then
+// dials again, at once and then with growing, jittered pauses. A pause ends early when the
+// peer itself connects.
 //
-// With an Identity, both ends prove by TLS 1.3 which node of which cluster they
-// are: the certificate has the URI synod://CLUSTER/node/ID as a subject
-// alternative name, and is signed by the cluster's authority. A dialler insists on
-// the node that it meant to reach, an acceptor on the certificate's being that of
-// the sender that the handshake names, which all messages of the connection are
-// then attributed to.
+// # What becomes of messages
+//
+// Messages wait in a bounded queue for each peer and lane. While a connection is
+// being made they wait too, but not for long: when the attempt fails, or takes
+// longer than Config.StaleAfter, they are dropped and reported
+// ([transport.Reporter]), and Send answers with [transport.ErrUnreachable] until the
+// next attempt begins. Protocols send again what they miss, and an old message is worth
+// less than a new one. When a connection breaks, what was being written is lost and
+// reported; what was still queued goes over the next one.
 //
 // # Guarantees
 //
-// Messages of one lane arrive in order and at most once while a connection lasts;
-// what was queued or on its way when it ends is lost, and reported. Send never
-// blocks: queues are bounded, and a peer that can't be reached is refused at once
-// until the next try (jittered exponential backoff). Nothing that arrives before
-// the handshake is over allocates more than its few hundred bytes, and no frame is
-// allocated beyond what has arrived of it. A connection that is refused, or broken
-// off for what it sent, is logged with the reason, and disturbs no other.
+// Messages of one lane that arrive over one connection arrive in the order in
+// which they were sent, unaltered (CRC32C, and TLS). With TLS, a message comes from the
+// node that Handle names. No input from a connection makes the process panic, or
+// allocate more than it has sent, give or take 1 MiB. Limits: Config.
+//
+// # Two nodes with one ID
+//
+// Each Transport draws a random instance number. When a node connects whose ID has
+// a connection of another instance already, that one is asked for a sign of life. If it
+// gives one, the newcomer is refused, and both sides report [ErrDuplicateNode];
+// otherwise (the node was restarted, and its old connection is a dead one) the
+// newcomer takes its place. So a restart gets in within half of Config.PeerTimeout at worst, and
+// usually at once, since the system closes the connections of a process that ends.
+// Which of two nodes is the right one, nobody here can know: the engines pin a
+// node's incarnation for that.
 //
 // # Limits
 //
-// Two processes under one node ID are both listened to, since which is the right
-// one can't be told here; when both are seen alive that is reported
-// (ErrDuplicateNode), and the layer above must tell them apart, as raft does.
+// A node accepts connections from peers that it has no address of, so that it learns
+// from a newcomer; whether to heed them is for the layers above to say.
+// Plaintext (Config.Insecure) believes whatever a peer says of itself.
 // Certificates are not checked for revocation: to lock a node out, remove it from
 // the cluster's configuration.
 package tcp

@@ -25,9 +25,12 @@ type Identity struct {
 	Authorities *x509.CertPool
 }
 
-// identityURI is the subject alternative name that binds a certificate to a node.
-func identityURI(cluster string, node uint64) string {
-	return (&url.URL{Scheme: "synod", Host: url.QueryEscape(cluster), Path: "/node/" + strconv.FormatUint(node, 10)}).String()
+// NodeURI is the subject alternative name that binds a certificate to a node. What
+// is neither a letter, a digit nor one of -._~$&+=:@ in a cluster's name is
+// percent-encoded.
+func NodeURI(cluster string, node uint64) string {
+	// A host would be the natural place for the cluster, but not every name makes one.
+	return "synod:///" + url.PathEscape(cluster) + "/node/" + strconv.FormatUint(node, 10)
 }
 
 // LoadIdentity reads an identity from PEM files: the authorities' certificates,
@@ -62,12 +65,37 @@ func (i *Identity) check(cluster string, node uint64) error {
 	if err := certifies(leaf, cluster, node); err != nil {
 		return fmt.Errorf("its certificate is not this node's: %w", err)
 	}
+	rest := make([]*x509.Certificate, 0, len(i.Certificate.Certificate))
+	for _, der := range i.Certificate.Certificate[1:] {
+		c, err := x509.ParseCertificate(der)
+		if err != nil {
+			return fmt.Errorf("its certificate can't be read: %w", err)
+		}
+		rest = append(rest, c)
+	}
+	for _, usage := range []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth} {
+		if err := i.verify(leaf, rest, usage); err != nil {
+			return fmt.Errorf("its own authorities do not accept its certificate, so peers won't either: %w", err)
+		}
+	}
+	return nil
+}
+
+// verify checks a certificate's signatures, dates and usage.
+func (i *Identity) verify(leaf *x509.Certificate, rest []*x509.Certificate, usage x509.ExtKeyUsage) error {
+	o := x509.VerifyOptions{Roots: i.Authorities, Intermediates: x509.NewCertPool(), KeyUsages: []x509.ExtKeyUsage{usage}}
+	for _, c := range rest {
+		o.Intermediates.AddCert(c)
+	}
+	if _, err := leaf.Verify(o); err != nil {
+		return fmt.Errorf("%w: %w", ErrCertificate, err)
+	}
 	return nil
 }
 
 // certifies reports whether a certificate is that of a node.
 func certifies(c *x509.Certificate, cluster string, node uint64) error {
-	want := identityURI(cluster, node)
+	want := NodeURI(cluster, node)
 	var have []string
 	for _, u := range c.URIs {
 		if u.String() == want {
@@ -84,6 +112,8 @@ func (i *Identity) server() *tls.Config {
 		Certificates: []tls.Certificate{i.Certificate},
 		ClientAuth:   tls.RequireAndVerifyClientCert,
 		ClientCAs:    i.Authorities,
+		// A resumed session would skip what the certificate is checked for.
+		SessionTicketsDisabled: true,
 	}
 }
 
@@ -99,12 +129,8 @@ func (i *Identity) client(cluster string, node uint64) *tls.Config {
 				return fmt.Errorf("%w: there is none", ErrCertificate)
 			}
 			leaf := s.PeerCertificates[0]
-			o := x509.VerifyOptions{Roots: i.Authorities, Intermediates: x509.NewCertPool(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}
-			for _, c := range s.PeerCertificates[1:] {
-				o.Intermediates.AddCert(c)
-			}
-			if _, err := leaf.Verify(o); err != nil {
-				return fmt.Errorf("%w: %w", ErrCertificate, err)
+			if err := i.verify(leaf, s.PeerCertificates[1:], x509.ExtKeyUsageServerAuth); err != nil {
+				return err
 			}
 			return certifies(leaf, cluster, node)
 		},
@@ -160,7 +186,7 @@ func (a *DevelopmentAuthority) Issue(cluster string, node uint64) (*Identity, er
 	template := certificateTemplate(fmt.Sprintf("node %d of %s", node, cluster))
 	template.KeyUsage = x509.KeyUsageDigitalSignature
 	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
-	uri, err := url.Parse(identityURI(cluster, node))
+	uri, err := url.Parse(NodeURI(cluster, node))
 	if err != nil {
 		return nil, fmt.Errorf("tcp: certificate for node %d of cluster %q: %w", node, cluster, err)
 	}

@@ -1,19 +1,18 @@
 package tcp
 
 import (
-	"bufio"
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
+	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/synod-go/synod"
 	"github.com/synod-go/synod/transport"
 )
 
@@ -22,19 +21,24 @@ import (
 type Transport struct {
 	config   Config
 	listener net.Listener
-	instance uint64
+	instance uint64          // tells this process from another under the same ID
 	ctx      context.Context // done once Close begins
 	cancel   context.CancelFunc
 	tasks    sync.WaitGroup
 
 	handler atomic.Pointer[func(from uint64, payload []byte)]
 	onLost  atomic.Pointer[func(to uint64, err error)]
+	peers   atomic.Pointer[map[uint64]*peer] // a new map for each change, so that Send takes no lock
+	closed  atomic.Bool
 
-	mu      sync.RWMutex
-	peers   map[uint64]*peer
-	sources map[uint64]*source
-	conns   map[net.Conn]struct{} // accepted, to be closed by Close
-	closed  bool
+	mu      sync.Mutex // for changes of peers, and what follows
+	inbound map[source]*inbound
+	shaking int // connections whose other side is not known yet
+
+	refusals     atomic.Uint64
+	refusalsNote sync.Mutex // what follows limits the log
+	noteSecond   int64
+	noted        int
 }
 
 var (
@@ -43,9 +47,14 @@ var (
 	_ transport.Reporter  = (*Transport)(nil)
 )
 
-// Listen opens a node's transport and begins to accept connections. A bad
-// configuration is refused with a *synod.ConfigError. The first message to a peer
-// makes the connection to it.
+// peer is a node that messages are sent to.
+type peer struct {
+	lanes [lanes]*lane
+}
+
+// Listen opens a node's transport: it accepts connections, and makes those to the
+// peers, at once and in the background. A bad configuration is refused with a
+// *synod.ConfigError.
 func Listen(c Config) (*Transport, error) {
 	if err := c.setDefaults(); err != nil {
 		return nil, err
@@ -60,14 +69,15 @@ func Listen(c Config) (*Transport, error) {
 	t := &Transport{
 		config:   c,
 		listener: listener,
-		instance: rand.Uint64(),
-		peers:    make(map[uint64]*peer),
-		sources:  make(map[uint64]*source),
-		conns:    make(map[net.Conn]struct{}),
+		instance: rand.Uint64() | 1, // not 0
+		inbound:  make(map[source]*inbound),
 	}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
-	for id, address := range c.Peers { //synod:ordered
-		t.peers[id] = newPeer(t, id, address)
+	t.peers.Store(&map[uint64]*peer{})
+	for id, address := range c.Peers { //synod:ordered each on its own
+		if id != c.Node {
+			t.addPeer(id, address)
+		}
 	}
 	t.tasks.Go(t.accept)
 	return t, nil
@@ -76,59 +86,81 @@ func Listen(c Config) (*Transport, error) {
 // Addr returns the address that is listened on.
 func (t *Transport) Addr() net.Addr { return t.listener.Addr() }
 
-// SetPeer tells where a node listens, from now on. A connection to an earlier
-// address is closed; what was on its way is lost.
+// SetPeer tells where a node listens, as host:port, from now on. A connection to
+// an earlier address is closed: what is just being written is lost, what is queued goes to the new
+// address. This node's own ID is ignored.
 func (t *Transport) SetPeer(id uint64, address string) error {
-	if id == 0 || address == "" {
-		return &synod.ConfigError{Package: "tcp", Field: "Peers", Reason: fmt.Sprintf("node %d at %q: a peer has an ID above 0 and an address", id, address)}
+	if id == 0 {
+		return badConfig("Peers", "node 0: nodes have IDs above 0")
+	}
+	if err := checkAddress(address); err != nil {
+		return badConfig("Peers", "node %d: %v", id, err)
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.closed {
+	switch p := (*t.peers.Load())[id]; {
+	case t.closed.Load():
 		return fmt.Errorf("tcp: %w", transport.ErrClosed)
-	}
-	old := t.peers[id]
-	if old != nil && old.address == address {
-		return nil
-	}
-	t.peers[id] = newPeer(t, id, address)
-	if old != nil {
-		old.close()
+	case id == t.config.Node:
+	case p == nil:
+		t.addPeer(id, address)
+	default:
+		for _, l := range p.lanes {
+			l.move(address)
+		}
 	}
 	return nil
 }
 
-// RemovePeer forgets a node. Its own connections to this one are not affected.
+// addPeer needs the lock, or a Transport that nobody has yet.
+func (t *Transport) addPeer(id uint64, address string) {
+	p := &peer{}
+	for kind := range lanes {
+		p.lanes[kind] = newLane(t, id, kind, address)
+		t.tasks.Go(p.lanes[kind].run)
+	}
+	peers := maps.Clone(*t.peers.Load())
+	peers[id] = p
+	t.peers.Store(&peers)
+}
+
+// RemovePeer forgets a node. What is queued for it is dropped. Its own connections
+// to this node are not affected.
 func (t *Transport) RemovePeer(id uint64) {
 	t.mu.Lock()
-	old := t.peers[id]
-	delete(t.peers, id)
-	t.mu.Unlock()
-	if old != nil {
-		old.close()
+	defer t.mu.Unlock()
+	peers := maps.Clone(*t.peers.Load())
+	p := peers[id]
+	if p == nil {
+		return
+	}
+	delete(peers, id)
+	t.peers.Store(&peers)
+	for _, l := range p.lanes {
+		l.end(fmt.Errorf("tcp: node %d: %w: it was removed", id, transport.ErrUnknownNode))
 	}
 }
 
 // Send implements transport.Transport. A node does not send to itself:
 // transport.ErrUnknownNode.
-func (t *Transport) Send(to uint64, payload []byte) error { return t.send(to, payload, laneMessages) }
+func (t *Transport) Send(to uint64, payload []byte) error {
+	return t.send(to, payload, messageLane)
+}
 
 // SendBulk implements transport.Bulker.
-func (t *Transport) SendBulk(to uint64, payload []byte) error { return t.send(to, payload, laneBulk) }
+func (t *Transport) SendBulk(to uint64, payload []byte) error {
+	return t.send(to, payload, bulkLane)
+}
 
-func (t *Transport) send(to uint64, payload []byte, l lane) error {
-	t.mu.RLock()
-	p, closed := t.peers[to], t.closed
-	t.mu.RUnlock()
+func (t *Transport) send(to uint64, payload []byte, kind laneKind) error {
+	p := (*t.peers.Load())[to]
 	switch {
-	case closed:
+	case t.closed.Load():
 		return fmt.Errorf("tcp: to node %d: %w", to, transport.ErrClosed)
-	case p == nil || to == t.config.Node:
+	case p == nil:
 		return fmt.Errorf("tcp: to node %d: %w: tell its address by SetPeer", to, transport.ErrUnknownNode)
-	case len(payload) > t.config.MaxMessageBytes:
-		return fmt.Errorf("tcp: to node %d: %w: %d bytes, at most %d", to, transport.ErrTooLarge, len(payload), t.config.MaxMessageBytes)
 	}
-	return p.lanes[l].send(payload)
+	return p.lanes[kind].push(payload)
 }
 
 // Handle implements transport.Transport.
@@ -138,37 +170,55 @@ func (t *Transport) Handle(fn func(from uint64, payload []byte)) { t.handler.Sto
 func (t *Transport) HandleUnreachable(fn func(to uint64, err error)) { t.onLost.Store(&fn) }
 
 func (t *Transport) report(to uint64, err error) {
-	if fn := t.onLost.Load(); fn != nil && *fn != nil && t.ctx.Err() == nil {
+	if fn := t.onLost.Load(); fn != nil && *fn != nil && !t.closed.Load() {
 		(*fn)(to, err)
 	}
 }
 
-// refused reports a connection that was refused or broken off.
-func (t *Transport) refused(remote net.Addr, err error) {
-	t.config.Logger.Warn("connection refused", "remote", remote, "error", err)
+// refused counts, logs and reports a connection that was refused.
+func (t *Transport) refused(err *RefusedError) {
+	if t.ctx.Err() != nil {
+		return // it is our own closing that looks like a fault of the other side
+	}
+	t.refusals.Add(1)
+	if t.mayNote() {
+		t.config.Logger.Warn("connection refused", "remote", err.Remote, "node", err.Node, "by_peer", err.ByPeer, "reason", err.Err)
+	}
 	if t.config.OnRefused != nil {
-		t.config.OnRefused(remote.String(), err)
+		t.config.OnRefused(err.Remote, err)
 	}
 }
 
-// Close implements transport.Transport.
+// mayNote lets ten refusals a second into the log: a port scan must not fill a disk.
+func (t *Transport) mayNote() bool {
+	const perSecond = 10
+	t.refusalsNote.Lock()
+	defer t.refusalsNote.Unlock()
+	if now := time.Now().Unix(); now != t.noteSecond {
+		if t.noted > perSecond {
+			t.config.Logger.Warn("more connections were refused than were logged", "not_logged", t.noted-perSecond)
+		}
+		t.noteSecond, t.noted = now, 0
+	}
+	t.noted++
+	return t.noted <= perSecond
+}
+
+// Close implements transport.Transport. What is queued is dropped.
 func (t *Transport) Close() error {
 	t.mu.Lock()
-	if t.closed {
-		t.mu.Unlock()
-		t.tasks.Wait()
-		return nil
-	}
-	t.closed = true
-	t.cancel()
-	for _, p := range t.peers { //synod:ordered
-		p.close()
-	}
-	for c := range t.conns { //synod:ordered
-		_ = c.Close()
-	}
+	first := t.closed.CompareAndSwap(false, true)
 	t.mu.Unlock()
-	err := t.listener.Close()
+	var err error
+	if first {
+		t.cancel() // closes all connections
+		err = t.listener.Close()
+		for _, p := range *t.peers.Load() { //synod:ordered closing has no order
+			for _, l := range p.lanes {
+				l.end(fmt.Errorf("tcp: to node %d: %w", l.node, transport.ErrClosed))
+			}
+		}
+	}
 	t.tasks.Wait()
 	if err != nil && !errors.Is(err, net.ErrClosed) {
 		return fmt.Errorf("tcp: close: %w", err)
@@ -181,235 +231,53 @@ type Stats struct {
 	Node      uint64
 	Address   string
 	Connected bool   // the lane for messages is
-	Queued    int    // messages that wait
+	Queued    int    // messages that wait or are being written
+	Bytes     int    // of these
 	Sent      uint64 // messages handed to the system
 	Dropped   uint64 // accepted, but lost before that
-	Refused   uint64 // not accepted: queue full, or unreachable
+	Refused   uint64 // not accepted: queue full, too large, or unreachable
 	Connects  uint64 // connections made
 }
 
-// Stats returns the figures of every peer, in no order.
+// Stats returns the figures of every peer, ascending by node.
 func (t *Transport) Stats() []Stats {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	all := make([]Stats, 0, len(t.peers))
-	for id, p := range t.peers { //synod:ordered
-		s := Stats{Node: id, Address: p.address}
-		for i := range p.lanes {
-			l := &p.lanes[i]
-			l.mu.Lock()
-			s.Queued += len(l.queue)
-			s.Sent, s.Dropped, s.Refused, s.Connects = s.Sent+l.sent, s.Dropped+l.dropped, s.Refused+l.refused, s.Connects+l.connects
-			if lane(i) == laneMessages {
-				s.Connected = l.state == connected
-			}
-			l.mu.Unlock()
+	peers := *t.peers.Load()
+	all := make([]Stats, 0, len(peers))
+	for _, id := range slices.Sorted(maps.Keys(peers)) {
+		s := Stats{Node: id}
+		for _, l := range peers[id].lanes {
+			l.addTo(&s)
 		}
 		all = append(all, s)
 	}
 	return all
 }
 
-// source is what is known of the connections from one node.
-type source struct {
-	handling [lanes]sync.Mutex // one message of a sender and lane is handled at a time
+// Refusals returns how many connections were refused, by this node or by a peer.
+func (t *Transport) Refusals() uint64 { return t.refusals.Load() }
 
-	mu       sync.Mutex
-	latest   uint64         // the instance that connected last
-	live     map[uint64]int // connections by instance
-	reported bool           // that two instances are alive
-}
-
-func (t *Transport) source(id uint64) *source {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	s := t.sources[id]
-	if s == nil {
-		s = &source{live: make(map[uint64]int)}
-		t.sources[id] = s
-	}
-	return s
-}
-
-func (s *source) open(instance uint64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.latest = instance
-	s.live[instance]++
-}
-
-func (s *source) close(instance uint64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.live[instance]--; s.live[instance] == 0 {
-		delete(s.live, instance)
-	}
-	if len(s.live) < 2 {
-		s.reported = false
-	}
-}
-
-// duplicate reports, once, whether a message of this instance shows that two
-// processes run under one ID: it comes from one that is not the latest, which so
-// has not taken its place.
-func (s *source) duplicate(instance uint64) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if instance == s.latest || len(s.live) < 2 || s.reported {
-		return false
-	}
-	s.reported = true
-	return true
-}
-
-func (t *Transport) accept() {
-	slots := make(chan struct{}, t.config.MaxHandshakes)
-	pause := t.config.MinBackoff
-	for {
-		select {
-		case slots <- struct{}{}:
-		case <-t.ctx.Done():
-			return
-		}
-		conn, err := t.listener.Accept()
-		if err != nil {
-			<-slots
-			if t.ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
-				return
+// discard closes a connection that the other side has yet to learn the reason of:
+// it reads for a moment, since a connection that is closed with unread data is
+// reset, and then the reason may not arrive.
+func discard(conn net.Conn) {
+	if half, ok := conn.(*net.TCPConn); ok {
+		_ = half.CloseWrite()
+		_ = conn.SetReadDeadline(time.Now().Add(lingerTime))
+		var b [1 << 10]byte
+		for range lingerReads {
+			if _, err := conn.Read(b[:]); err != nil {
+				break
 			}
-			// Out of file descriptors, or the like: it may pass.
-			t.config.Logger.Error("accept failed", "error", err)
-			sleep(t.ctx, pause)
-			pause = min(2*pause, t.config.MaxBackoff)
-			continue
 		}
-		pause = t.config.MinBackoff
-		t.mu.Lock()
-		if t.closed {
-			t.mu.Unlock()
-			_ = conn.Close()
-			return
-		}
-		t.conns[conn] = struct{}{}
-		t.tasks.Go(func() {
-			t.serve(conn, func() { <-slots })
-			_ = conn.Close()
-			t.mu.Lock()
-			delete(t.conns, conn)
-			t.mu.Unlock()
-		})
-		t.mu.Unlock()
 	}
+	_ = conn.Close()
 }
 
-// serve shakes hands and then receives. greeted is called when the former is over.
-func (t *Transport) serve(raw net.Conn, greeted func()) {
-	conn, h, err := t.greet(raw)
-	greeted()
-	if err != nil {
-		if t.ctx.Err() == nil {
-			t.refused(raw.RemoteAddr(), err)
-		}
-		return
-	}
-	s := t.source(h.from)
-	s.open(h.instance)
-	defer s.close(h.instance)
-	err = t.receive(conn, h, s)
-	if err != nil && t.ctx.Err() == nil {
-		if errors.Is(err, ErrFrame) && !errors.Is(err, io.ErrUnexpectedEOF) {
-			t.refused(raw.RemoteAddr(), fmt.Errorf("from node %d: %w", h.from, err))
-		} else {
-			t.config.Logger.Debug("connection ended", "from", h.from, "error", err)
-		}
-	}
-}
+const (
+	lingerTime  = 250 * time.Millisecond
+	lingerReads = 64
+)
 
-func (t *Transport) greet(raw net.Conn) (net.Conn, hello, error) {
-	_ = raw.SetDeadline(time.Now().Add(t.config.HandshakeTimeout))
-	conn := raw
-	if t.config.Identity != nil {
-		secure := tls.Server(raw, t.config.Identity.server())
-		if err := secure.HandshakeContext(t.ctx); err != nil {
-			kind := ErrCertificate
-			var record tls.RecordHeaderError
-			if errors.As(err, &record) || errors.Is(err, io.EOF) {
-				kind = ErrHandshake
-			}
-			return nil, hello{}, fmt.Errorf("%w: %w", kind, err)
-		}
-		conn = secure
-	}
-	h, err := readHello(conn)
-	v := accepted
-	switch {
-	case errors.Is(err, ErrVersion):
-		v = refusedVersion
-	case err != nil:
-		return nil, h, err
-	case h.cluster != t.config.Cluster:
-		v = refusedCluster
-		err = fmt.Errorf("%w: node %d of cluster %q, this is cluster %q", ErrCluster, h.from, h.cluster, t.config.Cluster)
-	case h.to != t.config.Node:
-		v = refusedNode
-		err = fmt.Errorf("%w: node %d means to reach node %d, this is node %d", ErrNode, h.from, h.to, t.config.Node)
-	case h.from == t.config.Node:
-		v = refusedNode
-		err = fmt.Errorf("%w: another process runs as node %d too", ErrDuplicateNode, h.from)
-	case t.config.Identity != nil:
-		leaf := conn.(*tls.Conn).ConnectionState().PeerCertificates[0]
-		if err = certifies(leaf, h.cluster, h.from); err != nil {
-			v = refusedIdentity
-		}
-	}
-	if _, writeErr := conn.Write(reply{version, v, t.config.Node}.append(nil)); err == nil {
-		err = writeErr
-	}
-	if err != nil {
-		return nil, h, err
-	}
-	_ = raw.SetDeadline(time.Time{})
-	keepAlive(raw)
-	return conn, h, nil
-}
-
-// keepAlive finds out, within some ten seconds, that the machine at the other end
-// is gone.
-func keepAlive(conn net.Conn) {
-	if tcp, ok := conn.(*net.TCPConn); ok {
-		_ = tcp.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: 5 * time.Second, Interval: 2 * time.Second, Count: 3})
-	}
-}
-
-const readBuffer = 256 << 10
-
-func (t *Transport) receive(conn net.Conn, h hello, s *source) error {
-	r := bufio.NewReaderSize(conn, readBuffer)
-	for {
-		payload, err := readFrame(r, t.config.MaxMessageBytes)
-		if err != nil {
-			if err == io.EOF {
-				return nil
-			}
-			return err
-		}
-		if s.duplicate(h.instance) {
-			t.refused(conn.RemoteAddr(), fmt.Errorf("%w: node %d", ErrDuplicateNode, h.from))
-		}
-		s.handling[h.lane].Lock()
-		if fn := t.handler.Load(); fn != nil && *fn != nil && t.ctx.Err() == nil {
-			(*fn)(h.from, payload)
-		}
-		s.handling[h.lane].Unlock()
-	}
-}
-
-// sleep waits, or not as long if ctx is done.
-func sleep(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	}
+func (t *Transport) logger(node uint64, kind laneKind) *slog.Logger {
+	return t.config.Logger.With("node", node, "lane", kind.String())
 }
