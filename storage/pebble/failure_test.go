@@ -198,7 +198,7 @@ func TestCrashAnywhere(t *testing.T) {
 		case op.Kind == errorfs.OpFileSync && op.Path == "data" && marker:
 			// What a moved marker names, and the old one, may be kept or not.
 			clones = 6
-		case operations < 100 || operations%11 == 0 && len(crashes) < 150:
+		case operations < 100 && operations%2 == 0 || operations%11 == 0 && len(crashes) < 100:
 			// Every one while the store is being opened, then fewer.
 			clones = 1
 		}
@@ -315,8 +315,6 @@ func checkAcknowledged(t *testing.T, disk vfs.FS, acknowledged []int) {
 	defer s.Close()
 	for i, n := range acknowledged {
 		require.Equal(t, i, n)
-		_, err := s.Get(fmt.Appendf(nil, "n%04d", n))
-		require.NoError(t, err, "acknowledged batch %d", n)
 	}
 	it, err := s.Scan([]byte("n"), []byte("o"))
 	require.NoError(t, err)
@@ -325,12 +323,13 @@ func checkAcknowledged(t *testing.T, disk vfs.FS, acknowledged []int) {
 	for i := range there {
 		require.Equal(t, fmt.Sprintf("n%04d", i), string(there[i]), "a hole")
 	}
+	require.GreaterOrEqual(t, len(there), len(acknowledged), "an acknowledged batch is lost")
 	last := len(there) - 1
 	if last < 0 {
 		return
 	}
 	first := max(0, (last+1)/10*10-1-5)
-	for i := range last + 1 {
+	for i := max(0, first-5); i <= last; i++ {
 		v, err := s.Get(fmt.Appendf(nil, "k%04d", i))
 		if i < first {
 			require.ErrorIs(t, err, storage.ErrNotFound, "key %d of %d", i, last)

@@ -367,8 +367,8 @@ func TestInvalidBatches(t *testing.T) {
 	_, err := s.Get([]byte(high[1:] + "\xfe"))
 	require.ErrorIs(t, err, storage.ErrNotFound)
 
-	large := make([]byte, 300<<20)
-	for range 4 {
+	large := make([]byte, 16<<20)
+	for range 64 {
 		all.Set([]byte("k"), large)
 	}
 	require.ErrorIs(t, s.Commit(all), storage.ErrInvalidBatch)

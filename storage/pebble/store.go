@@ -330,7 +330,8 @@ func (s *Store) finish(batch *engine.Batch) error {
 	return nil
 }
 
-// Close implements storage.Store.
+// Close implements storage.Store. Of a store that has failed it returns nil:
+// whoever committed has been told.
 func (s *Store) Close() error {
 	s.closeMu.Lock()
 	defer s.closeMu.Unlock()

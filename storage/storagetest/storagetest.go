@@ -627,7 +627,7 @@ func testCrash(e *env) {
 		e.Skip("no WithCrash")
 	}
 	const batches, keys = 60, 5
-	for acknowledged := 0; acknowledged < batches; acknowledged += 7 {
+	for acknowledged := 0; acknowledged < batches; acknowledged += 13 {
 		e.Run(fmt.Sprintf("%d of %d acknowledged", acknowledged, batches), func(t *testing.T) {
 			e := &env{T: t, suite: e.suite, dir: t.TempDir()}
 			s := e.open()
