@@ -38,7 +38,6 @@ type core struct {
 	runs    []receivedRun     // what was stepped since the last Ready
 	head    []byte
 	config  []byte
-	leader  uint64
 	leading bool
 }
 

@@ -51,7 +51,9 @@ type AsyncCommitter interface {
 	// CommitAsync returns and on any goroutine; it must return quickly. b and the
 	// bytes that it refers to must not change until then. The operations take
 	// effect, and the dones are called, in the order of the CommitAsync calls
-	// of one goroutine; once one of them fails, all later ones do.
+	// of one goroutine; once one of them fails, all later ones do. Refusals that the
+	// store survives (ErrNoSpace) are excepted: they are told before CommitAsync
+	// returns, so that whoever pipelines leaves no gap. done must not commit itself.
 	CommitAsync(b *Batch, done func(error))
 }
 
