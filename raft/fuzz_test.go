@@ -146,6 +146,8 @@ func FuzzRecords(f *testing.F) {
 	f.Add(encodeStart(bootPosition, conf), encodeHard(&raftpb.HardState{Term: new(uint64(1)), Commit: new(uint64(1))}, bootPosition))
 	f.Add(encodeStart(replica.Position{Index: 9, Term: 3, Commands: 100}, conf), encodeHard(&raftpb.HardState{Term: new(uint64(4)), Vote: new(uint64(2)),
 		Commit: new(uint64(9))}, replica.Position{Index: 9, Term: 3}))
+	f.Add(encodeStart(replica.Position{Index: 9, Term: 3}, conf), encodeHard(&raftpb.HardState{Term: new(uint64(4)),
+		Commit: new(uint64(5))}, replica.Position{Index: 9, Term: 3})) // the commit index goes to the disk lazily
 	f.Add([]byte{}, []byte{})
 	f.Fuzz(func(t *testing.T, start, hard []byte) {
 		keys := replica.GroupKeys(7)
@@ -252,6 +254,14 @@ func TestDecodersAllocateLittle(t *testing.T) {
 	}
 	_, _, err := openRun(7, dense)
 	require.NoError(t, err, "dense runs are valid")
+	padded := bytes.Clone(dense)
+	padded[len(padded)-1] = 1
+	_, _, err = openRun(7, seal(padded))
+	require.ErrorIs(t, err, storage.ErrCorrupt, "nothing hides in the padding")
+	_, _, err = openRun(7, seal(append(bytes.Clone(dense), 0)))
+	require.ErrorIs(t, err, storage.ErrCorrupt, "nor behind it")
+	_, _, err = openRun(7, seal(append(appendRun(nil, 7, 1, []*raftpb.Entry{{Index: new(uint64(2)), Term: new(uint64(1)), Data: make([]byte, 99)}}), 0)))
+	require.ErrorIs(t, err, storage.ErrCorrupt, "and what is long enough has none")
 	_, _, err = openRun(7, short)
 	require.ErrorIs(t, err, storage.ErrCorrupt, "runs without the padding are not")
 

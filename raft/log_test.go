@@ -126,6 +126,12 @@ func (p *logPair) append() {
 			require.Equal(p.t, before, got)
 			copy(entries[i:], opened)
 			p.writer.runs = append(p.writer.runs, receivedRun{opened, run})
+			if n > 1 && p.rand.IntN(4) == 0 {
+				// In the same round, others took the place of its last ones.
+				for j := i + 1 + p.rand.IntN(n-1); j < i+n; j++ {
+					entries[j] = &raftpb.Entry{Index: new(entries[j].GetIndex()), Term: new(entries[j].GetTerm()), Data: []byte("another")}
+				}
+			}
 		}
 		i += n
 	}
