@@ -133,9 +133,10 @@ type channel struct {
 	mux *Mux
 	id  uint32
 
-	closed atomic.Bool // read without the lock, since handlers may send
+	closed  atomic.Bool    // changed under the lock
+	running sync.WaitGroup // handlers; a lock held while they run would not let them nest
 
-	mu      sync.RWMutex // held for reading while a handler runs
+	mu      sync.RWMutex
 	handler func(from uint64, payload []byte)
 	onLost  func(to uint64, err error)
 }
@@ -178,34 +179,55 @@ func (c *channel) Handle(fn func(from uint64, payload []byte)) {
 	c.handler = fn
 }
 
-func (c *channel) receive(from uint64, payload []byte) bool {
+// enter returns the handlers and has Close wait until leave is called, or returns
+// false when the channel is closed.
+func (c *channel) enter() (handler func(from uint64, payload []byte), onLost func(to uint64, err error), ok bool) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	if c.closed.Load() || c.handler == nil {
+	if c.closed.Load() {
+		return nil, nil, false
+	}
+	c.running.Add(1)
+	return c.handler, c.onLost, true
+}
+
+func (c *channel) leave() { c.running.Done() }
+
+func (c *channel) receive(from uint64, payload []byte) bool {
+	handler, _, ok := c.enter()
+	if !ok {
 		return false
 	}
-	c.handler(from, payload)
+	defer c.leave()
+	if handler == nil {
+		return false
+	}
+	handler(from, payload)
 	return true
 }
 
 func (c *channel) report(to uint64, err error) {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	if !c.closed.Load() && c.onLost != nil {
-		c.onLost(to, err)
+	_, onLost, ok := c.enter()
+	if !ok {
+		return
+	}
+	defer c.leave()
+	if onLost != nil {
+		onLost(to, err)
 	}
 }
 
 func (c *channel) Close() error {
-	c.closed.Store(true)
-	c.mu.Lock() // waits for the handlers
-	c.handler, c.onLost = nil, nil
-	c.mu.Unlock()
 	c.mux.mu.Lock()
-	defer c.mux.mu.Unlock()
 	if c.mux.channels[c.id] == c {
 		delete(c.mux.channels, c.id)
 	}
+	c.mux.mu.Unlock()
+	c.mu.Lock()
+	c.closed.Store(true)
+	c.handler, c.onLost = nil, nil
+	c.mu.Unlock()
+	c.running.Wait()
 	return nil
 }
 
