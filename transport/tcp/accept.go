@@ -34,6 +34,9 @@ const (
 	signProbe = 'p' // are you alive? Send something
 )
 
+// tlsAlert is a whole TLS record: a fatal alert, unexpected message.
+const tlsAlert = "\x15\x03\x03\x00\x02\x02\x0a"
+
 func (t *Transport) accept() {
 	pause := t.config.MinBackoff
 	for {
@@ -117,6 +120,10 @@ func (t *Transport) greet(raw net.Conn) (*inbound, error) {
 	if t.config.Identity != nil {
 		secure := tls.Server(raw, t.config.Identity.server())
 		if err := secure.HandshakeContext(t.ctx); err != nil {
+			if record := (tls.RecordHeaderError{}); errors.As(err, &record) && record.Conn != nil {
+				// So that a dialler in plaintext learns why.
+				_, _ = raw.Write([]byte(tlsAlert))
+			}
 			return nil, tlsError(err)
 		}
 		conn = secure

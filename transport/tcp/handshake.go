@@ -66,19 +66,19 @@ const (
 	codeVersion
 	codeCluster
 	codeNode
-	codeIdentity
+	codeCertificate
 	codeDuplicate
 	codeBusy
 )
 
 // reasons gives the error of each code but codeAccepted.
 var reasons = map[code]error{
-	codeVersion:   ErrVersion,
-	codeCluster:   ErrCluster,
-	codeNode:      ErrNode,
-	codeIdentity:  ErrCertificate,
-	codeDuplicate: ErrDuplicateNode,
-	codeBusy:      ErrTooManyConnections,
+	codeVersion:     ErrVersion,
+	codeCluster:     ErrCluster,
+	codeNode:        ErrNode,
+	codeCertificate: ErrCertificate,
+	codeDuplicate:   ErrDuplicateNode,
+	codeBusy:        ErrTooManyConnections,
 }
 
 // codeOf returns the code that tells a peer of err, and whether there is one.

@@ -183,7 +183,7 @@ func (a *DevelopmentAuthority) Issue(cluster string, node uint64) (*Identity, er
 	if err != nil {
 		return nil, fmt.Errorf("tcp: make a key: %w", err)
 	}
-	template := certificateTemplate(fmt.Sprintf("node %d of %s", node, cluster))
+	template := certificateTemplate(fmt.Sprintf("node %d of %q", node, cluster))
 	template.KeyUsage = x509.KeyUsageDigitalSignature
 	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
 	uri, err := url.Parse(NodeURI(cluster, node))
@@ -195,9 +195,13 @@ func (a *DevelopmentAuthority) Issue(cluster string, node uint64) (*Identity, er
 	if err != nil {
 		return nil, fmt.Errorf("tcp: certificate for node %d of cluster %q: %w", node, cluster, err)
 	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, fmt.Errorf("tcp: certificate for node %d of cluster %q: %w", node, cluster, err)
+	}
 	pool := x509.NewCertPool()
 	pool.AddCert(a.certificate)
-	return &Identity{Certificate: tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, Authorities: pool}, nil
+	return &Identity{Certificate: tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, Authorities: pool}, nil
 }
 
 // WriteDevelopmentFiles makes an authority and identities for the nodes of a
