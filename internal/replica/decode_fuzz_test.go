@@ -151,3 +151,35 @@ func TestDecodersAllocateLittle(t *testing.T) {
 		require.LessOrEqual(t, after.TotalAlloc-before.TotalAlloc, uint64(4*(4<<10)+constant), name)
 	}
 }
+
+// Each bit of a frame counts, and each byte.
+func TestFrameBits(t *testing.T) {
+	frame := appendFrameHeader(nil, frameCore, frameAddress{cluster: clusterHash("test"), from: 2, to: 1, incarnation: 99})
+	frame = sealFrame(appendFrameMessage(frame, 1, []byte("head"), []byte("tail")))
+	_, _, rest, err := openFrame(frame)
+	require.NoError(t, err)
+	m, rest, err := nextFrameMessage(rest)
+	require.NoError(t, err)
+	require.Empty(t, rest)
+	require.Equal(t, "headtail", string(m.body))
+	for bit := range 8 * len(frame) {
+		flipped := bytes.Clone(frame)
+		flipped[bit/8] ^= 1 << (bit % 8)
+		_, _, _, err := openFrame(flipped)
+		require.ErrorIs(t, err, errFrame, "bit %d", bit)
+	}
+	for n := range frame {
+		_, _, _, err := openFrame(frame[:n])
+		require.ErrorIs(t, err, errFrame, "cut to %d bytes", n)
+	}
+	_, _, _, err = openFrame(append(bytes.Clone(frame), 0))
+	require.ErrorIs(t, err, errFrame)
+	for _, kind := range []frameKind{0, frameChunkAck + 1, 255} {
+		_, _, _, err = openFrame(sealFrame(appendFrameHeader(nil, kind, frameAddress{})))
+		require.ErrorIs(t, err, errFrame, "kind %d", kind)
+	}
+	other := appendFrameHeader(nil, frameCore, frameAddress{})
+	other[0]++
+	_, _, _, err = openFrame(sealFrame(other))
+	require.ErrorIs(t, err, errFrame, "another version")
+}
