@@ -71,12 +71,17 @@ func start(t *testing.T, node uint64, change func(*Config)) *host {
 		change(&c)
 	}
 	c.Insecure = c.Identity == nil
+	known := c.Peers
+	c.Peers = nil // set below, so that no report is missed
 	tr, err := Listen(c)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, tr.Close()) })
 	h.Transport = tr
 	tr.HandleUnreachable(func(_ uint64, err error) { offer(h.reports, err) })
 	tr.Handle(func(from uint64, payload []byte) { offer(h.messages, fmt.Sprintf("%d: %s", from, payload)) })
+	for id, address := range known {
+		require.NoError(t, tr.SetPeer(id, address))
+	}
 	return h
 }
 
