@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"testing"
 
@@ -265,4 +266,26 @@ func TestStoreFails(t *testing.T) {
 	_, err := openLog(replica.GroupKeys(7), store, 1)
 	require.ErrorIs(t, err, storage.ErrClosed)
 	require.NotErrorIs(t, err, storage.ErrCorrupt)
+}
+
+// A snapshot that the log does not reach, or with a configuration that can't be read,
+// does not open.
+func TestOpenAgainstSnapshot(t *testing.T) {
+	store := damagedLog(t)
+	conf := encodeConf(&raftpb.ConfState{Voters: []uint64{1, 2, 3}})
+	o := replica.OpenOptions{Node: 1, Keys: replica.GroupKeys(7), Store: store, Logger: slog.New(slog.DiscardHandler),
+		ElectionTicks: 10, HeartbeatTicks: 1, MessageBytes: 1, InflightBytes: 1, PendingBytes: 1, ApplyBytes: 1, CacheBytes: 1}
+	open := func(index uint64, config []byte) error {
+		o.Start, o.Config = replica.Position{Index: index, Term: 3}, config
+		_, err := protocol{}.Open(o)
+		return err
+	}
+	require.NoError(t, open(7, conf))
+	for _, err := range []error{open(9, conf), open(7, conf[:3]), open(7, nil)} {
+		require.ErrorIs(t, err, storage.ErrCorrupt)
+		var c *storage.CorruptError
+		require.True(t, errors.As(err, &c))
+		require.Equal(t, uint64(7), c.Group)
+		require.NotZero(t, c.Index)
+	}
 }
