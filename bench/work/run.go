@@ -1,0 +1,234 @@
+package work
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"math/bits"
+	"math/rand/v2"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// Job says what to measure.
+type Job struct {
+	System  string        `json:"system"`
+	Kind    string        `json:"kind"` // "write" or "read" (linearizable)
+	Clients int           `json:"clients"`
+	Size    int           `json:"size"` // bytes of a command
+	Warmup  time.Duration `json:"warmup"`
+	Time    time.Duration `json:"time"`
+	Dir     string        `json:"-"`
+}
+
+// Result is what was measured.
+type Result struct {
+	Job
+	Version   string  `json:"version"` // of the system
+	Settings  string  `json:"settings"`
+	Ops       uint64  `json:"ops"`
+	Seconds   float64 `json:"seconds"`
+	PerSecond float64 `json:"per_second"`
+	P50Micros float64 `json:"p50_us"`
+	P99Micros float64 `json:"p99_us"`
+	CPUMicros float64 `json:"cpu_us_per_op"` // user and system, of the whole process: three replicas and all clients
+	Bytes     float64 `json:"bytes_per_op"`  // allocated
+	Allocs    float64 `json:"allocs_per_op"`
+	Errors    uint64  `json:"errors"`
+}
+
+// System is a running cluster of three replicas in this process.
+type System interface {
+	// Write returns once the command is committed and applied.
+	Write(ctx context.Context, command []byte) error
+	// Read is a linearizable read of one key.
+	Read(ctx context.Context, key uint64) error
+	Close()
+}
+
+// Main runs one job, which the command line describes, and prints its result.
+func Main(version string, settings func(system string) string, open func(ctx context.Context, job Job) (System, error)) {
+	var job Job
+	flag.StringVar(&job.System, "system", "", "variant of the system")
+	flag.StringVar(&job.Kind, "kind", "write", "write or read")
+	flag.IntVar(&job.Clients, "clients", 64, "clients in a closed loop")
+	flag.IntVar(&job.Size, "size", 128, "bytes of a command")
+	flag.DurationVar(&job.Warmup, "warmup", time.Second, "time before measuring")
+	flag.DurationVar(&job.Time, "time", 5*time.Second, "time to measure")
+	flag.StringVar(&job.Dir, "dir", "", "directory for data")
+	flag.Parse()
+	if job.Dir == "" || job.Size < 8 || job.Clients < 1 || job.Kind != "write" && job.Kind != "read" {
+		fmt.Fprintln(os.Stderr, "bad flags: -dir is required, -size at least 8, -clients at least 1, -kind write or read")
+		os.Exit(2)
+	}
+	result, err := run(job, open)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	result.Version, result.Settings = version, settings(job.System)
+	_ = json.NewEncoder(os.Stdout).Encode(result)
+	os.Exit(0) // what a peer takes to shut down is not our business
+}
+
+func run(job Job, open func(context.Context, Job) (System, error)) (Result, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), job.Warmup+job.Time+2*time.Minute)
+	defer cancel()
+	system, err := open(ctx, job)
+	if err != nil {
+		return Result{}, fmt.Errorf("open %s: %w", job.System, err)
+	}
+	defer system.Close()
+	return Measure(ctx, job, system)
+}
+
+// Measure drives a system with a job's clients.
+func Measure(ctx context.Context, job Job, system System) (Result, error) {
+	const (
+		warming = iota
+		measuring
+		over
+	)
+	var phase atomic.Int32
+	var failures atomic.Uint64
+	var lastError atomic.Pointer[error]
+	histograms := make([]Histogram, job.Clients)
+	var clients sync.WaitGroup
+	for c := range job.Clients {
+		clients.Go(func() {
+			random := rand.New(rand.NewPCG(uint64(c), 1))
+			command := make([]byte, job.Size)
+			for phase.Load() != over {
+				before := phase.Load()
+				start := time.Now()
+				var err error
+				if job.Kind == "read" {
+					err = system.Read(ctx, random.Uint64()%Keys)
+				} else {
+					Command(command, random.Uint64())
+					err = system.Write(ctx, command)
+				}
+				took := time.Since(start)
+				if err != nil {
+					failures.Add(1)
+					lastError.Store(&err)
+					if ctx.Err() != nil {
+						return
+					}
+					time.Sleep(time.Millisecond)
+					continue
+				}
+				if before == measuring && phase.Load() == measuring {
+					histograms[c].Add(took)
+				}
+			}
+		})
+	}
+	time.Sleep(job.Warmup)
+	runtime.GC()
+	debug.FreeOSMemory()
+	failures.Store(0)
+	memory, cpu := readMemory(), readCPU()
+	began := time.Now()
+	phase.Store(measuring)
+	time.Sleep(job.Time)
+	phase.Store(over)
+	seconds := time.Since(began).Seconds()
+	memoryAfter, cpuAfter := readMemory(), readCPU()
+	clients.Wait()
+	var all Histogram
+	for i := range histograms {
+		all.Merge(&histograms[i])
+	}
+	if all.Count() == 0 {
+		err := errors.New("nothing was done")
+		if p := lastError.Load(); p != nil {
+			err = *p
+		}
+		return Result{}, fmt.Errorf("%s: no operation succeeded: %w", job.System, err)
+	}
+	ops := float64(all.Count())
+	return Result{
+		Job:       job,
+		Ops:       all.Count(),
+		Seconds:   seconds,
+		PerSecond: ops / seconds,
+		P50Micros: float64(all.Quantile(0.50)) / 1e3,
+		P99Micros: float64(all.Quantile(0.99)) / 1e3,
+		CPUMicros: float64((cpuAfter - cpu).Microseconds()) / ops,
+		Bytes:     float64(memoryAfter.TotalAlloc-memory.TotalAlloc) / ops,
+		Allocs:    float64(memoryAfter.Mallocs-memory.Mallocs) / ops,
+		Errors:    failures.Load(),
+	}, nil
+}
+
+func readMemory() (m runtime.MemStats) {
+	runtime.ReadMemStats(&m)
+	return m
+}
+
+func readCPU() time.Duration {
+	var u syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u) // never fails with these arguments
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// Histogram counts durations in buckets whose width is at most 1/32 of their value.
+type Histogram struct {
+	buckets [64 * 32]uint64
+	count   uint64
+}
+
+func bucket(v uint64) int {
+	if v < 32 {
+		return int(v)
+	}
+	shift := bits.Len64(v) - 6
+	return 32*(shift+1) + int(v>>shift) - 32
+}
+
+// low returns the least value of a bucket.
+func low(b int) uint64 {
+	if b < 32 {
+		return uint64(b)
+	}
+	shift := b/32 - 1
+	return uint64(b%32+32) << shift
+}
+
+// Add counts one duration.
+func (h *Histogram) Add(d time.Duration) {
+	h.buckets[bucket(uint64(max(d, 0)))]++
+	h.count++
+}
+
+// Merge adds another histogram's counts.
+func (h *Histogram) Merge(o *Histogram) {
+	for i, n := range o.buckets {
+		h.buckets[i] += n
+	}
+	h.count += o.count
+}
+
+// Count returns how many durations were counted.
+func (h *Histogram) Count() uint64 { return h.count }
+
+// Quantile returns the middle of the bucket in which the q-th part of the counted
+// durations ends, 0 < q <= 1.
+func (h *Histogram) Quantile(q float64) time.Duration {
+	want := max(1, uint64(q*float64(h.count)+0.5))
+	for b, n := range h.buckets {
+		if n >= want {
+			return time.Duration((low(b) + low(b+1)) / 2)
+		}
+		want -= n
+	}
+	return 0
+}

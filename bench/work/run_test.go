@@ -1,0 +1,88 @@
+package work
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestBucketsAreContiguous(t *testing.T) {
+	for b := range 1500 {
+		require.Equal(t, b, bucket(low(b)), "the least value of a bucket is in it")
+		require.Equal(t, b, bucket(low(b+1)-1), "so is the value before the next")
+		if b > 32 {
+			require.LessOrEqual(t, float64(low(b+1)-low(b)), float64(low(b))/32)
+		}
+	}
+}
+
+func TestQuantiles(t *testing.T) {
+	var a, b Histogram
+	for i := 1; i <= 1000; i++ {
+		h := &a
+		if i%2 == 0 {
+			h = &b
+		}
+		h.Add(time.Duration(i) * time.Microsecond)
+	}
+	a.Merge(&b)
+	require.Equal(t, uint64(1000), a.Count())
+	require.InEpsilon(t, 500e3, float64(a.Quantile(0.5)), 0.04)
+	require.InEpsilon(t, 990e3, float64(a.Quantile(0.99)), 0.04)
+	require.InEpsilon(t, 1000e3, float64(a.Quantile(1)), 0.04)
+}
+
+type instant struct {
+	writes, reads atomic.Int64
+	fail          bool
+}
+
+func (s *instant) Write(_ context.Context, command []byte) error {
+	if s.fail {
+		return errors.New("broken")
+	}
+	s.writes.Add(1)
+	return nil
+}
+
+func (s *instant) Read(context.Context, uint64) error {
+	s.reads.Add(1)
+	return nil
+}
+
+func (s *instant) Close() {}
+
+func TestMeasure(t *testing.T) {
+	s := &instant{}
+	job := Job{System: "instant", Kind: "write", Clients: 4, Size: 64, Time: 20 * time.Millisecond}
+	r, err := Measure(t.Context(), job, s)
+	require.NoError(t, err)
+	require.NotZero(t, r.Ops)
+	require.LessOrEqual(t, r.Ops, uint64(s.writes.Load()))
+	require.Zero(t, s.reads.Load())
+
+	job.Kind = "read"
+	_, err = Measure(t.Context(), job, s)
+	require.NoError(t, err)
+	require.NotZero(t, s.reads.Load())
+
+	s.fail, job.Kind = true, "write"
+	_, err = Measure(t.Context(), job, s)
+	require.ErrorContains(t, err, "broken")
+}
+
+func TestStateKeepsTheLastValue(t *testing.T) {
+	s := NewState()
+	command := make([]byte, 100)
+	Command(command, 5)
+	s.Apply(command)
+	require.Equal(t, 92, s.Get(5))
+	short := append([]byte(nil), command[:20]...)
+	s.ApplyAll(func(yield func([]byte) bool) { yield(short) })
+	require.Equal(t, 12, s.Get(5))
+	require.Zero(t, s.Get(6))
+}
