@@ -14,7 +14,8 @@ import (
 type Config struct {
 	// QueueMessages and QueueBytes limit what waits to be handled, for each ordered
 	// pair of nodes and lane. What exceeds them is refused with
-	// transport.ErrQueueFull. Default: 4,096 messages and 64 MiB.
+	// transport.ErrQueueFull; a single message fits an empty queue in any case.
+	// Default: 4,096 messages and 64 MiB.
 	QueueMessages int
 	QueueBytes    int
 
@@ -121,7 +122,7 @@ type Node struct {
 	queues  map[link]*queue // of messages to this node
 	running int             // tasks that deliver, each a queue's
 	closed  bool
-	idle    *executor.Event // set when the last of them ends after Close
+	idle    []*executor.Event // set when the last of them ends, one for each Close that waits
 }
 
 var (
@@ -139,8 +140,9 @@ type link struct {
 // queue holds messages that wait for the receiver's handler. A task delivers them
 // while there are any.
 type queue struct {
-	messages [][]byte
-	bytes    int
+	messages [][]byte // without those that the task has taken out and not handed over yet
+	waiting  int      // with those
+	bytes    int      // of what is waiting
 	running  bool
 }
 
@@ -183,10 +185,11 @@ func (s *Node) enqueue(from link, payload []byte) error {
 		q = &queue{}
 		s.queues[from] = q
 	}
-	if len(q.messages) >= c.QueueMessages || q.bytes+len(payload) > c.QueueBytes {
+	if q.waiting >= c.QueueMessages || q.waiting > 0 && q.bytes+len(payload) > c.QueueBytes {
 		return fmt.Errorf("inproc: to node %d: %w", s.id, transport.ErrQueueFull)
 	}
 	q.messages = append(q.messages, payload)
+	q.waiting++
 	q.bytes += len(payload)
 	if !q.running {
 		q.running = true
@@ -203,9 +206,12 @@ func (s *Node) deliver(from link, q *queue) {
 		if s.closed || len(q.messages) == 0 {
 			q.running = false
 			lost := len(q.messages) > 0
-			q.messages, q.bytes = nil, 0
-			if s.running--; s.running == 0 && s.idle != nil {
-				s.idle.Set()
+			q.messages, q.waiting, q.bytes = nil, 0, 0
+			if s.running--; s.running == 0 {
+				for _, e := range s.idle {
+					e.Set()
+				}
+				s.idle = nil
 			}
 			s.mu.Unlock()
 			if lost {
@@ -219,6 +225,7 @@ func (s *Node) deliver(from link, q *queue) {
 		for i, m := range messages {
 			messages[i] = nil
 			s.mu.Lock()
+			q.waiting--
 			q.bytes -= len(m)
 			closed := s.closed
 			s.mu.Unlock()
@@ -272,15 +279,11 @@ func (s *Node) Close() error {
 	}
 	s.network.mu.Unlock()
 	s.mu.Lock()
-	if s.closed {
-		s.mu.Unlock()
-		return nil
-	}
 	s.closed = true
 	var wait *executor.Event
 	if s.running > 0 {
-		s.idle = executor.NewEvent()
-		wait = s.idle
+		wait = executor.NewEvent()
+		s.idle = append(s.idle, wait)
 	}
 	s.mu.Unlock()
 	if wait != nil {
