@@ -34,6 +34,7 @@ type core struct {
 
 	hard    *raftpb.HardState // the newest, in a record or not yet
 	hardNew bool              // it is in no record yet
+	stored  *raftpb.HardState // the newest that is in a record, durable or on its way
 	written replica.Position  // the last entry that was put into a batch
 	runs    []receivedRun     // what was stepped since the last Ready
 	head    []byte
@@ -74,7 +75,7 @@ func newCore(o replica.OpenOptions, logger etcd.Logger) (*core, error) {
 			Reason: fmt.Sprintf("the log ends at index %d, but the snapshot at %d", log.last, o.Start.Index)}
 	}
 	log.hard.Commit = new(max(log.hard.GetCommit(), o.Start.Index))
-	c := &core{node: o.Node, group: o.Keys.Group(), keys: o.Keys, log: log, config: o.Config, hard: log.hard}
+	c := &core{node: o.Node, group: o.Keys.Group(), keys: o.Keys, log: log, config: o.Config, hard: log.hard, stored: log.hard}
 	if c.written, err = log.end(); err != nil {
 		return nil, err
 	}
@@ -199,16 +200,21 @@ func (c *core) Persisted(token uint64) {
 		if a.hard != nil {
 			c.log.hard = a.hard
 		}
-		for _, m := range a.answers {
-			if m.GetTo() == c.node {
-				c.step(m)
-			} else {
-				c.released = append(c.released, m)
-			}
-		}
+		c.release(a.answers)
 	}
 	if len(c.appends) == 0 {
 		c.appends = nil
+	}
+}
+
+// release lets answers go whose promises are durable.
+func (c *core) release(answers []*raftpb.Message) {
+	for _, m := range answers {
+		if m.GetTo() == c.node {
+			c.step(m)
+		} else {
+			c.released = append(c.released, m)
+		}
 	}
 }
 
@@ -326,6 +332,16 @@ func (c *core) store(out *replica.Output, m *raftpb.Message, votes []*raftpb.Mes
 		// A new commit index alone need not be durable: it goes with the next record.
 		return
 	}
+	if len(m.GetEntries()) == 0 && m.GetSnapshot() == nil && c.hard.GetTerm() == c.stored.GetTerm() && c.hard.GetVote() == c.stored.GetVote() {
+		// The answers promise nothing beyond what is stored, or on its way there: the
+		// notice of a new commit index, say, costs no write.
+		if n := len(c.appends); n > 0 {
+			c.appends[n-1].answers = append(c.appends[n-1].answers, answers...)
+		} else {
+			c.release(answers)
+		}
+		return
+	}
 	a := pendingAppend{answers: answers}
 	if snap := m.GetSnapshot(); snap != nil {
 		a.snapshot = snap
@@ -344,7 +360,7 @@ func (c *core) store(out *replica.Output, m *raftpb.Message, votes []*raftpb.Mes
 	if c.hardNew || len(a.entries) > 0 || a.snapshot != nil {
 		key := c.keys.Protocol(tagHard)
 		out.Batch.Set(key, storage.AppendRecord(nil, key, encodeHard(c.hard, c.written)))
-		a.hard, c.hardNew = c.hard, false
+		a.hard, c.stored, c.hardNew = c.hard, c.hard, false
 	}
 	c.lastToken++
 	a.token = c.lastToken

@@ -113,12 +113,19 @@ type frameMessage struct {
 	body  []byte
 }
 
-// next takes the next message off a frame's messages.
+// minMessage is the size of the shortest message that a core or a transfer sends.
+// Shorter ones are refused, or a frame of them would take many times its size.
+const minMessage = 8
+
+// messageCost is what a message is counted for beyond its bytes.
+const messageCost = 32
+
+// nextFrameMessage takes the next message off a frame's messages.
 func nextFrameMessage(b []byte) (m frameMessage, rest []byte, err error) {
 	r := Reader{b: b}
 	m.group = r.Uvarint()
 	m.body = r.Bytes()
-	if r.err != nil {
+	if r.err != nil || len(m.body) < minMessage {
 		return m, nil, errFrame
 	}
 	return m, r.b, nil

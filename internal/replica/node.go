@@ -184,7 +184,7 @@ func (n *Node) handle(from uint64, payload []byte) {
 			frames = append(frames, inFrame{from: from, kind: kind})
 		}
 		frames[i].messages = append(frames[i].messages, m)
-		frames[i].bytes += len(m.body)
+		frames[i].bytes += len(m.body) + messageCost
 	}
 	for i, l := range loops {
 		l.postFrame(frames[i])

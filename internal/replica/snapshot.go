@@ -274,7 +274,7 @@ func (l *loop) replaceSnapshot(g *Group, meta SnapshotMeta, b *storage.Batch) {
 // install puts the snapshot that was received in the place of the log.
 func (l *loop) install(g *Group, at Position, b *storage.Batch) *SnapshotMeta {
 	in := g.incomer
-	if in == nil || !in.complete || in.meta.Index != at.Index {
+	if in == nil || !in.complete || in.meta.Position != at {
 		panic(fmt.Errorf("the core installs a snapshot at index %d that was not received: this is a bug in the protocol's core", at.Index))
 	}
 	meta := in.meta

@@ -1,0 +1,107 @@
+package grouptest
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/synod-go/synod/storage"
+	"github.com/synod-go/synod/storage/memory"
+)
+
+// disk is a node's store. Beside what memory.Store can do, it tells how many commits
+// are under way, and ends them when it crashes, so that a node whose process is
+// meant to be gone can be closed.
+type disk struct {
+	*memory.Store
+
+	mu      sync.Mutex
+	due     map[uint64]func(error)
+	next    uint64
+	changed chan struct{}
+}
+
+var _ storage.AsyncCommitter = (*disk)(nil)
+
+func newDisk(s *memory.Store) *disk {
+	return &disk{Store: s, due: make(map[uint64]func(error)), changed: make(chan struct{})}
+}
+
+// CommitAsync implements storage.AsyncCommitter.
+func (d *disk) CommitAsync(b *storage.Batch, done func(error)) {
+	d.mu.Lock()
+	id := d.next
+	d.next++
+	d.due[id] = done
+	close(d.changed)
+	d.changed = make(chan struct{})
+	d.mu.Unlock()
+	d.Store.CommitAsync(b, func(err error) {
+		d.mu.Lock()
+		fn := d.due[id]
+		delete(d.due, id)
+		d.mu.Unlock()
+		if fn != nil {
+			fn(err)
+		}
+	})
+}
+
+// awaitHeld waits until a commit is under way.
+func (d *disk) awaitHeld(ctx context.Context) error {
+	for {
+		d.mu.Lock()
+		n, changed := len(d.due), d.changed
+		d.mu.Unlock()
+		if n > 0 {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return fmt.Errorf("no commit is under way: %w", ctx.Err())
+		}
+	}
+}
+
+// crash returns a disk with what was durable. Commits that were not fail.
+func (d *disk) crash() *disk {
+	rest := newDisk(d.Store.Crash())
+	d.mu.Lock()
+	due := d.due
+	d.due = make(map[uint64]func(error))
+	d.mu.Unlock()
+	for _, done := range due {
+		done(fmt.Errorf("%w: crashed", storage.ErrClosed))
+	}
+	return rest
+}
+
+// record is one key and value of a store.
+type record struct{ key, value []byte }
+
+func (d *disk) records() ([]record, error) {
+	it, err := d.Scan(nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	keys, values, err := storage.Collect(it)
+	if err != nil {
+		return nil, err
+	}
+	records := make([]record, len(keys))
+	for i := range keys {
+		records[i] = record{keys[i], values[i]}
+	}
+	return records, nil
+}
+
+// diskOf makes a disk of records.
+func diskOf(records []record) (*disk, error) {
+	d := newDisk(memory.Open(memory.Config{}))
+	var b storage.Batch
+	for _, r := range records {
+		b.Set(r.key, r.value)
+	}
+	return d, d.Commit(&b)
+}

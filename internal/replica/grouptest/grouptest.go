@@ -1,0 +1,61 @@
+package grouptest
+
+import (
+	"context"
+	"iter"
+	"testing"
+
+	"github.com/synod-go/synod"
+	"github.com/synod-go/synod/internal/replica"
+)
+
+// Engine starts nodes of one protocol.
+type Engine interface {
+	// Name is the engine's package, as it stands in its errors.
+	Name() string
+
+	// Start starts a node. The fields Protocol and Package of the configuration are
+	// the engine's to fill in.
+	Start(ctx context.Context, cfg replica.Config) (Node, error)
+}
+
+// Node is a node of an engine.
+type Node interface {
+	Bootstrap(ctx context.Context, group uint64, members []uint64) error
+	StartGroup(ctx context.Context, cfg replica.GroupConfig) (Group, error)
+	Status() synod.NodeStatus
+	Events(ctx context.Context) iter.Seq[synod.Event]
+	Close() error
+}
+
+// Group is a group of a [Node].
+type Group interface {
+	synod.Log
+	ID() uint64
+	TransferLeader(ctx context.Context, to uint64) error
+	Status() synod.GroupStatus
+	Err() error
+	Close() error
+}
+
+// Run tests an engine, a subtest a rule. Most of them run in parallel.
+func Run(t *testing.T, engine Engine) {
+	for _, r := range slow {
+		t.Run(r.name, func(t *testing.T) { r.test(t, engine) })
+	}
+	for _, list := range [][]rule{commandRules, durabilityRules, leaderRules, readRules, linkRules,
+		faultRules, snapshotRules, identityRules, corruptionRules, groupRules, reportRules} {
+		for _, r := range list {
+			t.Run(r.name, func(t *testing.T) {
+				t.Parallel()
+				r.test(t, engine)
+			})
+		}
+	}
+}
+
+// rule is what must hold, in words, and the test of it.
+type rule struct {
+	name string
+	test func(t *testing.T, engine Engine)
+}
