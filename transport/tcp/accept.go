@@ -171,10 +171,10 @@ func (t *Transport) admit(h hello, conn net.Conn) error {
 	switch {
 	case h.cluster != t.config.Cluster:
 		return fmt.Errorf("%w: the peer belongs to %q, this node to %q", ErrCluster, h.cluster, t.config.Cluster)
+	case h.sender == t.config.Node && h.instance == t.instance:
+		return fmt.Errorf("%w: this node has dialled itself, at the address that it has for node %d", ErrNode, h.receiver)
 	case h.receiver != t.config.Node:
 		return fmt.Errorf("%w: the peer means to reach node %d, this is node %d", ErrNode, h.receiver, t.config.Node)
-	case h.sender == t.config.Node && h.instance == t.instance:
-		return fmt.Errorf("%w: this node has dialled itself", ErrNode)
 	case h.sender == t.config.Node:
 		return fmt.Errorf("%w: the peer runs as node %d, as this one does", ErrDuplicateNode, h.sender)
 	}

@@ -138,7 +138,7 @@ func foreign(b []byte) error {
 	// The types of TLS records that begin a conversation, and the version that all
 	// of them carry.
 	if len(b) >= 2 && (b[0] == 0x15 || b[0] == 0x16) && b[1] == 3 {
-		return fmt.Errorf("%w: the peer speaks TLS, this node plaintext: Config.TLS and Config.Insecure must be the same on all nodes", ErrHandshake)
+		return fmt.Errorf("%w: the peer speaks TLS, this node plaintext: Config.Identity and Config.Insecure must be the same on all nodes", ErrHandshake)
 	}
 	return fmt.Errorf("%w: not a Synod node: it began with %q", ErrHandshake, b)
 }
