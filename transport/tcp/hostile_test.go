@@ -64,7 +64,7 @@ func start(t *testing.T, node uint64, change func(*Config)) *host {
 		Cluster:   ours,
 		Node:      node,
 		Address:   "127.0.0.1:0",
-		Logger:    slog.New(slog.NewTextHandler(h.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Logger:    slog.New(slog.NewTextHandler(h.log, &slog.HandlerOptions{Level: slog.LevelWarn})),
 		OnRefused: func(_ string, err error) { offer(h.refusals, err) },
 	}
 	if change != nil {
@@ -777,4 +777,5 @@ func TestSendDoesNotAllocate(t *testing.T) {
 		one() // buffers reach their size
 	}
 	require.Less(t, testing.AllocsPerRun(200, one), 0.5)
+	require.Eventually(t, func() bool { s := a.Stats()[0]; return s.Queued == 0 && s.Bytes == 0 }, patience, time.Millisecond)
 }

@@ -211,8 +211,9 @@ func (t *Transport) Close() error {
 	t.mu.Unlock()
 	var err error
 	if first {
-		t.cancel() // closes all connections
+		// The listener first: a peer whose connection ends dials again at once.
 		err = t.listener.Close()
+		t.cancel()                          // closes all connections
 		for _, p := range *t.peers.Load() { //synod:ordered closing has no order
 			for _, l := range p.lanes {
 				l.end(fmt.Errorf("tcp: to node %d: %w", l.node, transport.ErrClosed))
