@@ -37,7 +37,7 @@
 // for a minute.
 //
 //	dialler                                         acceptor
-//	   │ ── TLS 1.3  ──────────────────────────────── │
+//	   │ ◀── TLS 1.3, both prove who they are ────────▶ │
 //	   │ hello: version, cluster, sender, receiver,     │
 //	   │        instance, lane, timeout ──────────────▶ │
 //	   │ ◀─── answer: accepted or why not, node,        │
