@@ -2,6 +2,7 @@ package inproc_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -118,28 +119,25 @@ func TestACutLinkLosesSilentlyAndOneWayOnly(t *testing.T) {
 }
 
 // stick has the handler of b stuck in a message of a with nothing behind it, and
-// returns what lets it go on with the messages that it gets.
-func stick(t *testing.T, a, b *inproc.Node) (rest <-chan string) {
-	entered, arrived := make(chan struct{}, 1), make(chan string)
+// returns what tells of each message that it begins, and lets it go on with it.
+func stick(t *testing.T, a, b *inproc.Node) (entered <-chan struct{}, rest <-chan string) {
+	begun, arrived := make(chan struct{}, 100), make(chan string)
 	b.Handle(func(_ uint64, payload []byte) {
-		select {
-		case entered <- struct{}{}:
-		default:
-		}
+		begun <- struct{}{}
 		select {
 		case arrived <- string(payload):
 		case <-t.Context().Done():
 		}
 	})
 	require.NoError(t, a.Send(2, []byte("stuck")))
-	next(t, entered)
-	return arrived
+	next(t, begun)
+	return begun, arrived
 }
 
 func TestQueueMessagesLimitsAllThatWaits(t *testing.T) {
 	const limit = 10
 	_, a, b := open(t, inproc.Config{QueueMessages: limit})
-	arrived := stick(t, a, b)
+	_, arrived := stick(t, a, b)
 	fill := func() (accepted int) {
 		for a.Send(2, []byte("x")) == nil {
 			accepted++
@@ -159,7 +157,7 @@ func TestQueueMessagesLimitsAllThatWaits(t *testing.T) {
 
 func TestQueueBytesLimitsAllThatWaits(t *testing.T) {
 	_, a, b := open(t, inproc.Config{QueueBytes: 100})
-	arrived := stick(t, a, b)
+	_, arrived := stick(t, a, b)
 	require.NoError(t, a.Send(2, make([]byte, 60)))
 	require.ErrorIs(t, a.Send(2, make([]byte, 60)), transport.ErrQueueFull)
 	require.NoError(t, a.Send(2, make([]byte, 40)))
@@ -167,7 +165,7 @@ func TestQueueBytesLimitsAllThatWaits(t *testing.T) {
 	for range 3 {
 		next(t, arrived)
 	}
-	stuck := stick(t, a, b)
+	_, stuck := stick(t, a, b)
 	require.NoError(t, a.Send(2, make([]byte, 1000)), "a single message fits an empty queue in any case")
 	require.ErrorIs(t, a.Send(2, make([]byte, 1)), transport.ErrQueueFull)
 	next(t, stuck)
@@ -184,27 +182,39 @@ func TestAMessageThatIsTooLargeIsRefused(t *testing.T) {
 }
 
 func TestWhatWaitsWhenANodeIsClosedIsReported(t *testing.T) {
-	_, a, b := open(t, inproc.Config{})
-	reports := make(chan error, 10)
-	a.HandleUnreachable(func(to uint64, err error) {
-		if to != 2 {
-			t.Errorf("node %d was reported", to)
-		}
-		reports <- err
-	})
-	arrived := stick(t, a, b)
-	require.NoError(t, a.Send(2, []byte("will be dropped")))
-	closed := make(chan error, 1)
-	go func() { closed <- b.Close() }()
-	// Once it is being closed, nobody knows it any more.
-	require.Eventually(t, func() bool { return a.Send(2, []byte("x")) != nil }, 10*time.Second, time.Millisecond)
-	require.Equal(t, "stuck", next(t, arrived))
-	require.NoError(t, next(t, closed))
-	require.ErrorIs(t, next(t, reports), transport.ErrUnreachable)
-	select {
-	case text := <-arrived:
-		t.Fatalf("%q arrived at a closed node", text)
-	default:
+	for name, taken := range map[string]bool{"in the queue": false, "taken out of it": true} {
+		t.Run(name, func(t *testing.T) {
+			_, a, b := open(t, inproc.Config{})
+			reports := make(chan error, 10)
+			a.HandleUnreachable(func(to uint64, err error) {
+				if to != 2 {
+					t.Errorf("node %d was reported", to)
+				}
+				reports <- err
+			})
+			entered, arrived := stick(t, a, b)
+			if taken {
+				// The two are taken out together, and the handler sticks in the first of them.
+				require.NoError(t, a.Send(2, []byte("stuck")))
+				require.NoError(t, a.Send(2, []byte("will be dropped")))
+				next(t, arrived)
+				next(t, entered)
+			} else {
+				require.NoError(t, a.Send(2, []byte("will be dropped")))
+			}
+			closed := make(chan error, 1)
+			go func() { closed <- b.Close() }()
+			// Once it is being closed, nobody knows it any more.
+			require.Eventually(t, func() bool { return errors.Is(a.Send(2, nil), transport.ErrUnknownNode) }, 10*time.Second, time.Millisecond)
+			require.Equal(t, "stuck", next(t, arrived))
+			require.NoError(t, next(t, closed))
+			require.ErrorIs(t, next(t, reports), transport.ErrUnreachable)
+			select {
+			case text := <-arrived:
+				t.Fatalf("%q arrived at a closed node", text)
+			default:
+			}
+		})
 	}
 }
 
