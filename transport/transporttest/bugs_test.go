@@ -188,7 +188,7 @@ var bugs = map[string]struct {
 	}},
 	"a closed node goes on receiving": {"the handler is not called after Close", func(b *buggy) {
 		b.wrap(func(fn handler) handler {
-			return func(from uint64, p []byte) { time.AfterFunc(time.Millisecond, func() { fn(from, p) }) }
+			return func(from uint64, p []byte) { time.AfterFunc(10*time.Millisecond, func() { fn(from, p) }) }
 		})
 	}},
 	"each message is handled on its own": {"messages of one sender are handled one at a time", func(b *buggy) {
