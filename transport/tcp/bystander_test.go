@@ -260,3 +260,20 @@ func TestCloseLeavesNothingRunning(t *testing.T) {
 	_, err := net.Dial("tcp", a.address())
 	require.Error(t, err, "the port is still open")
 }
+
+// A claim of 2 GiB gets memory as its bytes arrive, and not at once after the first
+// of them.
+func TestMemoryOfAFrameFollowsWhatHasArrived(t *testing.T) {
+	for _, arrives := range []int{0, 1, readBufferBytes, firstBytes + 1, 4*firstBytes + 1} {
+		b := make([]byte, headerBytes+arrives)
+		binary.LittleEndian.PutUint32(b, maxMessageBytes)
+		r := newFrameReader(bytes.NewReader(b), maxMessageBytes)
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, _, err := r.next()
+		runtime.ReadMemStats(&after)
+		require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+		// What it grew through is counted too: a third more.
+		require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(6*arrives+2*firstBytes), "%d bytes have arrived", arrives)
+	}
+}
