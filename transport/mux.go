@@ -22,7 +22,7 @@ type Mux struct {
 	under   Transport
 	dropped atomic.Uint64
 
-	mu       sync.Mutex
+	mu       sync.RWMutex
 	channels map[uint32]*channel
 	reports  bool
 	closed   bool
@@ -108,9 +108,9 @@ func (m *Mux) receive(from uint64, payload []byte) {
 		m.dropped.Add(1)
 		return
 	}
-	m.mu.Lock()
+	m.mu.RLock()
 	c := m.channels[id]
-	m.mu.Unlock()
+	m.mu.RUnlock()
 	if c == nil || !c.receive(from, rest) {
 		m.dropped.Add(1)
 	}
