@@ -19,9 +19,12 @@ type disk struct {
 	due     map[uint64]func(error)
 	next    uint64
 	changed chan struct{}
+	crashed bool
 }
 
 var _ storage.AsyncCommitter = (*disk)(nil)
+
+var errCrashed = fmt.Errorf("%w: crashed", storage.ErrClosed)
 
 func newDisk(s *memory.Store) *disk {
 	return &disk{Store: s, due: make(map[uint64]func(error)), changed: make(chan struct{})}
@@ -30,6 +33,11 @@ func newDisk(s *memory.Store) *disk {
 // CommitAsync implements storage.AsyncCommitter.
 func (d *disk) CommitAsync(b *storage.Batch, done func(error)) {
 	d.mu.Lock()
+	if d.crashed {
+		d.mu.Unlock()
+		done(errCrashed)
+		return
+	}
 	id := d.next
 	d.next++
 	d.due[id] = done
@@ -70,9 +78,10 @@ func (d *disk) crash() *disk {
 	d.mu.Lock()
 	due := d.due
 	d.due = make(map[uint64]func(error))
+	d.crashed = true
 	d.mu.Unlock()
 	for _, done := range due {
-		done(fmt.Errorf("%w: crashed", storage.ErrClosed))
+		done(errCrashed)
 	}
 	return rest
 }

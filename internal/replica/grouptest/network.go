@@ -62,6 +62,7 @@ func (n *network) open(id uint64) *endpoint {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	e := &endpoint{network: n, id: id, lanes: make(map[lane]*queue)}
+	e.done.L = &e.mu
 	n.endpoints[id] = append(n.endpoints[id], e)
 	return e
 }
@@ -207,8 +208,9 @@ type endpoint struct {
 	handler  func(from uint64, payload []byte)
 	onLost   func(to uint64, err error)
 	lanes    map[lane]*queue
-	running  sync.WaitGroup
-	detached bool // the process is gone, though it does not know
+	active   int       // lanes that are handled
+	done     sync.Cond // one less
+	detached bool      // the process is gone, though it does not know
 	closed   bool
 	unused   func(what string) // complains of a use after the node was closed
 }
@@ -225,7 +227,7 @@ type queue struct {
 }
 
 // laneMessages is how many messages may wait in one lane.
-const laneMessages = 1 << 14
+const laneMessages = 1 << 12
 
 var (
 	_ transport.Transport = (*endpoint)(nil)
@@ -317,17 +319,18 @@ func (e *endpoint) enqueue(from lane, payload []byte) {
 	q.messages = append(q.messages, payload)
 	if !q.running {
 		q.running = true
-		e.running.Add(1)
+		e.active++
 		go e.run(from.from, q)
 	}
 }
 
 func (e *endpoint) run(from uint64, q *queue) {
-	defer e.running.Done()
 	for {
 		e.mu.Lock()
 		if len(q.messages) == 0 || e.closed || e.detached {
 			q.messages, q.running = nil, false
+			e.active--
+			e.done.Broadcast()
 			e.mu.Unlock()
 			return
 		}
@@ -343,7 +346,13 @@ func (e *endpoint) run(from uint64, q *queue) {
 }
 
 // idle waits until nothing is being handled.
-func (e *endpoint) idle() { e.running.Wait() }
+func (e *endpoint) idle() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for e.active > 0 {
+		e.done.Wait()
+	}
+}
 
 // Handle implements transport.Transport.
 func (e *endpoint) Handle(fn func(from uint64, payload []byte)) {

@@ -1,0 +1,3 @@
+package grouptest
+
+var corruptionRules []rule

@@ -1,0 +1,4 @@
+package grouptest
+
+var groupRules []rule
+var slow []rule

@@ -1,0 +1,60 @@
+package raft_test
+
+import (
+	"context"
+	"testing"
+
+	"github.com/synod-go/synod/internal/replica"
+	"github.com/synod-go/synod/internal/replica/grouptest"
+	"github.com/synod-go/synod/raft"
+)
+
+// TestGroup holds Raft to what every engine promises.
+func TestGroup(t *testing.T) { grouptest.Run(t, engine{}) }
+
+// engine is package raft, as the suite sees it.
+type engine struct{}
+
+func (engine) Name() string { return "raft" }
+
+func (engine) Start(ctx context.Context, c replica.Config) (grouptest.Node, error) {
+	n, err := raft.Start(ctx, raft.Config{
+		Cluster:           c.Cluster,
+		Node:              c.Node,
+		Transport:         c.Transport,
+		Store:             c.Store,
+		Logger:            c.Logger,
+		Metrics:           c.Metrics,
+		HeartbeatInterval: c.HeartbeatInterval,
+		ElectionTimeout:   c.ElectionTimeout,
+		Loops:             c.Loops,
+		MaxCommandBytes:   c.MaxCommandBytes,
+		MaxBatchBytes:     c.MaxBatchBytes,
+		MaxPending:        c.MaxPending,
+		MaxPendingBytes:   c.MaxPendingBytes,
+		MaxInflightBytes:  c.MaxInflightBytes,
+		MaxInboxBytes:     c.MaxInboxBytes,
+		MaxApplyBytes:     c.MaxApplyBytes,
+		CacheBytes:        c.CacheBytes,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return node{n}, nil
+}
+
+type node struct{ *raft.Node }
+
+func (n node) StartGroup(ctx context.Context, c replica.GroupConfig) (grouptest.Group, error) {
+	g, err := n.Node.StartGroup(ctx, raft.GroupConfig{
+		ID:              c.ID,
+		StateMachine:    c.StateMachine,
+		SnapshotEntries: c.SnapshotEntries,
+		SnapshotBytes:   c.SnapshotBytes,
+		RetainEntries:   c.RetainEntries,
+	})
+	if err != nil {
+		return nil, err // not a nil *raft.Group in an interface
+	}
+	return g, nil
+}
