@@ -272,7 +272,11 @@ func (g *Group) released(c *call) {
 func (g *Group) refused(err error) error {
 	switch {
 	case errors.Is(err, ErrNotLeading):
-		return &synod.NotLeaderError{Group: g.id, Leader: g.leader.Load()}
+		leader := g.leader.Load()
+		if leader == g.node.cfg.Node {
+			leader = 0 // it is handing over: who asks it again at once gets the same answer
+		}
+		return &synod.NotLeaderError{Group: g.id, Leader: leader}
 	case errors.Is(err, ErrBudget):
 		return fmt.Errorf("group %d: %w: too many bytes are not decided yet", g.id, synod.ErrOverloaded)
 	}
