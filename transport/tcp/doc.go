@@ -89,6 +89,7 @@
 // A node accepts connections from peers that it has no address of, so that it learns
 // from a newcomer; whether to heed them is for the layers above to say.
 // Plaintext (Config.Insecure) believes whatever a peer says of itself.
-// Certificates are not checked for revocation: to lock a node out, remove it from
-// the cluster's configuration.
+// Certificates are checked when a connection is made, and not for revocation: to
+// lock a node out, remove it from the cluster's configuration. A node that is to use
+// a new certificate is opened anew.
 package tcp

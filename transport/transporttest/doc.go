@@ -18,7 +18,8 @@
 //	}
 //
 // The optional interfaces, [transport.Bulker] and [transport.Reporter], are tested
-// exactly if the transport has them. Run it with the race detector.
+// exactly if the transport has them. Run it with the race detector. The example is a
+// whole transport of about a page that passes.
 //
 // # Guarantees
 //
