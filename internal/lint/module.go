@@ -36,6 +36,8 @@ func checkModule(mod string) (problems []string) {
 		switch fields[0] {
 		case "replace":
 			problems = append(problems, "go.mod: replace: whoever imports the module would not get it")
+		case "toolchain":
+			problems = append(problems, "go.mod: toolchain: it would be downloaded; the go line says what is needed")
 		case "require":
 			if !strings.Contains(comment, "indirect") && !slices.Contains(allowed, fields[1]) {
 				problems = append(problems, fmt.Sprintf("go.mod: requires %s: heavy things live in nested modules", fields[1]))
