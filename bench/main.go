@@ -79,7 +79,7 @@ func run() error {
 			if err != nil || n < 1 {
 				return fmt.Errorf("%q is not a number of clients", s)
 			}
-			jobs = append(jobs, work.Job{Kind: kind, Clients: n, Size: size, Warmup: time.Second, Time: time.Duration(*seconds) * time.Second})
+			jobs = append(jobs, work.Job{Work: kind, Clients: n, Size: size, Warmup: time.Second, Time: time.Duration(*seconds) * time.Second})
 		}
 		return nil
 	}
@@ -117,7 +117,7 @@ func run() error {
 					return err
 				}
 				fmt.Printf("round %d  %-18s %-5s %4d clients %5d B %9.0f/s  p50 %7.0f µs  p99 %7.0f µs  %6.1f µs CPU  %6.1f allocs  %d errors\n", round+1, job.System,
-					job.Kind, job.Clients, job.Size, result.PerSecond, result.P50Micros, result.P99Micros, result.CPUMicros, result.Allocs, result.Errors)
+					job.Work, job.Clients, job.Size, result.PerSecond, result.P50Micros, result.P99Micros, result.CPUMicros, result.Allocs, result.Errors)
 				r.Results = append(r.Results, result)
 			}
 		}
@@ -200,6 +200,8 @@ func build(chosen []string) (*programs, error) {
 	return p, nil
 }
 
+func seconds(d time.Duration) string { return strconv.FormatFloat(d.Seconds(), 'f', -1, 64) }
+
 // measure runs one job in a process of its own.
 func measure(p *programs, job work.Job, dir string) (work.Result, error) {
 	data, err := os.MkdirTemp(dir, "data-")
@@ -207,8 +209,8 @@ func measure(p *programs, job work.Job, dir string) (work.Result, error) {
 		return work.Result{}, err
 	}
 	defer os.RemoveAll(data)
-	cmd := exec.Command(p.paths[job.System], "-system", job.System, "-kind", job.Kind, "-clients", strconv.Itoa(job.Clients),
-		"-size", strconv.Itoa(job.Size), "-warmup", job.Warmup.String(), "-time", job.Time.String(), "-dir", data)
+	cmd := exec.Command(p.paths[job.System], "-system", job.System, "-work", job.Work, "-clients", strconv.Itoa(job.Clients),
+		"-size", strconv.Itoa(job.Size), "-warmup", seconds(job.Warmup), "-seconds", seconds(job.Time), "-dir", data)
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()

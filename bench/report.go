@@ -12,12 +12,12 @@ import (
 
 // cell is one kind of work.
 type cell struct {
-	kind          string
+	work          string
 	clients, size int
 }
 
 func (c cell) String() string {
-	if c.kind == "read" {
+	if c.work == "read" {
 		return fmt.Sprintf("%d clients, reads", c.clients)
 	}
 	size := fmt.Sprintf("%d B", c.size)
@@ -54,7 +54,7 @@ func summarize(r report) (cells []cell, names []string, all map[cell]map[string]
 	all = make(map[cell]map[string]summary)
 	runs := make(map[cell]map[string][]work.Result)
 	for _, result := range r.Results {
-		c := cell{result.Kind, result.Clients, result.Size}
+		c := cell{result.Work, result.Clients, result.Size}
 		if runs[c] == nil {
 			runs[c] = make(map[string][]work.Result)
 			cells = append(cells, c)

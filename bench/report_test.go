@@ -16,7 +16,7 @@ func sample() report {
 	r := report{Date: "2026-01-02", Command: "go run . -rounds 3", Go: "go1.26", Cores: 2, Rounds: 3}
 	for round, speed := range []float64{100, 300, 200} {
 		for i, system := range []string{"synod", "slow", "quick"} {
-			job := work.Job{System: system, Kind: "write", Clients: 64, Size: 128}
+			job := work.Job{System: system, Work: "write", Clients: 64, Size: 128}
 			r.Results = append(r.Results, work.Result{Job: job, PerSecond: speed * 1000 / float64(3*i+1), P50Micros: 100 * float64(round+1), P99Micros: 2000, Allocs: 3})
 		}
 	}

@@ -20,8 +20,12 @@ import (
 )
 
 func main() {
-	work.Main("dragonboat v4.0.0-20240618143154-6a1623140f27", func(system string) string {
-		return system + ": RTTMillisecond 5, ElectionRTT 20, HeartbeatRTT 2, concurrent state machine, no snapshots; SyncPropose without session, SyncRead"
+	work.Main([]string{"github.com/lni/dragonboat/v4"}, func(system string) string {
+		log := "Pebble log"
+		if system == "dragonboat-tan" {
+			log = "tan log"
+		}
+		return log + ", RTTMillisecond 5, ElectionRTT 20, HeartbeatRTT 2, concurrent state machine, no snapshots; SyncPropose without session, SyncRead"
 	}, open)
 }
 
@@ -105,11 +109,14 @@ func (c *cluster) Write(ctx context.Context, command []byte) error {
 	return err
 }
 
-func (c *cluster) Read(ctx context.Context, key uint64) error {
+func (c *cluster) Read(ctx context.Context, key uint64) (int, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	_, err := c.leader.SyncRead(ctx, shard, key)
-	return err
+	length, err := c.leader.SyncRead(ctx, shard, key)
+	if err != nil {
+		return 0, err
+	}
+	return length.(int), nil
 }
 
 func (c *cluster) Close() {}

@@ -19,7 +19,7 @@ import (
 )
 
 func main() {
-	work.Main("etcd v3.7.3", func(string) string {
+	work.Main([]string{"go.etcd.io/etcd/server/v3"}, func(string) string {
 		return "embedded, three members, in-process client of the leader; election timeout 500 ms, heartbeat 50 ms, quota 8 GiB; its own key-value store"
 	}, open)
 }
@@ -84,9 +84,12 @@ func (c *cluster) Write(ctx context.Context, command []byte) error {
 	return err
 }
 
-func (c *cluster) Read(ctx context.Context, k uint64) error {
-	_, err := c.client.Get(ctx, key(k))
-	return err
+func (c *cluster) Read(ctx context.Context, k uint64) (int, error) {
+	r, err := c.client.Get(ctx, key(k))
+	if err != nil || len(r.Kvs) == 0 {
+		return 0, err
+	}
+	return len(r.Kvs[0].Value), nil
 }
 
 func (c *cluster) Close() {}

@@ -19,11 +19,11 @@ import (
 )
 
 func main() {
-	work.Main("hashicorp/raft v1.8.0, raft-wal v0.4.0", func(system string) string {
+	work.Main([]string{"github.com/hashicorp/raft", "github.com/hashicorp/raft-wal"}, func(system string) string {
 		if system == "hashicorp-tuned" {
-			return "MaxAppendEntries 1024, LogCache 65536, BatchApplyCh and a BatchingFSM; reads: VerifyLeader"
+			return "MaxAppendEntries 1024, LogCache 65536, BatchApplyCh and a BatchingFSM; reads: VerifyLeader, then the leader's map"
 		}
-		return "default settings; reads: VerifyLeader"
+		return "default settings; reads: VerifyLeader, then the leader's map"
 	}, open)
 }
 
@@ -117,12 +117,11 @@ func (c *cluster) Write(_ context.Context, command []byte) error {
 	return c.leader.Apply(append([]byte(nil), command...), 10*time.Second).Error()
 }
 
-func (c *cluster) Read(_ context.Context, key uint64) error {
+func (c *cluster) Read(_ context.Context, key uint64) (int, error) {
 	if err := c.leader.VerifyLeader().Error(); err != nil {
-		return err
+		return 0, err
 	}
-	c.state.Get(key)
-	return nil
+	return c.state.Get(key), nil
 }
 
 func (c *cluster) Close() {}

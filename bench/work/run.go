@@ -11,6 +11,8 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -20,12 +22,12 @@ import (
 // Job says what to measure.
 type Job struct {
 	System  string        `json:"system"`
-	Kind    string        `json:"kind"` // "write" or "read" (linearizable)
+	Work    string        `json:"work"` // "write" or "read" (linearizable)
 	Clients int           `json:"clients"`
-	Size    int           `json:"size"` // bytes of a command
-	Warmup  time.Duration `json:"warmup"`
-	Time    time.Duration `json:"time"`
-	Dir     string        `json:"-"`
+	Size    int           `json:"size"` // bytes of a command, at least 8
+	Warmup  time.Duration `json:"-"`    // not counted
+	Time    time.Duration `json:"-"`    // counted
+	Dir     string        `json:"-"`    // for the system's data
 }
 
 // Result is what was measured.
@@ -48,24 +50,27 @@ type Result struct {
 type System interface {
 	// Write returns once the command is committed and applied.
 	Write(ctx context.Context, command []byte) error
-	// Read is a linearizable read of one key.
-	Read(ctx context.Context, key uint64) error
+	// Read is a linearizable read of one key: it returns the length of its value.
+	Read(ctx context.Context, key uint64) (length int, err error)
 	Close()
 }
 
-// Main runs one job, which the command line describes, and prints its result.
-func Main(version string, settings func(system string) string, open func(ctx context.Context, job Job) (System, error)) {
+// Main runs one job, which the command line describes, and prints its result. The
+// modules are those whose versions the result names.
+func Main(modules []string, settings func(system string) string, open func(ctx context.Context, job Job) (System, error)) {
 	var job Job
 	flag.StringVar(&job.System, "system", "", "variant of the system")
-	flag.StringVar(&job.Kind, "kind", "write", "write or read")
+	flag.StringVar(&job.Work, "work", "write", "write or read")
 	flag.IntVar(&job.Clients, "clients", 64, "clients in a closed loop")
 	flag.IntVar(&job.Size, "size", 128, "bytes of a command")
-	flag.DurationVar(&job.Warmup, "warmup", time.Second, "time before measuring")
-	flag.DurationVar(&job.Time, "time", 5*time.Second, "time to measure")
+	warmup := flag.Float64("warmup", 1, "seconds before measuring")
+	seconds := flag.Float64("seconds", 5, "seconds to measure")
 	flag.StringVar(&job.Dir, "dir", "", "directory for data")
 	flag.Parse()
-	if job.Dir == "" || job.Size < 8 || job.Clients < 1 || job.Kind != "write" && job.Kind != "read" {
-		fmt.Fprintln(os.Stderr, "bad flags: -dir is required, -size at least 8, -clients at least 1, -kind write or read")
+	job.Warmup = time.Duration(*warmup * float64(time.Second))
+	job.Time = time.Duration(*seconds * float64(time.Second))
+	if job.Dir == "" || job.Size < 8 || job.Clients < 1 || job.Warmup < 0 || job.Time <= 0 || job.Work != "write" && job.Work != "read" {
+		fmt.Fprintln(os.Stderr, "bad flags: -dir is required, -size at least 8, -clients at least 1, -seconds above 0, -work write or read")
 		os.Exit(2)
 	}
 	result, err := run(job, open)
@@ -73,9 +78,30 @@ func Main(version string, settings func(system string) string, open func(ctx con
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	result.Version, result.Settings = version, settings(job.System)
+	result.Version, result.Settings = versions(modules), settings(job.System)
 	_ = json.NewEncoder(os.Stdout).Encode(result)
 	os.Exit(0) // what a peer takes to shut down is not our business
+}
+
+// versions names modules with the versions that this program was built with. A
+// module that a directory replaces has none, and is this tree.
+func versions(modules []string) string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	var found []string
+	for _, m := range info.Deps {
+		if !slices.Contains(modules, m.Path) {
+			continue
+		}
+		version := m.Version
+		if m.Replace != nil {
+			version = "(this tree)"
+		}
+		found = append(found, m.Path+" "+version)
+	}
+	return strings.Join(found, ", ")
 }
 
 func run(job Job, open func(context.Context, Job) (System, error)) (Result, error) {
@@ -89,13 +115,47 @@ func run(job Job, open func(context.Context, Job) (System, error)) (Result, erro
 	return Measure(ctx, job, system)
 }
 
-// Measure drives a system with a job's clients.
+// fill writes every key once, so that each read finds a value.
+func fill(ctx context.Context, job Job, system System) error {
+	var next atomic.Uint64
+	var failed atomic.Pointer[error]
+	var writers sync.WaitGroup
+	for range 64 {
+		writers.Go(func() {
+			command := make([]byte, job.Size)
+			for failed.Load() == nil {
+				key := next.Add(1) - 1
+				if key >= Keys {
+					return
+				}
+				Command(command, key)
+				if err := system.Write(ctx, command); err != nil {
+					failed.Store(&err)
+				}
+			}
+		})
+	}
+	writers.Wait()
+	if err := failed.Load(); err != nil {
+		return fmt.Errorf("write what is to be read: %w", *err)
+	}
+	return nil
+}
+
+// Measure drives a system with a job's clients. An operation counts if it ends
+// within the measured time: what is under way when that begins makes up for what is
+// under way when it ends.
 func Measure(ctx context.Context, job Job, system System) (Result, error) {
 	const (
 		warming = iota
 		measuring
 		over
 	)
+	if job.Work == "read" {
+		if err := fill(ctx, job, system); err != nil {
+			return Result{}, fmt.Errorf("%s: %w", job.System, err)
+		}
+	}
 	var phase atomic.Int32
 	var failures atomic.Uint64
 	var lastError atomic.Pointer[error]
@@ -106,11 +166,14 @@ func Measure(ctx context.Context, job Job, system System) (Result, error) {
 			random := rand.New(rand.NewPCG(uint64(c), 1))
 			command := make([]byte, job.Size)
 			for phase.Load() != over {
-				before := phase.Load()
 				start := time.Now()
 				var err error
-				if job.Kind == "read" {
-					err = system.Read(ctx, random.Uint64()%Keys)
+				if job.Work == "read" {
+					var length int
+					length, err = system.Read(ctx, random.Uint64()%Keys)
+					if err == nil && length != job.Size-8 {
+						err = fmt.Errorf("read a value of %d bytes instead of %d", length, job.Size-8)
+					}
 				} else {
 					Command(command, random.Uint64())
 					err = system.Write(ctx, command)
@@ -125,15 +188,14 @@ func Measure(ctx context.Context, job Job, system System) (Result, error) {
 					time.Sleep(time.Millisecond)
 					continue
 				}
-				if before == measuring && phase.Load() == measuring {
+				if phase.Load() == measuring {
 					histograms[c].Add(took)
 				}
 			}
 		})
 	}
 	time.Sleep(job.Warmup)
-	runtime.GC()
-	debug.FreeOSMemory()
+	runtime.GC() // the garbage of starting up is not the work's
 	failures.Store(0)
 	memory, cpu := readMemory(), readCPU()
 	began := time.Now()

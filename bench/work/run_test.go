@@ -39,6 +39,7 @@ func TestQuantiles(t *testing.T) {
 type instant struct {
 	writes, reads atomic.Int64
 	fail          bool
+	length        int
 }
 
 func (s *instant) Write(_ context.Context, command []byte) error {
@@ -49,30 +50,40 @@ func (s *instant) Write(_ context.Context, command []byte) error {
 	return nil
 }
 
-func (s *instant) Read(context.Context, uint64) error {
+func (s *instant) Read(context.Context, uint64) (int, error) {
 	s.reads.Add(1)
-	return nil
+	return s.length, nil
 }
 
 func (s *instant) Close() {}
 
 func TestMeasure(t *testing.T) {
 	s := &instant{}
-	job := Job{System: "instant", Kind: "write", Clients: 4, Size: 64, Time: 20 * time.Millisecond}
+	job := Job{System: "instant", Work: "write", Clients: 4, Size: 64, Time: 20 * time.Millisecond}
 	r, err := Measure(t.Context(), job, s)
 	require.NoError(t, err)
 	require.NotZero(t, r.Ops)
 	require.LessOrEqual(t, r.Ops, uint64(s.writes.Load()))
 	require.Zero(t, s.reads.Load())
 
-	job.Kind = "read"
-	_, err = Measure(t.Context(), job, s)
+	job.Work, s.length = "read", 56
+	s.writes.Store(0)
+	r, err = Measure(t.Context(), job, s)
 	require.NoError(t, err)
-	require.NotZero(t, s.reads.Load())
+	require.EqualValues(t, Keys, s.writes.Load(), "each key is written before any is read")
+	require.LessOrEqual(t, r.Ops, uint64(s.reads.Load()))
+	require.Zero(t, r.Errors)
 
-	s.fail, job.Kind = true, "write"
+	s.length = 0
 	_, err = Measure(t.Context(), job, s)
-	require.ErrorContains(t, err, "broken")
+	require.ErrorContains(t, err, "a value of 0 bytes instead of 56", "a system that lost the value does not count")
+
+	s.fail = true
+	_, err = Measure(t.Context(), job, s)
+	require.ErrorContains(t, err, "write what is to be read: broken")
+	job.Work = "write"
+	_, err = Measure(t.Context(), job, s)
+	require.ErrorContains(t, err, "no operation succeeded: broken")
 }
 
 func TestStateKeepsTheLastValue(t *testing.T) {
