@@ -15,7 +15,8 @@ type tasks struct {
 	idle    *executor.Event // set when the last one ends after close
 }
 
-// spawn runs fn on a task of its own; false if the group is closing.
+// spawn runs fn on a task of its own; false if the group is closing. What panics
+// there, a state machine's snapshot most likely, stops the group.
 func (g *Group) spawn(fn func()) bool {
 	t := &g.tasks
 	t.mu.Lock()
@@ -25,12 +26,17 @@ func (g *Group) spawn(fn func()) bool {
 	}
 	t.running++
 	g.node.ex.Go(func() {
+		defer func() {
+			if v := recover(); v != nil {
+				g.stop(panicError(v))
+			}
+			t.mu.Lock()
+			defer t.mu.Unlock()
+			if t.running--; t.running == 0 && t.idle != nil {
+				t.idle.Set()
+			}
+		}()
 		fn()
-		t.mu.Lock()
-		defer t.mu.Unlock()
-		if t.running--; t.running == 0 && t.idle != nil {
-			t.idle.Set()
-		}
 	})
 	return true
 }
