@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/xml"
 	"fmt"
 	"math"
 	"slices"
@@ -17,17 +18,17 @@ type cell struct {
 }
 
 func (c cell) String() string {
-	if c.work == "read" {
-		return fmt.Sprintf("%d clients, reads", c.clients)
-	}
-	size := fmt.Sprintf("%d B", c.size)
+	what := fmt.Sprintf("%d B", c.size)
 	if c.size%1024 == 0 {
-		size = fmt.Sprintf("%d KiB", c.size/1024)
+		what = fmt.Sprintf("%d KiB", c.size/1024)
+	}
+	if c.work == "read" {
+		what = "reads"
 	}
 	if c.clients == 1 {
-		return "1 client, " + size
+		return "1 client, " + what
 	}
-	return fmt.Sprintf("%d clients, %s", c.clients, size)
+	return fmt.Sprintf("%d clients, %s", c.clients, what)
 }
 
 // summary is the medians of one system's runs of one cell.
@@ -35,6 +36,7 @@ type summary struct {
 	perSecond, p50, p99, cpu, bytes, allocs float64
 	low, high                               float64 // the range of perSecond
 	runs                                    int
+	errors                                  uint64 // of all runs
 }
 
 func median(values []float64) float64 {
@@ -74,6 +76,10 @@ func summarize(r report) (cells []cell, names []string, all map[cell]map[string]
 				}
 				return v
 			}
+			var failed uint64
+			for _, r := range list {
+				failed += r.Errors
+			}
 			speed := of(func(r work.Result) float64 { return r.PerSecond })
 			all[c][name] = summary{
 				perSecond: median(speed),
@@ -85,6 +91,7 @@ func summarize(r report) (cells []cell, names []string, all map[cell]map[string]
 				low:       slices.Min(speed),
 				high:      slices.Max(speed),
 				runs:      len(list),
+				errors:    failed,
 			}
 		}
 	}
@@ -107,7 +114,7 @@ func best(systems map[string]summary) (name string, s summary) {
 func markdown(r report) string {
 	cells, names, all := summarize(r)
 	var b strings.Builder
-	fmt.Fprintf(&b, "`%s`, %s, %s, %d cores; medians of %d rounds, in which the systems take turns.\n\n", strings.TrimSpace(r.Command), r.Date, r.Go, r.Cores, r.Rounds)
+	fmt.Fprintf(&b, "`%s`, %s, revision %s, %s, %d cores; medians of %d rounds, in which the systems take turns.\n\n", r.Command, r.Date, r.Revision, r.Go, r.Cores, r.Rounds)
 	fmt.Fprintf(&b, "Operations a second:\n\n| work |")
 	for _, n := range names {
 		fmt.Fprintf(&b, " %s |", n)
@@ -133,12 +140,25 @@ func markdown(r report) string {
 			fmt.Fprint(&b, " – |\n")
 		}
 	}
-	fmt.Fprintf(&b, "\nLatency in milliseconds (p50 / p99), and a process's CPU in µs, bytes and allocations an operation (three replicas and all clients):\n\n| work | system | p50 | p99 | CPU | bytes | allocations |\n|---|---|---:|---:|---:|---:|---:|\n")
+	fmt.Fprintf(&b, "\nRates are in operations a second, with the least and the most of the rounds; latencies in milliseconds; CPU in µs, bytes and allocations an operation are of the whole process, which is three replicas and all clients; errors are those of all rounds.\n\n"+
+		"| work | system | rate | least – most | p50 | p99 | CPU | bytes | allocations | errors |\n|---|---|---:|---:|---:|---:|---:|---:|---:|---:|\n")
 	for _, c := range cells {
 		for _, n := range names {
 			if s, ok := all[c][n]; ok {
-				fmt.Fprintf(&b, "| %s | %s | %.2f | %.2f | %.1f | %s | %.1f |\n", c, n, s.p50/1e3, s.p99/1e3, s.cpu, thousands(s.bytes), s.allocs)
+				fmt.Fprintf(&b, "| %s | %s | %s | %s – %s | %.2f | %.2f | %.1f | %s | %.1f | %s |\n", c, n, thousands(s.perSecond), thousands(s.low), thousands(s.high),
+					s.p50/1e3, s.p99/1e3, s.cpu, thousands(s.bytes), s.allocs, thousands(float64(s.errors)))
 			}
+		}
+	}
+	fmt.Fprint(&b, "\n| system | version | settings |\n|---|---|---|\n")
+	for _, n := range names {
+		i := slices.IndexFunc(r.Results, func(result work.Result) bool { return result.System == n })
+		fmt.Fprintf(&b, "| %s | %s | %s |\n", n, r.Results[i].Version, r.Results[i].Settings)
+	}
+	if len(r.Failures) > 0 {
+		fmt.Fprint(&b, "\nRuns without a result, which the medians leave out:\n\n")
+		for _, f := range r.Failures {
+			fmt.Fprintf(&b, "- %s\n", strings.Join(strings.Fields(f), " "))
 		}
 	}
 	return b.String()
@@ -150,6 +170,13 @@ func thousands(v float64) string {
 		s = s[:i] + "," + s[i:]
 	}
 	return s
+}
+
+// escape makes text fit for XML.
+func escape(s string) string {
+	var b strings.Builder
+	_ = xml.EscapeText(&b, []byte(s)) // a Builder never fails
+	return b.String()
 }
 
 var colours = []string{"#1f5fbf", "#9a9a9a", "#c4c4c4", "#d98a3d", "#e9bd8c", "#7fae6e", "#b07fb8", "#6cb5b5"}
@@ -169,14 +196,14 @@ func chart(r report) []byte {
 	fmt.Fprintf(&b, `<rect width="100%%" height="100%%" fill="white"/>`+"\n")
 	fmt.Fprintf(&b, `<text x="20" y="26" font-size="16" font-weight="bold">Operations a second, three replicas, every write synced</text>`+"\n")
 	fmt.Fprintf(&b, `<text x="20" y="46" fill="#555">longer is better; each group has its own scale; medians of %d rounds, thin line: their range; %s, %d cores, %s</text>`+"\n",
-		r.Rounds, r.Go, r.Cores, r.Date)
+		r.Rounds, escape(r.Go), r.Cores, escape(r.Date))
 	y := top
 	for _, c := range cells {
 		scale := 0.0
 		for _, s := range all[c] {
 			scale = max(scale, s.high)
 		}
-		fmt.Fprintf(&b, `<text x="20" y="%d" font-weight="bold">%s</text>`+"\n", y+bar-1, c)
+		fmt.Fprintf(&b, `<text x="20" y="%d" font-weight="bold">%s</text>`+"\n", y+bar-1, escape(c.String()))
 		for i, n := range names {
 			s, ok := all[c][n]
 			if !ok {
@@ -187,7 +214,7 @@ func chart(r report) []byte {
 			if n == ours {
 				weight = "bold"
 			}
-			fmt.Fprintf(&b, `<text x="%d" y="%d" text-anchor="end" font-weight="%s">%s</text>`, left-8, y+bar-2, weight, n)
+			fmt.Fprintf(&b, `<text x="%d" y="%d" text-anchor="end" font-weight="%s">%s</text>`, left-8, y+bar-2, weight, escape(n))
 			fmt.Fprintf(&b, `<rect x="%d" y="%d" width="%.1f" height="%d" fill="%s"/>`, left, y, x(s.perSecond)-left, bar, colours[i%len(colours)])
 			fmt.Fprintf(&b, `<line x1="%.1f" x2="%.1f" y1="%d" y2="%d" stroke="#222"/>`, x(s.low), x(s.high), y+bar/2, y+bar/2)
 			fmt.Fprintf(&b, `<text x="%.1f" y="%d" font-weight="%s">%s</text>`+"\n", x(s.high)+6, y+bar-2, weight, thousands(s.perSecond))

@@ -4,6 +4,7 @@ import (
 	"encoding/xml"
 	"errors"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 
@@ -13,11 +14,11 @@ import (
 )
 
 func sample() report {
-	r := report{Date: "2026-01-02", Command: "go run . -rounds 3", Go: "go1.26", Cores: 2, Rounds: 3}
+	r := report{Date: "2026-01-02", Command: "go run . -rounds 3", Revision: "abc", Go: "go1.26 <devel>", Cores: 2, Rounds: 3}
 	for round, speed := range []float64{100, 300, 200} {
 		for i, system := range []string{"synod", "slow", "quick"} {
 			job := work.Job{System: system, Work: "write", Clients: 64, Size: 128}
-			r.Results = append(r.Results, work.Result{Job: job, PerSecond: speed * 1000 / float64(3*i+1), P50Micros: 100 * float64(round+1), P99Micros: 2000, Allocs: 3})
+			r.Results = append(r.Results, work.Result{Job: job, PerSecond: speed * 1000 / float64(3*i+1), P50Micros: 100 * float64(round+1), P99Micros: 2000, Allocs: 3, Errors: 5, Version: "v" + system})
 		}
 	}
 	return r
@@ -32,8 +33,29 @@ func TestMedian(t *testing.T) {
 func TestMarkdown(t *testing.T) {
 	table := markdown(sample())
 	require.Contains(t, table, "| 64 clients, 128 B | **200,000** | 50,000 | 28,571 | 4.00 |")
-	require.Contains(t, table, "| 64 clients, 128 B | synod | 0.20 | 2.00 | 0.0 | 0 | 3.0 |")
-	require.Contains(t, table, "go run . -rounds 3")
+	require.Contains(t, table, "| 64 clients, 128 B | synod | 200,000 | 100,000 – 300,000 | 0.20 | 2.00 | 0.0 | 0 | 3.0 | 15 |")
+	require.Contains(t, table, "| quick | vquick |  |")
+	require.NotContains(t, table, "without a result")
+	require.Contains(t, table, "`go run . -rounds 3`, 2026-01-02, revision abc, go1.26")
+}
+
+func TestMarkdownWithoutAPeerOrWithoutUs(t *testing.T) {
+	r := sample()
+	r.Results = slices.DeleteFunc(r.Results, func(result work.Result) bool { return result.System != "synod" })
+	require.Contains(t, markdown(r), "| 64 clients, 128 B | **200,000** | – |")
+	r = sample()
+	r.Results = slices.DeleteFunc(r.Results, func(result work.Result) bool { return result.System == "synod" })
+	require.Contains(t, markdown(r), "| 64 clients, 128 B | 50,000 | 28,571 | – |")
+}
+
+func TestCellNames(t *testing.T) {
+	for want, c := range map[string]cell{
+		"1 client, 128 B":    {"write", 1, 128},
+		"64 clients, 1 KiB":  {"write", 64, 1024},
+		"512 clients, reads": {"read", 512, 128},
+	} {
+		require.Equal(t, want, c.String())
+	}
 }
 
 func TestChartIsWellFormed(t *testing.T) {
