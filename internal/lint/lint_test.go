@@ -17,7 +17,7 @@ var loaded = sync.OnceValues(func() (*tree, error) { return load(root) })
 func theTree(t *testing.T) *tree {
 	tree, err := loaded()
 	require.NoError(t, err)
-	require.Greater(t, len(tree.files), 100)
+	require.Greater(t, len(tree.files), 50)
 	return tree
 }
 
