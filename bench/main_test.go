@@ -71,8 +71,9 @@ func disk(t *testing.T) string {
 
 func TestRunWritesTheResults(t *testing.T) {
 	t.Setenv(childMode, "works")
+	t.Setenv("GORACE", "atexit_sleep_ms=0") // each program would sleep for a second at its end
 	dir := disk(t)
-	args := []string{"-systems", "synod, etcd", "-clients", "1,2", "-sizes", "64", "-reads", "2", "-warmup", "0", "-seconds", "0.01", "-rounds", "2", "-out", dir}
+	args := []string{"-systems", "synod, etcd", "-clients", "1,2", "-sizes", "64", "-reads", "2", "-warmup", "0", "-seconds", "0.05", "-rounds", "2", "-out", dir}
 	require.NoError(t, run(t.Context(), args, io.Discard, buildNothing))
 
 	var r report
