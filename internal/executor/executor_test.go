@@ -40,6 +40,63 @@ func TestASetEventWinsOverADoneContext(t *testing.T) {
 	}
 }
 
+func TestADoneContextEndsTheWait(t *testing.T) {
+	ex, e := executor.Real(), executor.NewEvent()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- ex.Wait(ctx, e) }()
+	cancel()
+	require.ErrorIs(t, <-done, context.Canceled)
+	e.Set() // is kept for whoever waits next
+	require.NoError(t, ex.Wait(t.Context(), e))
+
+	ctx, cancel = context.WithTimeout(t.Context(), time.Microsecond)
+	defer cancel()
+	require.ErrorIs(t, ex.Wait(ctx, e), context.DeadlineExceeded)
+}
+
+// late is a context that is done at once, and whose user's result arrives in the
+// moment in which it is asked.
+type late struct {
+	context.Context
+	e *executor.Event
+}
+
+func (c late) Done() <-chan struct{} {
+	c.e.Set()
+	return c.Context.Done()
+}
+
+func TestAnEventThatIsSetWhileTheContextEndsWins(t *testing.T) {
+	ex, e := executor.Real(), executor.NewEvent()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range 1000 {
+		require.NoError(t, ex.Wait(late{ctx, e}, e))
+		require.False(t, e.TryWait())
+	}
+}
+
+func TestWhatHappenedBeforeSetIsSeenAfterWait(t *testing.T) {
+	ex := executor.Real()
+	there, back := executor.NewEvent(), executor.NewEvent()
+	n := 0 // without a lock: the race detector watches
+	ex.Go(func() {
+		for range 1000 {
+			if ex.Wait(t.Context(), there) != nil {
+				return
+			}
+			n++
+			back.Set()
+		}
+	})
+	for i := range 1000 {
+		there.Set()
+		require.NoError(t, ex.Wait(t.Context(), back))
+		require.Equal(t, i+1, n)
+	}
+}
+
 func TestNoSettingIsLost(t *testing.T) {
 	ex, e := executor.Real(), executor.NewEvent()
 	var mu sync.Mutex
@@ -84,8 +141,11 @@ func TestTimers(t *testing.T) {
 	timer := ex.AfterFunc(time.Hour, e.Set)
 	require.True(t, timer.Stop())
 	require.False(t, timer.Stop())
-	timer.Reset(time.Microsecond)
+	require.False(t, timer.Reset(time.Hour), "it was not pending")
+	require.True(t, timer.Reset(time.Microsecond), "it was")
 	require.NoError(t, ex.Wait(t.Context(), e))
+	require.False(t, timer.Stop(), "it has fired")
+	require.False(t, e.TryWait(), "it fires once")
 }
 
 func TestTheContextCarriesTheExecutor(t *testing.T) {
