@@ -133,6 +133,12 @@ func (l *loop) startTransferSnapshot(g *Group, req SnapshotRequest) {
 		}
 	}
 	if !started {
+		if _, ok := g.cfg.StateMachine.(synod.DurableIndex); ok {
+			// A captured state serves one transfer. That one is over, or under way to
+			// another peer: this one gets a state of its own.
+			g.wantSnapshot.Store(true)
+			g.pushApply(applyItem{})
+		}
 		g.core.SnapshotSent(req.To, false)
 		l.mark(g)
 	}
