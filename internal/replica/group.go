@@ -125,6 +125,9 @@ func (g *Group) open() (err error) {
 	case err != nil:
 		return err
 	case !found:
+		if err := absent(store, g.keys); err != nil {
+			return err
+		}
 		return ErrNotBootstrapped
 	case string(name) != g.node.cfg.Protocol.Name():
 		return fmt.Errorf("%w: the group is kept by %s, not by %s", ErrForeignStore, name, g.node.cfg.Protocol.Name())
@@ -155,6 +158,9 @@ func (g *Group) open() (err error) {
 			}
 			if have, err = durable.DurableIndex(); err != nil {
 				return fmt.Errorf("state machine's durable index: %w", err)
+			}
+			if have < meta.Commands {
+				return fmt.Errorf("state machine's durable index is %d after it was restored to %d", have, meta.Commands)
 			}
 		}
 		if have < start.Commands {
@@ -218,6 +224,10 @@ func (l *loop) adopt(g *Group) {
 	l.groups[g.id] = g
 	l.order = append(l.order, g)
 	l.mark(g)
+	if _, ok := g.cfg.StateMachine.(synod.DurableIndex); ok && g.snapshot.Chunks > 0 {
+		// It was installed before a crash, and the state machine has it by now.
+		l.dropSnapshot(g, g.snapshot.ID)
+	}
 	// The only voter need not wait for a timeout.
 	if s := g.core.Status(); len(s.Members) == 1 && s.Members[0] == l.node.cfg.Node {
 		defer l.recover(g)

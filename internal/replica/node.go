@@ -287,6 +287,9 @@ func (n *Node) Bootstrap(ctx context.Context, group uint64, voters []uint64) err
 	} else if found {
 		return fail(ErrBootstrapped)
 	}
+	if err := absent(n.cfg.Store, keys); err != nil {
+		return fail(err)
+	}
 	var b storage.Batch
 	key := keys.key(tagMeta)
 	b.Set(key, storage.AppendRecord(nil, key, []byte(n.cfg.Protocol.Name())))

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io"
 
 	"github.com/synod-go/synod/storage"
 )
@@ -195,6 +196,26 @@ func getRecord(store storage.Store, key []byte, group uint64) (payload []byte, f
 func GetRecord(store storage.Store, key []byte, group uint64) ([]byte, error) {
 	payload, _, err := getRecord(store, key, group)
 	return payload, err
+}
+
+// absent returns an error unless there is nothing of a group whose first record is
+// not there. A record that was lost must not make a group new: it would forget what
+// it promised.
+func absent(store storage.Store, keys Keys) error {
+	it, err := store.Scan(keys.key(0), keys.key(^byte(0)))
+	if err != nil {
+		return err
+	}
+	defer it.Close()
+	key, _, err := it.Next()
+	switch {
+	case errors.Is(err, io.EOF):
+		return nil
+	case err != nil:
+		return err
+	}
+	return &storage.CorruptError{Group: keys.group, Key: keys.key(tagMeta),
+		Reason: fmt.Sprintf("the group's first record is missing, but there is data of it (key %x)", key)}
 }
 
 // Corrupt names the group and the index in an error that says that a record is
