@@ -125,7 +125,10 @@ type GroupConfig struct {
 	SnapshotEntries uint64
 	SnapshotBytes   uint64
 
-	// RetainEntries is how many applied entries at least stay in the log, so that a
-	// follower that was away for a moment needs no snapshot. Default: 5,000.
+	// RetainEntries and RetainBytes say how much of the applied log stays when it is
+	// compacted, so that a follower that was away for a moment needs no snapshot: the
+	// last so many entries, as far as they are no more than so many bytes. Default:
+	// 5,000 and 32 MiB.
 	RetainEntries uint64
+	RetainBytes   uint64
 }

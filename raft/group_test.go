@@ -52,6 +52,7 @@ func (n node) StartGroup(ctx context.Context, c replica.GroupConfig) (grouptest.
 		SnapshotEntries: c.SnapshotEntries,
 		SnapshotBytes:   c.SnapshotBytes,
 		RetainEntries:   c.RetainEntries,
+		RetainBytes:     c.RetainBytes,
 	})
 	if err != nil {
 		return nil, err // not a nil *raft.Group in an interface

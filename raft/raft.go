@@ -75,6 +75,7 @@ func (n *Node) StartGroup(ctx context.Context, cfg GroupConfig) (*Group, error) 
 		SnapshotEntries: cfg.SnapshotEntries,
 		SnapshotBytes:   cfg.SnapshotBytes,
 		RetainEntries:   cfg.RetainEntries,
+		RetainBytes:     cfg.RetainBytes,
 	})
 	if err != nil {
 		return nil, err

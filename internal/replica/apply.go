@@ -99,7 +99,7 @@ type applyState struct {
 	spare     []applyItem
 	scheduled bool
 	closed    bool
-	closing   *executor.Event // set when the last round is over
+	closing   []*executor.Event // set when the last round is over
 
 	// Used by one applier task at a time.
 	position     Position // up to where the state machine has applied
@@ -108,6 +108,7 @@ type applyState struct {
 	fence        uint64
 	lastSnapshot Position // the last one that was taken, or tried
 	bytes        uint64   // of entries since then
+	total        uint64   // of entries since the group was opened
 	marks        []mark
 	batch        []synod.Entry
 	callers      []*call
@@ -136,9 +137,9 @@ func (s *applyState) close(g *Group) {
 	s.closed = true
 	s.queue = nil
 	var wait *executor.Event
-	if s.scheduled && s.closing == nil {
-		s.closing = executor.NewEvent()
-		wait = s.closing
+	if s.scheduled {
+		wait = executor.NewEvent()
+		s.closing = append(s.closing, wait)
 	}
 	s.mu.Unlock()
 	if wait != nil {
@@ -164,8 +165,10 @@ func (g *Group) applyRound() {
 	s.mu.Unlock()
 	if again {
 		g.node.applier.push(g)
-	} else if closing != nil {
-		closing.Set()
+		return
+	}
+	for _, e := range closing {
+		e.Set()
 	}
 }
 
@@ -238,6 +241,7 @@ func (g *Group) applyEntries(entries []Entry) error {
 			})
 		}
 		s.bytes += uint64(len(e.Data))
+		s.total += uint64(len(e.Data))
 		switch e.Kind {
 		case EntryEmpty:
 		case EntryConfig:
@@ -354,16 +358,21 @@ func (g *Group) applyRestore(meta *SnapshotMeta) error {
 type mark struct {
 	Position
 	config []byte
+	total  uint64 // bytes of entries up to there, since the group was opened
 }
 
 const (
 	markDistance = 64
+	markBytes    = 1 << 20
 	maxMarks     = 4096
 )
 
 func (s *applyState) mark() {
-	if n := len(s.marks); n > 0 && s.position.Index < s.marks[n-1].Index+markDistance {
-		return
+	if n := len(s.marks); n > 0 {
+		last := &s.marks[n-1]
+		if s.position.Index < last.Index+markDistance && s.total < last.total+markBytes {
+			return
+		}
 	}
 	if len(s.marks) == maxMarks {
 		n := 0
@@ -373,13 +382,13 @@ func (s *applyState) mark() {
 		}
 		s.marks = s.marks[:n]
 	}
-	s.marks = append(s.marks, mark{s.position, s.config})
+	s.marks = append(s.marks, mark{s.position, s.config, s.total})
 }
 
-// cut returns the last mark that is up to max, and forgets it and those before.
-func (s *applyState) cut(max func(Position) bool) (mark, bool) {
+// cut returns the last mark up to which the log may be cut, and forgets it and those before.
+func (s *applyState) cut(may func(mark) bool) (mark, bool) {
 	n := 0
-	for n < len(s.marks) && max(s.marks[n].Position) {
+	for n < len(s.marks) && may(s.marks[n]) {
 		n++
 	}
 	if n == 0 {
@@ -408,7 +417,7 @@ func (g *Group) maintain() {
 				g.stop(fmt.Errorf("state machine's durable index: %w", err))
 				return
 			}
-			if m, ok := s.cut(func(p Position) bool { return p.Commands <= have && g.mayCut(p) }); ok {
+			if m, ok := s.cut(func(m mark) bool { return m.Commands <= have && g.mayCut(m) }); ok {
 				g.loop.do(func() { g.loop.compact(g, m) })
 			}
 		}
@@ -417,9 +426,11 @@ func (g *Group) maintain() {
 	}
 }
 
-// mayCut says whether the entries up to p are not kept for followers that lag.
-func (g *Group) mayCut(p Position) bool {
-	return p.Index+g.cfg.RetainEntries <= g.apply.position.Index
+// mayCut says whether the entries up to m are not kept for followers that lag: so
+// many entries follow, or so many bytes of them.
+func (g *Group) mayCut(m mark) bool {
+	s := &g.apply
+	return m.Index+g.cfg.RetainEntries <= s.position.Index || m.total+g.cfg.RetainBytes <= s.total
 }
 
 func (l *loop) compact(g *Group, p mark) {

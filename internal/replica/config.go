@@ -126,12 +126,14 @@ type GroupConfig struct {
 	SnapshotEntries uint64
 	SnapshotBytes   uint64
 	RetainEntries   uint64
+	RetainBytes     uint64
 }
 
 const (
 	defaultSnapshotEntries = 100_000
 	defaultSnapshotBytes   = 64 << 20
 	defaultRetainEntries   = 5_000
+	defaultRetainBytes     = 32 << 20
 )
 
 func (c *GroupConfig) setDefaults(pkg string) error {
@@ -149,6 +151,9 @@ func (c *GroupConfig) setDefaults(pkg string) error {
 	}
 	if c.RetainEntries == 0 {
 		c.RetainEntries = defaultRetainEntries
+	}
+	if c.RetainBytes == 0 {
+		c.RetainBytes = defaultRetainBytes
 	}
 	return nil
 }
