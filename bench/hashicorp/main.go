@@ -21,9 +21,9 @@ import (
 func main() {
 	work.Main([]string{"github.com/hashicorp/raft", "github.com/hashicorp/raft-wal"}, func(system string) string {
 		if system == "hashicorp-tuned" {
-			return "MaxAppendEntries 1024, LogCache 65536, BatchApplyCh and a BatchingFSM; reads: VerifyLeader, then the leader's map"
+			return "MaxAppendEntries 1024, LogCache 65536, BatchApplyCh and a BatchingFSM; reads: VerifyLeader, then the leader's map, which is weaker than linearizable"
 		}
-		return "default settings; reads: VerifyLeader, then the leader's map"
+		return "default settings; reads: VerifyLeader, then the leader's map, which is weaker than linearizable"
 	}, open)
 }
 
