@@ -305,7 +305,11 @@ func (c *cluster) stop(ids ...uint64) {
 
 // crash ends nodes as the end of their processes and machines would: what they had
 // not made durable is lost.
-func (c *cluster) crash(ids ...uint64) {
+func (c *cluster) crash(ids ...uint64) { c.kill(ids...)() }
+
+// kill is crash, but for what closes the nodes, which it returns: after it nothing
+// that they do counts.
+func (c *cluster) kill(ids ...uint64) (bury func()) {
 	members := make([]*member, len(ids))
 	for i, id := range ids {
 		members[i] = c.forget(id)
@@ -324,8 +328,10 @@ func (c *cluster) crash(ids ...uint64) {
 		}
 		c.mu.Unlock()
 	}
-	for _, m := range members {
-		m.close()
+	return func() {
+		for _, m := range members {
+			m.close()
+		}
 	}
 }
 
@@ -613,9 +619,20 @@ func receive[T any](c *cluster, from <-chan T, what string) T {
 	case v := <-from:
 		return v
 	case <-c.ctx.Done():
+		c.describe()
 		require.FailNow(c, "still waiting: "+what)
 	}
 	panic("not reached")
+}
+
+// describe logs what the members say of themselves.
+func (c *cluster) describe() {
+	for _, m := range c.running() {
+		for _, s := range m.node.Status().Groups {
+			c.Logf("node %d: %+v", m.id, s)
+		}
+		c.Logf("node %d: %v", m.id, m.events.all(0))
+	}
 }
 
 // background runs a call and returns where its error arrives.
@@ -631,4 +648,9 @@ func (c *cluster) eventually(what string, fn func() bool) {
 	for !fn() {
 		require.NoError(c, c.ctx.Err(), what)
 	}
+}
+
+// contextFor returns a context that ends with the test's, or before.
+func contextFor(c *cluster, d time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(c.ctx, d)
 }

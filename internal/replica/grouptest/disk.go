@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"sync"
 
+	"github.com/stretchr/testify/require"
+
 	"github.com/synod-go/synod/storage"
 	"github.com/synod-go/synod/storage/memory"
 )
@@ -113,4 +115,12 @@ func diskOf(records []record) (*disk, error) {
 		b.Set(r.key, r.value)
 	}
 	return d, d.Commit(&b)
+}
+
+// mustGet returns the value of a key.
+func (d *disk) mustGet(c *cluster, key []byte) []byte {
+	c.Helper()
+	value, err := d.Get(key)
+	require.NoError(c, err)
+	return value
 }

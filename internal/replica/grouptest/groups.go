@@ -1,4 +1,219 @@
 package grouptest
 
-var groupRules []rule
-var slow []rule
+import (
+	"context"
+	"errors"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/synod-go/synod"
+	"github.com/synod-go/synod/internal/replica"
+)
+
+var groupRules = []rule{
+	{"many groups share a node, and one that fails is alone in that", testManyGroups},
+	{"a group is closed and opened again while others run, and also while the store lags", testReopen},
+	{"Close waits for the state machine, also when it is called twice at once", testCloseWaits},
+	{"groups of several loops and nodes with other numbers of loops work together", testLoops},
+}
+
+// slow are the rules that must not run beside others.
+var slow = []rule{
+	{"Close leaves nothing behind", testNothingLeft},
+}
+
+const manyGroups = 50
+
+func testManyGroups(t *testing.T, engine Engine) {
+	c := newCluster(t, engine, options{groups: manyGroups, group: compacting})
+	var wg sync.WaitGroup
+	all := func(n int) {
+		for g := uint64(1); g <= manyGroups; g++ {
+			wg.Go(func() {
+				for range n {
+					if _, err := c.tryWrite(c.ctx, g); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		wg.Wait()
+	}
+	all(5)
+	m := c.running()[0]
+	m.machine(7).set(func(h *hooks) { h.apply = func(uint64, []byte) { panic("seven") } })
+	all(3)
+	m.awaitFailure(0, 7, "seven")
+	for _, s := range m.node.Status().Groups {
+		if s.Group == 7 {
+			require.Error(t, s.Err)
+		} else {
+			require.NoError(t, s.Err)
+		}
+	}
+	// A node goes, and with it the leaders of many.
+	c.crash(m.id)
+	all(2)
+	for id := uint64(1); id <= 3; id++ {
+		if c.member(id) == nil {
+			c.start(id)
+		}
+	}
+	for g := uint64(1); g <= manyGroups; g++ {
+		c.check(g)
+	}
+}
+
+func testReopen(t *testing.T, engine Engine) {
+	c := newCluster(t, engine, options{groups: 4, group: compacting, config: func(cfg *replica.Config) { cfg.Loops = 1 }})
+	ctx, cancel := context.WithCancel(c.ctx)
+	var wg sync.WaitGroup
+	for g := uint64(1); g <= 4; g++ {
+		for range 2 {
+			wg.Go(func() {
+				for ctx.Err() == nil {
+					_, _ = c.tryWrite(ctx, g)
+				}
+			})
+		}
+	}
+	for round := range 12 {
+		m := c.running()[round%3]
+		lag := round%2 == 1
+		if lag {
+			m.disk.HoldSync()
+			one, cancel := contextFor(c, attempt)
+			_ = m.disk.awaitHeld(one)
+			cancel()
+		}
+		closed := background(func() error { return m.closeGroup(2) })
+		if lag {
+			// It waits for what is on its way to the store.
+			m.disk.ReleaseSync()
+		}
+		require.NoError(t, receive(c, closed, "Close"))
+		_, running := slices.BinarySearchFunc(m.node.Status().Groups, uint64(2), func(s synod.GroupStatus, g uint64) int { return int(s.Group) - int(g) })
+		require.False(t, running)
+		require.NoError(t, m.startGroup(2))
+	}
+	cancel()
+	wg.Wait()
+	for g := uint64(1); g <= 4; g++ {
+		c.check(g)
+	}
+}
+
+func testCloseWaits(t *testing.T, engine Engine) {
+	c := newCluster(t, engine, options{size: 1, groups: 2})
+	m := c.member(1)
+	require.NoError(t, m.group(1).Barrier(c.ctx))
+	g := newGate()
+	defer g.release()
+	m.machine(1).set(func(h *hooks) { h.apply = func(uint64, []byte) { g.pass() } })
+	call := background(func() error {
+		_, err := c.propose(c.ctx, m, 1, c.newCommand(1))
+		return err
+	})
+	receive(c, g.reached, "the state machine is given the command")
+	grp, sm := m.group(1), m.machine(1)
+	var once sync.Once
+	released := make(chan struct{})
+	closed := make(chan error, 3)
+	for range cap(closed) {
+		go func() {
+			err := grp.Close()
+			once.Do(func() {
+				select {
+				case <-released:
+				default:
+					t.Error("Close returned while the state machine was in use")
+				}
+				sm.close()
+			})
+			closed <- err
+		}()
+	}
+	// The callers are told; the state machine is not done. The other group works on.
+	c.writes(2, 2, 5)
+	close(released)
+	g.release()
+	for range cap(closed) {
+		require.NoError(t, receive(c, closed, "Close"))
+	}
+	if err := receive(c, call, "the proposal"); err != nil {
+		require.ErrorIs(t, err, synod.ErrUnknownOutcome)
+	}
+	require.NoError(t, m.closeGroup(1), "Close once more")
+	require.NoError(t, m.startGroup(1))
+	c.check(1)
+	c.check(2)
+}
+
+func testLoops(t *testing.T, engine Engine) {
+	c := newCluster(t, engine, options{groups: 5, config: func(cfg *replica.Config) { cfg.Loops = int(cfg.Node) }})
+	var wg sync.WaitGroup
+	for g := uint64(1); g <= 5; g++ {
+		wg.Go(func() {
+			for range 20 {
+				if _, err := c.tryWrite(c.ctx, g); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	for g := uint64(1); g <= 5; g++ {
+		c.check(g)
+	}
+}
+
+// ours counts the goroutines that run code of the module, but for tests'.
+func ours() (count int, stacks string) {
+	buf := make([]byte, 8<<20)
+	buf = buf[:runtime.Stack(buf, true)]
+	var list []string
+	for _, g := range strings.Split(string(buf), "\n\n") {
+		if strings.Contains(g, "synod/internal/replica.") || strings.Contains(g, "internal/executor.") {
+			list = append(list, g)
+		}
+	}
+	return len(list), strings.Join(list, "\n\n")
+}
+
+func testNothingLeft(t *testing.T, engine Engine) {
+	for _, k := range []kind{plain, durable} {
+		c := newCluster(t, engine, options{groups: 3, kind: k, group: compacting, machine: large})
+		c.writes(1, 4, 40)
+		f := c.others(c.leader(1))[0].id
+		c.leaveBehind(f)
+		// In the middle of a transfer, of calls that wait, and with an event's reader.
+		reached := c.midway(f, 2)
+		c.start(f)
+		receive(c, reached, "the transfer")
+		c.network.isolate(c.leader(1).id)
+		var wg sync.WaitGroup
+		for _, m := range c.running() {
+			for range 3 {
+				wg.Go(func() { _, _ = c.propose(c.ctx, m, 1, c.newCommand(1)) })
+				wg.Go(func() {
+					if err := m.group(2).Barrier(c.ctx); err != nil && !errors.Is(err, synod.ErrClosed) {
+						t.Error(err)
+					}
+				})
+			}
+		}
+		for _, m := range c.running() {
+			c.stop(m.id) // which complains of every use after it
+		}
+		wg.Wait()
+		require.Eventually(t, func() bool { n, _ := ours(); return n == 0 }, patience, heartbeat)
+		if n, stacks := ours(); n != 0 {
+			t.Errorf("%d goroutines are left:\n%s", n, stacks)
+		}
+	}
+}

@@ -1,3 +1,398 @@
 package grouptest
 
-var snapshotRules []rule
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/synod-go/synod"
+)
+
+// both makes a rule of one test for state machines in memory and on disk.
+func both(name string, test func(t *testing.T, engine Engine, k kind)) []rule {
+	return []rule{
+		{name + ", in memory", func(t *testing.T, engine Engine) { test(t, engine, plain) }},
+		{name + ", on disk", func(t *testing.T, engine Engine) { test(t, engine, durable) }},
+	}
+}
+
+var snapshotRules = concat(
+	both("a member that is behind the log is brought up by a snapshot", testSnapshot),
+	both("a snapshot arrives over links that lose, repeat and reorder", testSnapshotChaos),
+	both("a snapshot arrives though its sender dies in the middle", testSnapshotSenderDies),
+	both("a snapshot arrives though its receiver restarts in the middle", testSnapshotReceiverRestarts),
+	both("a snapshot arrives though the link breaks in the middle", testSnapshotLinkBreaks),
+	both("a snapshot that was received, but not restored before a crash, is restored after it", testSnapshotCrash),
+	both("two members that are behind are brought up at once", testSnapshotTwo),
+	both("snapshots are taken and installed under load", testSnapshotLoad),
+	[]rule{
+		{"the log is cut up to the durable index of its state machine, and no further", testDurableCut},
+		{"a DurableIndex that lost its data is refused", testDurableLost},
+		{"a DurableIndex that can't tell its index is refused", testDurableError},
+	},
+)
+
+func concat(lists ...[]rule) (all []rule) {
+	for _, l := range lists {
+		all = append(all, l...)
+	}
+	return all
+}
+
+// padding makes a snapshot of several chunks.
+const padding = 5 << 18
+
+func large(_, _ uint64, m *machine) { m.hooks.padding = padding }
+
+// leaveBehind stops members and writes until the others' logs begin after what they
+// have. It returns how many of them have a snapshot of their own, from which they
+// will be restored when they start.
+func (c *cluster) leaveBehind(ids ...uint64) (restores int) {
+	const more = 5 // entries that it may yet be sent
+	var last uint64
+	for _, id := range ids {
+		require.NoError(c, c.member(id).group(1).Barrier(c.ctx))
+		last = max(last, c.member(id).group(1).Status().Last+more)
+	}
+	c.stop(ids...)
+	for _, id := range ids {
+		records, err := c.disks[id].records()
+		require.NoError(c, err)
+		for _, r := range records {
+			if recordKind(r.key) == "snapshot" {
+				restores++
+			}
+		}
+	}
+	c.eventually("the log is cut", func() bool {
+		c.writes(1, 1, 20)
+		for _, m := range c.running() {
+			if m.group(1).Status().First <= last+1 {
+				return false
+			}
+		}
+		return true
+	})
+	return restores
+}
+
+func testSnapshot(t *testing.T, engine Engine, k kind) {
+	c := newCluster(t, engine, options{kind: k, group: compacting, machine: large})
+	c.writes(1, 2, 5)
+	for range 2 {
+		f := c.others(c.leader(1))[0].id
+		restores := c.leaveBehind(f)
+		marks := make(map[uint64]int)
+		for _, m := range c.running() {
+			marks[m.id] = m.events.now()
+		}
+		back := c.start(f)
+		installed := back.awaitKind(0, synod.EventSnapshotInstalled, 1)
+		require.NotZero(t, installed.Index)
+		require.NotZero(t, installed.Term)
+		require.Equal(t, restores+1, back.machine(1).restored())
+		c.check(1)
+		require.NotEmpty(t, c.leader(1).group(1).Status().Peers)
+		// Whoever sent it says so.
+		c.eventually("the sender's event", func() bool {
+			for _, m := range c.others(back) {
+				for _, e := range m.events.all(marks[m.id]) {
+					if e.Kind == synod.EventSnapshotSent && e.Peer == f && e.Group == 1 && e.Index == installed.Index {
+						return true
+					}
+				}
+			}
+			return false
+		})
+		// It holds after a crash, and what is on its disk is not more than that.
+		c.crash(f)
+		back = c.start(f)
+		if k == durable {
+			require.Zero(t, back.machine(1).restored())
+			require.Zero(t, back.group(1).Status().Snapshot)
+		} else {
+			require.NotZero(t, back.group(1).Status().Snapshot)
+		}
+		c.check(1)
+	}
+	if k == durable {
+		c.awaitNoChunks()
+	}
+}
+
+// awaitNoChunks waits until no store holds a piece of a snapshot of group 1.
+func (c *cluster) awaitNoChunks() {
+	for _, m := range c.running() {
+		require.Eventually(c, func() bool {
+			records, err := m.disk.records()
+			require.NoError(c, err)
+			for _, r := range records {
+				if kind := recordKind(r.key); kind == "chunk" || kind == "snapshot" {
+					return false
+				}
+			}
+			return true
+		}, patience, heartbeat, "node %d keeps a snapshot that its state machine has", m.id)
+	}
+}
+
+func testSnapshotChaos(t *testing.T, engine Engine, k kind) {
+	c := newCluster(t, engine, options{kind: k, group: compacting, machine: large})
+	c.writes(1, 2, 5)
+	f := c.others(c.leader(1))[0].id
+	c.leaveBehind(f)
+	rule := chaos(3, 6)
+	c.network.setRule(func(p packet) fate {
+		if p.from != f && p.to != f {
+			return fate{}
+		}
+		return rule(p)
+	})
+	back := c.start(f)
+	back.awaitKind(0, synod.EventSnapshotInstalled, 1)
+	c.network.healAll()
+	c.network.release(true)
+	c.check(1)
+}
+
+// midway arranges that the transfer to a node gets stuck after some chunks, and
+// returns a channel that is closed then, with the sender's ID in it.
+func (c *cluster) midway(to uint64, chunks int) <-chan uint64 {
+	reached := make(chan uint64, 1)
+	seen := 0
+	c.network.setRule(func(p packet) fate {
+		if !p.bulk || p.to != to {
+			return fate{}
+		}
+		if seen++; seen < chunks {
+			return fate{}
+		}
+		select {
+		case reached <- p.from:
+		default:
+		}
+		return fate{drop: true}
+	})
+	return reached
+}
+
+func testSnapshotSenderDies(t *testing.T, engine Engine, k kind) {
+	c := newCluster(t, engine, options{kind: k, group: compacting, machine: large})
+	c.writes(1, 2, 5)
+	for _, chunks := range []int{1, 4} {
+		f := c.others(c.leader(1))[0].id
+		c.leaveBehind(f)
+		reached := c.midway(f, chunks)
+		back := c.start(f)
+		sender := receive(c, reached, "the transfer")
+		c.crash(sender)
+		c.network.setRule(nil)
+		back.awaitKind(0, synod.EventSnapshotInstalled, 1)
+		c.check(1)
+		c.start(sender)
+		c.check(1)
+	}
+}
+
+func testSnapshotReceiverRestarts(t *testing.T, engine Engine, k kind) {
+	c := newCluster(t, engine, options{kind: k, group: compacting, machine: large})
+	c.writes(1, 2, 5)
+	for _, chunks := range []int{1, 3} {
+		f := c.others(c.leader(1))[0].id
+		c.leaveBehind(f)
+		reached := c.midway(f, chunks)
+		c.start(f)
+		receive(c, reached, "the transfer")
+		c.crash(f)
+		c.network.setRule(nil)
+		back := c.start(f)
+		back.awaitKind(0, synod.EventSnapshotInstalled, 1)
+		c.check(1)
+	}
+	if k == durable {
+		c.awaitNoChunks()
+	}
+}
+
+func testSnapshotLinkBreaks(t *testing.T, engine Engine, k kind) {
+	c := newCluster(t, engine, options{kind: k, group: compacting, machine: large})
+	c.writes(1, 2, 5)
+	f := c.others(c.leader(1))[0].id
+	c.leaveBehind(f)
+	reached := c.midway(f, 3)
+	back := c.start(f)
+	receive(c, reached, "the transfer")
+	// Everything else still arrives; the group goes on, and so far that the snapshot
+	// under way is of no use any more.
+	c.writes(1, 1, 200, c.others(back)...)
+	c.network.setRule(nil)
+	back.awaitKind(0, synod.EventSnapshotInstalled, 1)
+	c.check(1)
+}
+
+func testSnapshotCrash(t *testing.T, engine Engine, k kind) {
+	var mu sync.Mutex
+	var hook func() error
+	c := newCluster(t, engine, options{kind: k, group: compacting, machine: func(node, group uint64, m *machine) {
+		large(node, group, m)
+		mu.Lock()
+		defer mu.Unlock()
+		m.hooks.restore = hook
+	}})
+	c.writes(1, 2, 5)
+	f := c.others(c.leader(1))[0].id
+	passes := c.leaveBehind(f)
+	g := newGate()
+	defer g.release()
+	mu.Lock()
+	hook = func() error {
+		if passes--; passes >= 0 {
+			return nil
+		}
+		g.pass()
+		return errors.New("the process is gone")
+	}
+	mu.Unlock()
+	old := c.start(f)
+	receive(c, g.reached, "the restore")
+	before := old.machine(1).index()
+	bury := c.kill(f)
+	g.release()
+	bury()
+	mu.Lock()
+	hook = nil
+	mu.Unlock()
+	// Alone: what it has comes from its own disk.
+	c.network.isolate(f)
+	back := c.start(f)
+	require.Greater(t, back.machine(1).index(), before)
+	require.Equal(t, 1, back.machine(1).restored())
+	c.network.healAll()
+	c.check(1)
+	if k == durable {
+		c.awaitNoChunks()
+	}
+}
+
+func testSnapshotTwo(t *testing.T, engine Engine, k kind) {
+	c := newCluster(t, engine, options{size: 5, kind: k, group: compacting, machine: large})
+	c.writes(1, 2, 5)
+	others := c.others(c.leader(1))
+	a, b := others[0].id, others[2].id
+	c.leaveBehind(a, b)
+	first, second := c.start(a), c.start(b)
+	first.awaitKind(0, synod.EventSnapshotInstalled, 1)
+	second.awaitKind(0, synod.EventSnapshotInstalled, 1)
+	c.check(1)
+}
+
+func testSnapshotLoad(t *testing.T, engine Engine, k kind) {
+	c := newCluster(t, engine, options{kind: k, group: compacting})
+	ctx, cancel := context.WithCancel(c.ctx)
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				_, _ = c.tryWrite(ctx, 1)
+			}
+		})
+	}
+	for round := range 4 {
+		f := c.others(c.leader(1))[round%2]
+		from := f.events.now()
+		last := f.group(1).Status().Last
+		c.network.isolate(f.id)
+		c.eventually("the log is cut", func() bool {
+			c.write(1, c.others(f)...)
+			for _, m := range c.others(f) {
+				if m.group(1).Status().First <= last+1 {
+					return false
+				}
+			}
+			return true
+		})
+		c.network.healAll()
+		f.awaitKind(from, synod.EventSnapshotInstalled, 1)
+	}
+	cancel()
+	wg.Wait()
+	c.check(1)
+}
+
+func testDurableCut(t *testing.T, engine Engine) {
+	c := newCluster(t, engine, options{size: 1, kind: durable, group: compacting, machine: func(_, _ uint64, m *machine) {
+		m.hooks.lazy = true
+	}})
+	m := c.member(1)
+	require.NoError(t, m.group(1).Barrier(c.ctx))
+	empty := m.group(1).Status().Last
+	c.writes(1, 1, 400)
+	first := m.group(1).Status().First
+	require.LessOrEqual(t, first, empty+1, "commands were cut off, but none is durable in the state machine")
+	for range 2 {
+		m.machine(1).sync()
+		synced := m.machine(1).index()
+		from := m.events.now()
+		c.eventually("the log is cut", func() bool {
+			c.writes(1, 1, 20)
+			return m.group(1).Status().First > first
+		})
+		require.NotZero(t, m.awaitKind(from, synod.EventLogCompacted, 1).Index)
+		c.writes(1, 1, 200) // not further
+		c.crash(1)
+		m = c.start(1)
+		require.NoError(t, m.group(1).Barrier(c.ctx))
+		require.Greater(t, m.machine(1).index(), synced)
+		require.Zero(t, m.machine(1).restored())
+		c.check(1)
+		first = m.group(1).Status().First
+	}
+	for _, e := range m.events.all(0) {
+		require.NotEqual(t, synod.EventSnapshotTaken, e.Kind, "a snapshot was stored for nothing")
+	}
+}
+
+func testDurableLost(t *testing.T, engine Engine) {
+	c := newCluster(t, engine, options{size: 1, kind: durable, group: compacting})
+	m := c.member(1)
+	c.eventually("the log is cut", func() bool {
+		c.writes(1, 1, 20)
+		return m.group(1).Status().First > 100
+	})
+	c.crash(1)
+	place := link{1, 1}
+	kept := c.machineDisks[place]
+	for _, rest := range []int{0, 1, 90} {
+		c.machineDisks[place] = &machineDisk{commands: kept.load()[:rest]}
+		m, err := c.open(1, nil)
+		require.NoError(t, err)
+		err = m.startGroup(1)
+		require.Error(t, err, "with %d commands", rest)
+		require.ErrorContains(t, err, "group 1")
+		require.ErrorContains(t, err, "lost")
+		c.stop(1)
+	}
+	c.machineDisks[place] = kept
+	c.start(1)
+	c.check(1)
+}
+
+// unsureMachine can't tell its index.
+type unsureMachine struct{ *machine }
+
+var _ synod.DurableIndex = unsureMachine{}
+
+func (unsureMachine) DurableIndex() (uint64, error) { return 0, errors.New("no idea") }
+
+func testDurableError(t *testing.T, engine Engine) {
+	c := newCluster(t, engine, options{size: 1})
+	m := c.member(1)
+	require.NoError(t, m.closeGroup(1))
+	unsure := newMachine("unsure", t.Errorf)
+	require.ErrorContains(t, m.startGroupOn(1, unsure, unsureMachine{unsure}), "no idea")
+	require.NoError(t, m.startGroup(1))
+	c.check(1)
+}
