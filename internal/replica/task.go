@@ -12,7 +12,7 @@ type tasks struct {
 	mu      sync.Mutex
 	running int
 	closed  bool
-	idle    *executor.Event // set when the last one ends after close
+	idle    []*executor.Event // set when the last one ends after close
 }
 
 // spawn runs fn on a task of its own; false if the group is closing. What panics
@@ -32,8 +32,11 @@ func (g *Group) spawn(fn func()) bool {
 			}
 			t.mu.Lock()
 			defer t.mu.Unlock()
-			if t.running--; t.running == 0 && t.idle != nil {
-				t.idle.Set()
+			if t.running--; t.running == 0 {
+				for _, e := range t.idle {
+					e.Set()
+				}
+				t.idle = nil
 			}
 		}()
 		fn()
@@ -46,9 +49,9 @@ func (t *tasks) close(g *Group) {
 	t.mu.Lock()
 	t.closed = true
 	var wait *executor.Event
-	if t.running > 0 && t.idle == nil {
-		t.idle = executor.NewEvent()
-		wait = t.idle
+	if t.running > 0 {
+		wait = executor.NewEvent()
+		t.idle = append(t.idle, wait)
 	}
 	t.mu.Unlock()
 	if wait != nil {
