@@ -211,11 +211,11 @@ func (n *Node) pinned(peer, incarnation uint64) bool {
 		l.do(func() { l.pending.batch.Set(key, record) })
 		return true
 	case known != incarnation:
-		if n.refused[peer] != incarnation { // say it once
+		if n.refused[peer] == incarnation { // it was said
+			n.count(metricFramesRefused, 0, 1)
+		} else if n.refuse(peer, 0, ErrIncarnation) {
 			n.refused[peer] = incarnation
-			n.refuse(peer, 0, ErrIncarnation)
 		}
-		n.count(metricFramesRefused, 0, 1)
 		return false
 	}
 	return true
@@ -225,8 +225,9 @@ func (n *Node) pinned(peer, incarnation uint64) bool {
 // peer that sends nothing else must not fill the log.
 const refusalInterval = time.Second
 
-// refuse reports a message that is not believed.
-func (n *Node) refuse(from, group uint64, err error) {
+// refuse reports a message that is not believed, unless it has just reported another
+// one of that peer, and says whether it did.
+func (n *Node) refuse(from, group uint64, err error) bool {
 	n.count(metricFramesRefused, group, 1)
 	now := n.ex.Now()
 	n.refusalMu.Lock()
@@ -240,10 +241,11 @@ func (n *Node) refuse(from, group uint64, err error) {
 	}
 	n.refusalMu.Unlock()
 	if quiet {
-		return
+		return false
 	}
 	n.cfg.Logger.Warn("refused a message", "from", from, "group", group, "error", err)
 	n.emit(synod.Event{Kind: synod.EventPeerRefused, Group: group, Peer: from, Err: err})
+	return true
 }
 
 // commit makes a batch durable without blocking the caller.

@@ -230,6 +230,8 @@ func testWipedVote(t *testing.T, engine Engine) {
 	c.stop(forgets.id)
 	c.wipe(forgets.id)
 	from := behind.events.now()
+	// What is reported of a peer is limited, but this must not fall by the wayside.
+	c.network.inject(forgets.id, behind.id, []byte("garbage"))
 	c.start(forgets.id)
 	c.network.healAll()
 	behind.refusal(from, forgets.id, replica.ErrIncarnation)
