@@ -44,6 +44,8 @@ type Node struct {
 	pins    map[uint64]uint64 // the incarnation that each peer was first met with
 	refused map[uint64]uint64 // the last incarnation of each peer that was refused
 	closed  bool
+	ended   bool              // Close is done
+	closing []*executor.Event // set then
 
 	refusalMu sync.Mutex
 	refusals  map[uint64]time.Time // when a refusal of each peer was last reported
@@ -340,7 +342,15 @@ func (n *Node) Events(ctx context.Context) iter.Seq[synod.Event] { return n.even
 func (n *Node) Close() error {
 	n.mu.Lock()
 	if n.closed {
+		var wait *executor.Event
+		if !n.ended {
+			wait = executor.NewEvent()
+			n.closing = append(n.closing, wait)
+		}
 		n.mu.Unlock()
+		if wait != nil {
+			n.wait(context.Background(), wait)
+		}
 		return nil
 	}
 	n.closed = true
@@ -367,6 +377,12 @@ func (n *Node) Close() error {
 		g.tasks.close(g)
 	}
 	n.events.close()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.ended = true
+	for _, e := range n.closing {
+		e.Set()
+	}
 	return nil
 }
 

@@ -110,48 +110,62 @@ func testReopen(t *testing.T, engine Engine) {
 
 func testCloseWaits(t *testing.T, engine Engine) {
 	c := newCluster(t, engine, options{size: 1, groups: 2})
-	m := c.member(1)
-	require.NoError(t, m.group(1).Barrier(c.ctx))
-	g := newGate()
-	defer g.release()
-	m.machine(1).set(func(h *hooks) { h.apply = func(uint64, []byte) { g.pass() } })
-	call := background(func() error {
-		_, err := c.propose(c.ctx, m, 1, c.newCommand(1))
-		return err
-	})
-	receive(c, g.reached, "the state machine is given the command")
-	grp, sm := m.group(1), m.machine(1)
-	var once sync.Once
-	released := make(chan struct{})
-	closed := make(chan error, 3)
-	for range cap(closed) {
-		go func() {
-			err := grp.Close()
-			once.Do(func() {
+	for _, node := range []bool{false, true} {
+		m := c.member(1)
+		require.NoError(t, m.group(1).Barrier(c.ctx))
+		require.NoError(t, m.group(2).Barrier(c.ctx))
+		g := newGate()
+		defer g.release()
+		m.machine(1).set(func(h *hooks) { h.apply = func(uint64, []byte) { g.pass() } })
+		call := background(func() error {
+			_, err := c.propose(c.ctx, m, 1, c.newCommand(1))
+			return err
+		})
+		receive(c, g.reached, "the state machine is given the command")
+		sm, end := m.machine(1), m.group(1).Close
+		if node {
+			end = m.node.Close
+		}
+		released := make(chan struct{})
+		closed := make(chan error, 3)
+		for range cap(closed) {
+			go func() {
+				err := end()
 				select {
 				case <-released:
 				default:
 					t.Error("Close returned while the state machine was in use")
 				}
 				sm.close()
-			})
-			closed <- err
-		}()
+				closed <- err
+			}()
+		}
+		if node {
+			// It begins with what it refuses.
+			require.Eventually(t, func() bool {
+				return errors.Is(m.node.Bootstrap(c.ctx, 9, []uint64{1}), synod.ErrClosed)
+			}, patience, heartbeat)
+		} else {
+			c.writes(2, 2, 5) // the other group works on
+		}
+		close(released)
+		g.release()
+		for range cap(closed) {
+			require.NoError(t, receive(c, closed, "Close"))
+		}
+		if err := receive(c, call, "the proposal"); err != nil {
+			require.ErrorIs(t, err, synod.ErrUnknownOutcome)
+		}
+		if node {
+			c.stop(1)
+			c.start(1)
+		} else {
+			require.NoError(t, m.closeGroup(1), "Close once more")
+			require.NoError(t, m.startGroup(1))
+		}
+		c.check(1)
+		c.check(2)
 	}
-	// The callers are told; the state machine is not done. The other group works on.
-	c.writes(2, 2, 5)
-	close(released)
-	g.release()
-	for range cap(closed) {
-		require.NoError(t, receive(c, closed, "Close"))
-	}
-	if err := receive(c, call, "the proposal"); err != nil {
-		require.ErrorIs(t, err, synod.ErrUnknownOutcome)
-	}
-	require.NoError(t, m.closeGroup(1), "Close once more")
-	require.NoError(t, m.startGroup(1))
-	c.check(1)
-	c.check(2)
 }
 
 func testLoops(t *testing.T, engine Engine) {
