@@ -1,17 +1,18 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	_ "embed"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -26,7 +27,7 @@ var opticks []byte
 
 const (
 	members = 3
-	writers = 16
+	clients = 16
 	// patience is how long the demonstration tries until it calls something lost.
 	patience = 20 * time.Second
 )
@@ -60,8 +61,8 @@ func demonstrate(ctx context.Context, out io.Writer, input string) error {
 		name = filepath.Base(input)
 	}
 	var lines []string
-	for scanner := bufio.NewScanner(bytes.NewReader(text)); scanner.Scan(); {
-		lines = append(lines, scanner.Text())
+	for line := range strings.Lines(string(text)) {
+		lines = append(lines, strings.TrimRight(line, "\r\n"))
 	}
 	if len(lines) < 2 {
 		return fmt.Errorf("%s has %d lines: want some more", name, len(lines))
@@ -74,29 +75,35 @@ func demonstrate(ctx context.Context, out io.Writer, input string) error {
 	d := &demo{
 		out:       out,
 		began:     time.Now(),
-		client:    &http.Client{Timeout: 6 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: writers}},
+		client:    &http.Client{Timeout: 6 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: clients}},
 		confirmed: make(map[string]string),
 	}
-	if err := d.open(ctx, dir); err != nil {
-		return err
-	}
+	defer d.client.CloseIdleConnections()
 	defer func() {
 		for _, m := range d.members {
 			m.stop()
 		}
 	}()
+	if err := d.open(ctx, dir); err != nil {
+		return err
+	}
 
 	half := len(lines) / 2
-	d.say("loading the first half of %s: %d lines, %d writers, through HTTP on all nodes", name, half, writers)
+	d.say("%d clients load %s through HTTP, on all nodes: lines 1 to %d", clients, name, half)
 	if err := d.load(ctx, lines[:half], 0, nil); err != nil {
 		return err
 	}
 	var stopped *member
-	d.say("going on with the other half, %d lines", len(lines)-half)
+	d.say("they go on with lines %d to %d", half+1, len(lines))
 	err = d.load(ctx, lines[half:], half, func() {
-		if stopped = d.leader(); stopped != nil {
-			d.say("stopping the leader, node %d, in the middle of it", stopped.id)
-			stopped.stop()
+		if stopped = d.leader(); stopped == nil {
+			return
+		}
+		d.say("stopping node %d, which leads, in the middle of it", stopped.id)
+		stopped.stop()
+		at := time.Now()
+		if next := d.leader(); next != nil {
+			d.say("node %d leads, %v later", next.id, time.Since(at).Round(time.Millisecond))
 		}
 	})
 	if err != nil {
@@ -105,48 +112,59 @@ func demonstrate(ctx context.Context, out io.Writer, input string) error {
 	if stopped == nil {
 		return errors.New("there was no leader to stop")
 	}
-	next := d.leader()
-	if next == nil {
-		return errors.New("no other leader was found")
-	}
-	d.say("node %d leads now; %d writes acknowledged", next.id, len(d.confirmed))
 	d.say("starting node %d again", stopped.id)
 	if err := d.start(ctx, stopped); err != nil {
 		return err
 	}
-	lost := 0
+	d.say("reading all %d acknowledged writes, from each node", len(d.confirmed))
+	lost := make(map[string]bool)
 	for _, m := range d.members {
 		missing, err := d.check(ctx, m)
 		if err != nil {
 			return err
 		}
-		d.say("node %d: %d of %d acknowledged writes are there", m.id, len(d.confirmed)-missing, len(d.confirmed))
-		lost += missing
+		d.say("node %d has %d of them", m.id, len(d.confirmed)-len(missing))
+		for _, key := range missing {
+			lost[key] = true
+		}
 	}
-	if lost > 0 {
-		return fmt.Errorf("acknowledged=%d lost=%d failovers=1", len(d.confirmed), lost)
+	if len(lost) > 0 {
+		return fmt.Errorf("acknowledged=%d lost=%d failovers=1", len(d.confirmed), len(lost))
 	}
 	fmt.Fprintf(out, "ok: acknowledged=%d lost=0 failovers=1\n", len(d.confirmed))
 	return nil
 }
 
 func (d *demo) say(format string, args ...any) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	fmt.Fprintf(d.out, "%6.2fs  %s\n", time.Since(d.began).Seconds(), fmt.Sprintf(format, args...))
 }
 
+// freeAddress returns an address of this machine that nobody listens on. Its port is
+// one that few systems give to outgoing connections: a node that is started again
+// listens where it did before, and one of those could be there.
+func freeAddress() (string, error) {
+	var err error
+	for range 100 {
+		address := fmt.Sprintf("127.0.0.1:%d", 20_000+rand.IntN(10_000))
+		var l net.Listener
+		if l, err = net.Listen("tcp", address); err == nil {
+			return address, l.Close()
+		}
+	}
+	return "", err
+}
+
 // open starts all members on free ports.
-func (d *demo) open(ctx context.Context, dir string) error {
+func (d *demo) open(ctx context.Context, dir string) (err error) {
 	for id := uint64(1); id <= members; id++ {
 		m := &member{id: id, dir: filepath.Join(dir, fmt.Sprintf("node-%d", id))}
-		for _, address := range []*string{&m.address, &m.http} {
-			l, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				return err
-			}
-			*address = l.Addr().String()
-			// start listens there again: the port is ours for as long as nobody else
-			// picks just this one.
-			_ = l.Close()
+		if m.address, err = freeAddress(); err != nil {
+			return err
+		}
+		if m.http, err = freeAddress(); err != nil {
+			return err
 		}
 		d.members = append(d.members, m)
 	}
@@ -154,7 +172,7 @@ func (d *demo) open(ctx context.Context, dir string) error {
 		if err := d.start(ctx, m); err != nil {
 			return err
 		}
-		d.say("node %d: peers at %s, HTTP at %s", m.id, m.address, m.http)
+		d.say("node %d is up: for its peers at %s, for clients at http://%s/keys/", m.id, m.address, m.http)
 	}
 	return nil
 }
@@ -164,23 +182,21 @@ func (d *demo) start(ctx context.Context, m *member) error {
 	for _, p := range d.members {
 		peers[p.id] = p.address
 	}
-	listener, err := net.Listen("tcp", m.address)
-	if err != nil {
-		return err
-	}
 	front, err := net.Listen("tcp", m.http)
 	if err != nil {
 		return err
 	}
-	if m.node, err = start(ctx, m.id, peers, m.dir, listener, m.http); err != nil {
+	n, err := start(ctx, m.id, peers, m.dir, m.http)
+	if err != nil {
+		_ = front.Close()
 		return err
 	}
-	m.server = serve(m.node, front)
+	m.node, m.server = n, serve(n, front)
 	return nil
 }
 
 func (m *member) stop() {
-	if m.server != nil {
+	if m.node != nil {
 		_ = m.server.Close()
 		_ = m.node.close()
 		m.server, m.node = nil, nil
@@ -199,26 +215,21 @@ func (d *demo) leader() *member {
 	return nil
 }
 
-// load writes lines, and calls middle, if there is one, when half of them are
-// acknowledged.
+// load writes lines, and has middle, if there is one, run beside it once half of them
+// are acknowledged. It gives up with the first write that fails for good.
 func (d *demo) load(ctx context.Context, lines []string, offset int, middle func()) error {
 	began := time.Now()
-	work := make(chan int)
+	work, failed := make(chan int), make(chan error, clients)
 	var wg sync.WaitGroup
-	var done, failed atomic.Int64
-	var longest atomic.Int64
-	var once sync.Once
-	for w := range writers {
+	var done, longest atomic.Int64
+	for c := range clients {
 		wg.Go(func() {
 			for i := range work {
-				if middle != nil && int(done.Load()) >= len(lines)/2 {
-					once.Do(middle)
-				}
-				key := fmt.Sprintf("line-%05d", offset+i)
 				start := time.Now()
-				if d.put(ctx, w+i, key, lines[i]) != nil {
-					failed.Add(1)
-					continue
+				key := fmt.Sprintf("line-%05d", offset+i+1)
+				if err := d.put(ctx, c+i, key, lines[i]); err != nil {
+					failed <- err
+					return
 				}
 				for took := int64(time.Since(start)); ; {
 					if old := longest.Load(); took <= old || longest.CompareAndSwap(old, took) {
@@ -228,78 +239,118 @@ func (d *demo) load(ctx context.Context, lines []string, offset int, middle func
 				d.mu.Lock()
 				d.confirmed[key] = lines[i]
 				d.mu.Unlock()
-				done.Add(1)
+				if int(done.Add(1)) == (len(lines)+1)/2 && middle != nil {
+					wg.Go(middle)
+				}
 			}
 		})
 	}
-	for i := range lines {
-		work <- i
+	err := func() error {
+		defer wg.Wait()
+		defer close(work)
+		for i := range lines {
+			select {
+			case work <- i:
+			case err := <-failed:
+				return err
+			}
+		}
+		return nil
+	}()
+	if err == nil && len(failed) > 0 {
+		err = <-failed // one of the last
 	}
-	close(work)
-	wg.Wait()
+	if err != nil {
+		return err
+	}
 	seconds := time.Since(began).Seconds()
-	d.say("%d lines in %.2fs (%.0f a second), the longest wait %v", done.Load(), seconds, float64(done.Load())/seconds,
+	d.say("%d lines acknowledged in %.2fs, %.0f a second; the longest wait was %v", done.Load(), seconds, float64(done.Load())/seconds,
 		time.Duration(longest.Load()).Round(time.Millisecond))
-	if n := failed.Load(); n > 0 {
-		return fmt.Errorf("%d writes were not acknowledged within %v", n, patience)
-	}
 	return nil
 }
 
-// put writes a key until it is acknowledged. To repeat a write whose outcome is
-// unknown is harmless here: it sets the same key to the same value.
-func (d *demo) put(ctx context.Context, first int, key, value string) (err error) {
-	for at, deadline := first, time.Now().Add(patience); time.Now().Before(deadline) && ctx.Err() == nil; at++ {
-		url := "http://" + d.members[at%members].http + "/keys/" + key
-		var request *http.Request
-		if request, err = http.NewRequestWithContext(ctx, http.MethodPut, url, strings.NewReader(value)); err != nil {
-			return err
+// put writes a key until it is acknowledged, trying one node after the other. To
+// repeat a write whose outcome is unknown is harmless here: it sets the same key to
+// the same value.
+func (d *demo) put(ctx context.Context, first int, key, value string) error {
+	var last error
+	for at, deadline := first, time.Now().Add(patience); time.Now().Before(deadline); at++ {
+		status, _, err := d.request(ctx, d.client, http.MethodPut, d.members[at%members], key, value)
+		if err == nil && status == http.StatusOK {
+			return nil
 		}
-		var response *http.Response
-		if response, err = d.client.Do(request); err == nil {
-			_, _ = io.Copy(io.Discard, response.Body)
-			_ = response.Body.Close()
-			if response.StatusCode == http.StatusNoContent {
-				return nil
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		last = fmt.Errorf("%s was not acknowledged within %v: status %d, %v", key, patience, status, err)
+		time.Sleep(5 * time.Millisecond)
+	}
+	return last
+}
+
+// check reads all acknowledged writes from one node, and returns the keys of those
+// that it does not have.
+func (d *demo) check(ctx context.Context, m *member) (missing []string, err error) {
+	// What another node answers says nothing about this one.
+	client := &http.Client{Timeout: d.client.Timeout, Transport: d.client.Transport, CheckRedirect: func(*http.Request, []*http.Request) error {
+		return http.ErrUseLastResponse
+	}}
+	keys := make(chan string)
+	var wg sync.WaitGroup
+	for range clients {
+		wg.Go(func() {
+			for key := range keys {
+				d.mu.Lock()
+				want, over := d.confirmed[key], err != nil
+				d.mu.Unlock()
+				if over {
+					continue
+				}
+				got, found, failure := d.get(ctx, client, m, key)
+				d.mu.Lock()
+				if failure != nil {
+					err = failure
+				} else if !found || got != want {
+					missing = append(missing, key)
+				}
+				d.mu.Unlock()
 			}
-			err = errors.New(response.Status)
+		})
+	}
+	for _, key := range slices.Sorted(maps.Keys(d.confirmed)) {
+		keys <- key
+	}
+	close(keys)
+	wg.Wait()
+	return missing, err
+}
+
+// get reads a key from one node until it answers.
+func (d *demo) get(ctx context.Context, client *http.Client, m *member, key string) (value string, found bool, err error) {
+	for deadline := time.Now().Add(patience); ; {
+		status, body, err := d.request(ctx, client, http.MethodGet, m, key, "")
+		switch {
+		case ctx.Err() != nil:
+			return "", false, ctx.Err()
+		case err == nil && (status == http.StatusOK || status == http.StatusNotFound):
+			return body, status == http.StatusOK, nil
+		case time.Now().After(deadline):
+			return "", false, fmt.Errorf("node %d does not answer: status %d, %v", m.id, status, err)
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
-	return fmt.Errorf("%s: %w", key, err)
 }
 
-// check counts the acknowledged writes that a node does not have.
-func (d *demo) check(ctx context.Context, m *member) (missing int, err error) {
-	for key, want := range d.confirmed {
-		var got []byte
-		for deadline := time.Now().Add(patience); ; {
-			var status int
-			if status, got, err = d.get(ctx, m, key); err == nil && (status == http.StatusOK || status == http.StatusNotFound) {
-				break
-			}
-			if time.Now().After(deadline) {
-				return 0, fmt.Errorf("node %d does not answer: %d, %w", m.id, status, err)
-			}
-			time.Sleep(10 * time.Millisecond)
-		}
-		if string(got) != want {
-			missing++
-		}
-	}
-	return missing, nil
-}
-
-func (d *demo) get(ctx context.Context, m *member, key string) (status int, body []byte, err error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+m.http+"/keys/"+key, nil)
+func (d *demo) request(ctx context.Context, client *http.Client, method string, m *member, key, value string) (status int, body string, err error) {
+	request, err := http.NewRequestWithContext(ctx, method, "http://"+m.http+"/keys/"+key, strings.NewReader(value))
 	if err != nil {
-		return 0, nil, err
+		return 0, "", err
 	}
-	response, err := d.client.Do(request)
+	response, err := client.Do(request)
 	if err != nil {
-		return 0, nil, err
+		return 0, "", err
 	}
 	defer response.Body.Close()
-	body, err = io.ReadAll(response.Body)
-	return response.StatusCode, body, err
+	b, err := io.ReadAll(response.Body)
+	return response.StatusCode, string(b), err
 }

@@ -14,7 +14,9 @@
 //	curl -L -T file http://host1:8001/keys/greeting
 //	curl http://host2:8001/keys/greeting
 //
-// write and read, on any of them.
+// write and read, on any of them. A node that does not lead answers a write with a
+// redirect to the one that does. The status says what became of a write: 200 written,
+// 504 unknown (written, or not, or later), anything else certainly not.
 package main
 
 import (
@@ -22,6 +24,8 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -46,10 +50,11 @@ func main() {
 		if *peers != "" || *dir != "" || *public != "" {
 			err = errors.New("-peers, -dir and -http go with -id")
 		} else {
+			slog.SetDefault(slog.New(slog.DiscardHandler)) // what happens is told in the demonstration's own words
 			err = demonstrate(ctx, os.Stdout, *input)
 		}
 	} else {
-		err = run(ctx, *id, *peers, *dir, *public)
+		err = run(ctx, os.Stdout, *id, *peers, *dir, *public)
 	}
 	if err != nil {
 		fmt.Println("failed:", err)
@@ -57,14 +62,14 @@ func main() {
 	}
 }
 
-// run serves one node until ctx is done.
-func run(ctx context.Context, id uint64, peerList, dir, public string) error {
+// run serves one node until ctx is done. It prints one line, "ready", when it does.
+func run(ctx context.Context, out io.Writer, id uint64, peerList, dir, public string) error {
 	peers := make(map[uint64]string)
-	for _, p := range strings.Split(peerList, ",") {
+	for p := range strings.SplitSeq(peerList, ",") {
 		name, address, _ := strings.Cut(p, "=")
 		peer, err := strconv.ParseUint(name, 10, 64)
-		if err != nil || address == "" {
-			return fmt.Errorf("-peers: %q is not id=host:port", p)
+		if err != nil || peer == 0 || address == "" || peers[peer] != "" {
+			return fmt.Errorf("-peers: %q is not id=host:port, with an id above 0, each once", p)
 		}
 		peers[peer] = address
 	}
@@ -74,32 +79,33 @@ func run(ctx context.Context, id uint64, peerList, dir, public string) error {
 	if dir == "" || public == "" {
 		return errors.New("-id needs -dir and -http")
 	}
-	listener, err := net.Listen("tcp", peers[id])
-	if err != nil {
-		return err
-	}
 	front, err := net.Listen("tcp", public)
 	if err != nil {
-		return err
+		return fmt.Errorf("-http: %w", err)
 	}
-	n, err := start(ctx, id, peers, dir, listener, public)
+	n, err := start(ctx, id, peers, dir, public)
 	if err != nil {
 		return err
 	}
 	server := serve(n, front)
-	fmt.Println("ready")
+	fmt.Fprintln(out, "ready")
 	<-ctx.Done()
 	_ = server.Close()
 	return n.close()
 }
 
-// serve answers HTTP requests, none for longer than five seconds.
+// serve answers HTTP requests, none for longer than five seconds: what a context
+// ends, Propose and Barrier report as what it is.
 func serve(n *node, l net.Listener) *http.Server {
-	mux := http.NewServeMux()
-	handler := http.TimeoutHandler(n, 5*time.Second, "no answer in time: a write may have happened, or not")
-	mux.Handle("GET /keys/{key...}", handler)
-	mux.Handle("PUT /keys/{key...}", handler)
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	server := &http.Server{
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
+			defer cancel()
+			n.ServeHTTP(w, r.WithContext(ctx))
+		}),
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       30 * time.Second,
+	}
 	go func() { _ = server.Serve(l) }()
 	return server
 }

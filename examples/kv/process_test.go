@@ -2,16 +2,15 @@ package main
 
 import (
 	"bufio"
-	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -20,34 +19,35 @@ import (
 
 // process is one node in a process of its own.
 type process struct {
-	t    *testing.T
-	args []string
 	http string
 	bin  string
+	args []string
+	log  string
 	cmd  *exec.Cmd
 }
 
 // start runs the process and waits until it is ready.
-func (p *process) start() {
+func (p *process) start(t *testing.T) {
+	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	require.NoError(t, err)
+	defer log.Close()
 	p.cmd = exec.Command(p.bin, p.args...)
-	p.cmd.Stderr = os.Stderr
+	p.cmd.Stderr = log
 	out, err := p.cmd.StdoutPipe()
-	require.NoError(p.t, err)
-	require.NoError(p.t, p.cmd.Start())
-	line, err := bufio.NewReader(out).ReadString('\n')
-	require.NoError(p.t, err)
-	require.Equal(p.t, "ready\n", line)
+	require.NoError(t, err)
+	require.NoError(t, p.cmd.Start())
+	line, _ := bufio.NewReader(out).ReadString('\n')
+	require.Equal(t, "ready\n", line, "%v", p.args)
 }
 
-// kill ends the process without a warning.
-func (p *process) kill() {
-	_ = p.cmd.Process.Kill()
-	_ = p.cmd.Wait()
+// end sends a signal, unless the process has ended, and waits for the end.
+func (p *process) end(signal os.Signal) error {
+	_ = p.cmd.Process.Signal(signal)
+	return p.cmd.Wait()
 }
 
-// TestKilledLeader runs three processes, kills the leader while clients write, and
-// looks for every acknowledged write on every node.
-func TestKilledLeader(t *testing.T) {
+// build compiles the program and describes three processes of it.
+func build(t *testing.T) []*process {
 	if testing.Short() {
 		t.Skip("builds the program and starts three processes")
 	}
@@ -56,124 +56,199 @@ func TestKilledLeader(t *testing.T) {
 	out, err := exec.Command("go", "build", "-o", bin, ".").CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	var peers []string
-	var processes []*process
-	free := func() string {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+	for id := 1; id <= 3; id++ {
+		address, err := freeAddress()
 		require.NoError(t, err)
-		defer l.Close()
-		return l.Addr().String()
+		peers = append(peers, fmt.Sprintf("%d=%s", id, address))
 	}
-	for id := range 3 {
-		peers = append(peers, fmt.Sprintf("%d=%s", id+1, free()))
-	}
-	for id := range 3 {
-		p := &process{t: t, bin: bin, http: free()}
-		p.args = []string{"-id", fmt.Sprint(id + 1), "-peers", strings.Join(peers, ","), "-dir", filepath.Join(dir, fmt.Sprint(id+1)), "-http", p.http}
+	var processes []*process
+	for id := 1; id <= 3; id++ {
+		p := &process{bin: bin, log: filepath.Join(dir, fmt.Sprintf("log-%d", id))}
+		p.http, err = freeAddress()
+		require.NoError(t, err)
+		p.args = []string{"-id", fmt.Sprint(id), "-peers", strings.Join(peers, ","), "-dir", filepath.Join(dir, fmt.Sprint(id)), "-http", p.http}
 		processes = append(processes, p)
-		p.start()
-		t.Cleanup(p.kill)
 	}
-
-	client := &http.Client{Timeout: 6 * time.Second}
-	put := func(at int, key string) error {
-		request, err := http.NewRequest(http.MethodPut, "http://"+processes[at%3].http+"/keys/"+key, strings.NewReader("value of "+key))
-		if err != nil {
-			return err
-		}
-		response, err := client.Do(request)
-		if err != nil {
-			return err
-		}
-		defer response.Body.Close()
-		if response.StatusCode != http.StatusNoContent {
-			return errors.New(response.Status)
-		}
-		return nil
-	}
-	leader := func() int {
-		var at int
-		require.Eventually(t, func() bool {
-			for i := range 3 {
-				// The leader answers a write itself, the others say where to go.
-				direct := &http.Client{Timeout: 6 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-				request, _ := http.NewRequest(http.MethodPut, "http://"+processes[i].http+"/keys/probe", strings.NewReader("x"))
-				response, err := direct.Do(request)
-				if err != nil {
-					continue
-				}
-				response.Body.Close()
-				if response.StatusCode == http.StatusNoContent {
-					at = i
-					return true
-				}
+	t.Cleanup(func() {
+		for i, p := range processes {
+			if p.cmd != nil {
+				_ = p.end(os.Kill)
 			}
-			return false
-		}, 30*time.Second, 10*time.Millisecond)
-		return at
-	}
-	old := leader()
+			if b, err := os.ReadFile(p.log); err == nil && t.Failed() {
+				t.Logf("node %d says\n%s", i+1, b)
+			}
+		}
+	})
+	return processes
+}
 
-	var mu sync.Mutex
-	acknowledged := make(map[string]bool)
-	last, gap := time.Now(), time.Duration(0)
-	killed, stop := make(chan struct{}), make(chan struct{})
-	var writers sync.WaitGroup
-	count := func() int {
-		mu.Lock()
-		defer mu.Unlock()
-		return len(acknowledged)
+// here is a client that stays where it asks: what another node answers says nothing
+// about this one.
+var here = &http.Client{Timeout: 6 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+
+// do returns the status, 0 where there was no answer, and the body.
+func do(client *http.Client, method string, p *process, key, value string) (int, string) {
+	request, err := http.NewRequest(method, "http://"+p.http+"/keys/"+key, strings.NewReader(value))
+	if err != nil {
+		return 0, ""
 	}
-	for w := range 8 {
-		writers.Go(func() {
+	response, err := client.Do(request)
+	if err != nil {
+		return 0, ""
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		return 0, ""
+	}
+	return response.StatusCode, string(body)
+}
+
+// load is clients that write, from outside, as fast as they are answered.
+type load struct {
+	stop    chan struct{}
+	clients sync.WaitGroup
+
+	mu           sync.Mutex
+	acknowledged []string // keys; the value of each is "value of " and the key
+	last         time.Time
+	longest      time.Duration // between two acknowledgements, since mark
+}
+
+// startLoad starts clients whose keys all begin with name.
+func startLoad(name string, clients int, processes []*process) *load {
+	l := &load{stop: make(chan struct{}), last: time.Now()}
+	follow := &http.Client{Timeout: 6 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: clients}}
+	for c := range clients {
+		l.clients.Go(func() {
 			for i := 0; ; i++ {
 				select {
-				case <-stop:
+				case <-l.stop:
 					return
 				default:
 				}
-				key := fmt.Sprintf("w%d-%d", w, i)
-				if put(w+i, key) != nil {
-					continue // not acknowledged, and so not looked for
+				key := fmt.Sprintf("%s-%d-%d", name, c, i)
+				if status, _ := do(follow, http.MethodPut, processes[(c+i)%len(processes)], key, "value of "+key); status != http.StatusOK {
+					time.Sleep(5 * time.Millisecond) // not acknowledged, and so not looked for
+					continue
 				}
-				mu.Lock()
-				acknowledged[key] = true
+				l.mu.Lock()
 				now := time.Now()
-				select {
-				case <-killed:
-					gap = max(gap, now.Sub(last))
-				default:
-				}
-				last = now
-				mu.Unlock()
+				l.longest, l.last = max(l.longest, now.Sub(l.last)), now
+				l.acknowledged = append(l.acknowledged, key)
+				l.mu.Unlock()
 			}
 		})
 	}
-	require.Eventually(t, func() bool { return count() > 200 }, 30*time.Second, time.Millisecond)
-	close(killed)
-	processes[old].kill()
-	before := count()
-	require.Eventually(t, func() bool { return count() > before+500 }, 30*time.Second, time.Millisecond, "writes must go on")
-	processes[old].start()
-	before = count()
-	require.Eventually(t, func() bool { return count() > before+200 }, 30*time.Second, time.Millisecond)
-	close(stop)
-	writers.Wait()
-	t.Logf("%d writes acknowledged; the longest pause between two, after the kill: %v", len(acknowledged), gap)
+	return l
+}
 
+// mark starts the search for the longest pause anew.
+func (l *load) mark() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.longest = 0
+}
+
+// more awaits so many more acknowledgements.
+func (l *load) more(t *testing.T, n int) {
+	count := func() int {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return len(l.acknowledged)
+	}
+	before := count()
+	require.Eventually(t, func() bool { return count() >= before+n }, patience, time.Millisecond, "writes must go on")
+}
+
+// leader returns the number of the process that takes writes itself; the others say
+// where to go.
+func leader(t *testing.T, processes []*process) (at int) {
+	require.Eventually(t, func() bool {
+		for i, p := range processes {
+			if status, _ := do(here, http.MethodPut, p, "probe", ""); status == http.StatusOK {
+				at = i
+				return true
+			}
+		}
+		return false
+	}, patience, 5*time.Millisecond)
+	return at
+}
+
+// verify looks for every acknowledged write on every node.
+func (l *load) verify(t *testing.T, processes []*process) {
 	for i, p := range processes {
-		for key := range acknowledged {
-			var body []byte
+		for _, key := range l.acknowledged {
+			var status int
+			var body string
 			require.Eventually(t, func() bool {
-				response, err := client.Get("http://" + p.http + "/keys/" + key)
-				if err != nil {
-					return false
-				}
-				defer response.Body.Close()
-				body, err = io.ReadAll(response.Body)
-				// Not found is an answer, and a wrong one.
-				return err == nil && (response.StatusCode == http.StatusOK || response.StatusCode == http.StatusNotFound)
-			}, 30*time.Second, time.Millisecond)
-			require.Equal(t, "value of "+key, string(body), "node %d", i+1)
+				status, body = do(here, http.MethodGet, p, key, "")
+				return status == http.StatusOK || status == http.StatusNotFound // an answer, though a wrong one
+			}, patience, time.Millisecond)
+			require.Equal(t, "value of "+key, body, "node %d: status %d", i+1, status)
+		}
+	}
+}
+
+// TestKilledLeader runs three processes and kills the one that leads while clients
+// write, and again once it is back.
+func TestKilledLeader(t *testing.T) {
+	t.Parallel()
+	processes := build(t)
+	for _, p := range processes {
+		p.start(t)
+	}
+	l := startLoad("load", 8, processes)
+	defer func() {
+		select {
+		case <-l.stop:
+		default:
+			close(l.stop)
+		}
+		l.clients.Wait()
+	}()
+	l.more(t, 200)
+	for range 2 {
+		old := leader(t, processes)
+		l.mark()
+		_ = processes[old].end(os.Kill)
+		l.more(t, 500)
+		l.mu.Lock()
+		t.Logf("node %d, which led, was killed: the longest pause between two acknowledged writes was %v", old+1, l.longest.Round(time.Millisecond))
+		l.mu.Unlock()
+		processes[old].start(t)
+		l.more(t, 200)
+	}
+	close(l.stop)
+	l.clients.Wait()
+	l.verify(t, processes)
+	t.Logf("%d acknowledged writes are on every node", len(l.acknowledged))
+}
+
+// TestEndedCluster ends all processes, by kill and by a polite signal, and starts
+// them again.
+func TestEndedCluster(t *testing.T) {
+	t.Parallel()
+	processes := build(t)
+	for _, signal := range []os.Signal{os.Kill, syscall.SIGTERM} {
+		for _, p := range processes {
+			p.start(t)
+		}
+		l := startLoad(fmt.Sprintf("signal-%d", signal), 8, processes)
+		l.more(t, 200)
+		close(l.stop)
+		l.clients.Wait()
+		for _, p := range processes {
+			err := p.end(signal)
+			require.Equal(t, signal != os.Kill, err == nil, "%v", err)
+		}
+		for _, p := range processes {
+			p.start(t)
+		}
+		l.verify(t, processes)
+		for _, p := range processes {
+			_ = p.end(os.Kill)
 		}
 	}
 }

@@ -32,7 +32,7 @@ var allowances = []struct {
 	{"storage/storagetest", []string{waiting}, "tests real stores from outside"},
 	{"internal/replica/grouptest", []string{clock, goroutines, waiting}, "tests real clusters from outside"},
 	{"sim", []string{randomness}, "it draws a seed where none is given, and replaces the random source of go.etcd.io/raft"},
-	{"examples", []string{clock, goroutines, waiting, outside}, "programs"},
+	{"examples", []string{clock, goroutines, randomness, waiting, outside}, "programs"},
 	{"internal/simulate", []string{clock, goroutines, waiting, outside}, "a command"},
 	{"internal/modelcheck", []string{clock, goroutines, waiting, outside}, "a command"},
 	{"internal/lint", []string{outside}, "reads the tree"},
