@@ -22,8 +22,8 @@ var groupRules = []rule{
 	{"groups of several loops and nodes with other numbers of loops work together", testLoops},
 }
 
-// slow are the rules that must not run beside others.
-var slow = []rule{
+// alone are the rules that must not be tested beside others.
+var alone = []rule{
 	{"Close leaves nothing behind", testNothingLeft},
 }
 
