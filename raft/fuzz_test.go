@@ -223,10 +223,7 @@ func TestDecodersAllocateLittle(t *testing.T) {
 		empty[i] = &raftpb.Entry{Index: new(uint64(i) + 2), Term: new(uint64(1))}
 	}
 	dense := appendRun(nil, 7, 1, empty)
-	var inputs [][]byte
-	for _, run := range [][]byte{dense, sampleRun(50), hostileRun(1 << 60), hostileRun(^uint64(0)), hostileRun(334), hostileRun(1000), hostileRun(31)} {
-		inputs = append(inputs, run)
-	}
+	inputs := [][]byte{dense, sampleRun(50), hostileRun(1 << 60), hostileRun(^uint64(0)), hostileRun(334), hostileRun(1000), hostileRun(31)}
 	// As many entries as fit, each of three bytes, without the padding.
 	short := []byte{0, 0, 0, 0, runVersion}
 	short = binary.LittleEndian.AppendUint64(short, 7)
