@@ -47,8 +47,9 @@
 // keep the first that they see. A node whose disk was wiped, or replaced by that of
 // another, and a second one under the same ID, are so recognised and not listened
 // to: they have forgotten what the ID promised (an EventPeerRefused with
-// ErrIncarnation says so). The node itself is not told. Nor is an old copy of the
-// same disk recognised, since it has the same incarnation.
+// ErrIncarnation says so, on them and on the node itself, which does not listen to
+// what is meant for its predecessor). An old copy of the same disk is not
+// recognised, since it has the same incarnation.
 //
 // # Limits
 //

@@ -17,6 +17,7 @@ import (
 //	cluster       8 bytes: hash of the cluster's name
 //	from, to      8 bytes each
 //	incarnation   8 bytes: the sender's
+//	expected      8 bytes: the receiver's, as far as the sender has met it; 0: it has not
 //	messages      each: group, length, bytes
 //	checksum      4 bytes: CRC32C of all that
 //
@@ -25,7 +26,7 @@ import (
 // that strays must not count anywhere.
 const (
 	frameVersion = 1
-	frameHeader  = 2 + 4*8
+	frameHeader  = 2 + 5*8
 	frameTrailer = 4
 
 	// frameTarget is the size from which on a frame is sent before its round is over.
@@ -57,6 +58,7 @@ type frameAddress struct {
 	cluster     uint64
 	from, to    uint64
 	incarnation uint64
+	expected    uint64
 }
 
 func appendFrameHeader(dst []byte, kind frameKind, a frameAddress) []byte {
@@ -64,7 +66,8 @@ func appendFrameHeader(dst []byte, kind frameKind, a frameAddress) []byte {
 	dst = binary.LittleEndian.AppendUint64(dst, a.cluster)
 	dst = binary.LittleEndian.AppendUint64(dst, a.from)
 	dst = binary.LittleEndian.AppendUint64(dst, a.to)
-	return binary.LittleEndian.AppendUint64(dst, a.incarnation)
+	dst = binary.LittleEndian.AppendUint64(dst, a.incarnation)
+	return binary.LittleEndian.AppendUint64(dst, a.expected)
 }
 
 // appendFrameMessage adds one message, which is head followed by tail.
@@ -104,6 +107,7 @@ func openFrame(b []byte) (kind frameKind, a frameAddress, messages []byte, err e
 	a.from = binary.LittleEndian.Uint64(body[10:])
 	a.to = binary.LittleEndian.Uint64(body[18:])
 	a.incarnation = binary.LittleEndian.Uint64(body[26:])
+	a.expected = binary.LittleEndian.Uint64(body[34:])
 	return kind, a, body[frameHeader:], nil
 }
 

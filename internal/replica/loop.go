@@ -309,8 +309,17 @@ func panicError(v any) error {
 			return err
 		}
 	}
-	return fmt.Errorf("panic: %v\n%s", v, debug.Stack())
+	return &panicked{v, debug.Stack()}
 }
+
+// panicked is what a core or a state machine panicked with. Where it happened is
+// for the log, and not for whoever gets the error.
+type panicked struct {
+	value any
+	stack []byte
+}
+
+func (p *panicked) Error() string { return fmt.Sprintf("panic: %v", p.value) }
 
 // begin takes up a call of the application.
 func (l *loop) begin(c *call) {
@@ -615,7 +624,11 @@ func (l *loop) fail(g *Group, err error) {
 	}
 	failed := &synod.FailedError{Group: g.id, Err: err}
 	g.failure.CompareAndSwap(nil, failed)
-	l.node.cfg.Logger.Error("group stopped", "group", g.id, "error", err)
+	log := l.node.cfg.Logger
+	if p := (*panicked)(nil); errors.As(err, &p) {
+		log = log.With("stack", string(p.stack))
+	}
+	log.Error("group stopped", "group", g.id, "error", err)
 	l.node.emit(synod.Event{Kind: synod.EventGroupFailed, Group: g.id, Err: failed})
 	l.remove(g)
 }

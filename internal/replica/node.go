@@ -153,7 +153,10 @@ func (n *Node) readPins() error {
 }
 
 func (n *Node) address(to uint64) frameAddress {
-	return frameAddress{cluster: n.cluster, from: n.cfg.Node, to: to, incarnation: n.incarnation}
+	n.mu.Lock()
+	expected := n.pins[to]
+	n.mu.Unlock()
+	return frameAddress{cluster: n.cluster, from: n.cfg.Node, to: to, incarnation: n.incarnation, expected: expected}
 }
 
 // handle receives from the transport.
@@ -165,6 +168,11 @@ func (n *Node) handle(from uint64, payload []byte) {
 		return
 	case a.cluster != n.cluster || a.from != from || a.to != n.cfg.Node:
 		n.refuse(from, 0, fmt.Errorf("%w: from node %d to node %d", ErrStray, a.from, a.to))
+		return
+	case a.expected != 0 && a.expected != n.incarnation:
+		// What is meant for this node's predecessor speaks of promises that this one
+		// does not remember.
+		n.refuse(from, 0, fmt.Errorf("%w: node %d remembers another incarnation of this node", ErrIncarnation, from))
 		return
 	case !n.pinned(from, a.incarnation):
 		return

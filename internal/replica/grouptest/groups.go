@@ -13,12 +13,15 @@ import (
 
 	"github.com/synod-go/synod"
 	"github.com/synod-go/synod/internal/replica"
+	"github.com/synod-go/synod/storage"
+	"github.com/synod-go/synod/transport"
 )
 
 var groupRules = []rule{
 	{"many groups share a node, and one that fails is alone in that", testManyGroups},
 	{"a group is closed and opened again while others run, and also while the store lags", testReopen},
 	{"Close waits for the state machine, also when it is called twice at once", testCloseWaits},
+	{"a transport and a store without optional powers are enough", testPlain},
 	{"groups of several loops and nodes with other numbers of loops work together", testLoops},
 }
 
@@ -166,6 +169,26 @@ func testCloseWaits(t *testing.T, engine Engine) {
 		c.check(1)
 		c.check(2)
 	}
+}
+
+func testPlain(t *testing.T, engine Engine) {
+	c := newCluster(t, engine, options{groups: 2, group: compacting, machine: large, config: func(cfg *replica.Config) {
+		cfg.Transport = struct{ transport.Transport }{cfg.Transport}
+		cfg.Store = struct{ storage.Store }{cfg.Store}
+	}})
+	c.writes(1, 4, 20)
+	c.writes(2, 4, 20)
+	f := c.others(c.leader(1))[0].id
+	c.leaveBehind(f)
+	c.start(f).awaitKind(0, synod.EventSnapshotInstalled, 1)
+	c.check(1)
+	c.check(2)
+	c.crash(c.ids()...)
+	for _, id := range c.ids() {
+		c.start(id)
+	}
+	c.check(1)
+	c.check(2)
 }
 
 func testLoops(t *testing.T, engine Engine) {
