@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -152,6 +153,7 @@ var bugs = map[string]struct {
 				if err := s.Store.Commit(one); err != nil {
 					return err
 				}
+				runtime.Gosched() // gives the readers a chance to see it
 			}
 			return nil
 		}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -687,10 +688,11 @@ func testAtomic(e *env) {
 	require.NoError(e, write(0))
 	stop := make(chan struct{})
 	var readers, writers sync.WaitGroup
-	failures := make(chan string, 2)
+	var scans atomic.Int64
+	failures := make(chan string, 4)
 	for range 2 {
 		readers.Go(func() {
-			for {
+			for ; ; scans.Add(1) {
 				select {
 				case <-stop:
 					return
@@ -717,7 +719,8 @@ func testAtomic(e *env) {
 	}
 	for w := range 2 {
 		writers.Go(func() {
-			for i := range 50 {
+			// Until the readers had their chance: on a busy machine they come late.
+			for i := 0; i < 50 || scans.Load() < 100 && len(failures) == 0; i++ {
 				if err := write(2*i + w); err != nil {
 					failures <- err.Error()
 					return
