@@ -134,6 +134,25 @@ func (n *network) release(reverse bool) {
 	}
 }
 
+// releaseOneByOne delivers what is held, and calls then after each message has been
+// handled.
+func (n *network) releaseOneByOne(then func()) {
+	n.mu.Lock()
+	held := n.held
+	n.held = nil
+	n.mu.Unlock()
+	for _, h := range held {
+		n.deliver(h.packet, h.to)
+		n.mu.Lock()
+		receivers := append([]*endpoint(nil), n.endpoints[h.to]...)
+		n.mu.Unlock()
+		for _, e := range receivers {
+			e.idle()
+		}
+		then()
+	}
+}
+
 // drain delivers what is held and waits until all that was sent has been handled.
 func (n *network) drain() {
 	n.release(false)

@@ -208,8 +208,9 @@ func testBarrierOldAnswer(t *testing.T, engine Engine) {
 			}
 			return err
 		})
+		// The old leader's words arrive, each in a round of its own.
 		c.network.setRule(nil)
-		c.network.drain()
+		c.network.releaseOneByOne(func() { f.group(1).Status() })
 		c.network.healAll()
 		require.NoError(t, receive(c, first, "the first barrier"))
 		require.NoError(t, receive(c, second, "the second barrier"))

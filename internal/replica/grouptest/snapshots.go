@@ -29,6 +29,7 @@ var snapshotRules = concat(
 	both("two members that are behind are brought up at once", testSnapshotTwo),
 	both("snapshots are taken and installed under load", testSnapshotLoad),
 	[]rule{
+		{"a proposal that may stand in a snapshot that is installed has an unknown outcome", testSnapshotOutcome},
 		{"the log is cut up to the durable index of its state machine, and no further", testDurableCut},
 		{"a DurableIndex that lost its data is refused", testDurableLost},
 		{"a DurableIndex that can't tell its index is refused", testDurableError},
@@ -320,6 +321,47 @@ func testSnapshotLoad(t *testing.T, engine Engine, k kind) {
 	cancel()
 	wg.Wait()
 	c.check(1)
+}
+
+func testSnapshotOutcome(t *testing.T, engine Engine) {
+	c := newCluster(t, engine, options{group: compacting})
+	c.writes(1, 1, 5)
+	c.eventually("its proposals are in the others' logs", func() bool {
+		l := c.leader(1)
+		others := c.others(l)
+		last := l.group(1).Status().Last
+		// It speaks, and hears nothing: what it proposes is decided without it.
+		for _, o := range others {
+			c.network.cut(o.id, l.id)
+		}
+		answers := make(chan error, 5)
+		for range cap(answers) {
+			go func() {
+				_, err := c.propose(c.ctx, l, 1, c.newCommand(1))
+				answers <- err
+			}()
+		}
+		c.writes(1, 1, 5, others...)
+		c.network.isolate(l.id)
+		last = max(last, l.group(1).Status().Last)
+		c.eventually("the log is cut", func() bool {
+			c.writes(1, 1, 20, others...)
+			return others[0].group(1).Status().First > last+5 && others[1].group(1).Status().First > last+5
+		})
+		from := l.events.now()
+		c.network.healAll()
+		l.awaitKind(from, synod.EventSnapshotInstalled, 1)
+		unknown := 0
+		for range cap(answers) {
+			err := receive(c, answers, "an answer")
+			require.Error(t, err)
+			if errors.Is(err, synod.ErrUnknownOutcome) {
+				unknown++
+			}
+		}
+		c.check(1)
+		return unknown > 0
+	})
 }
 
 func testDurableCut(t *testing.T, engine Engine) {
