@@ -3,6 +3,7 @@ package main
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/lni/dragonboat/v4"
+	"github.com/lni/dragonboat/v4/client"
 	"github.com/lni/dragonboat/v4/config"
 	"github.com/lni/dragonboat/v4/logger"
 	"github.com/lni/dragonboat/v4/plugin/tan"
@@ -25,7 +27,7 @@ func main() {
 		if system == "dragonboat-tan" {
 			log = "tan log"
 		}
-		return log + ", RTTMillisecond 5, ElectionRTT 20, HeartbeatRTT 2, concurrent state machine, no snapshots; SyncPropose without session, SyncRead"
+		return log + ", RTTMillisecond 5, ElectionRTT 100, HeartbeatRTT 10, CheckQuorum, PreVote, concurrent state machine, no snapshots; SyncPropose without session, SyncRead"
 	}, open)
 }
 
@@ -55,7 +57,12 @@ func (m *machine) RecoverFromSnapshot(io.Reader, []statemachine.SnapshotFile, <-
 }
 func (m *machine) Close() error { return nil }
 
-type cluster struct{ leader *dragonboat.NodeHost }
+type cluster struct {
+	leader *dragonboat.NodeHost
+
+	// Sessions may be shared, but proposals are spread over locks by their session.
+	sessions [64]*client.Session
+}
 
 const shard = 1
 
@@ -86,15 +93,18 @@ func open(ctx context.Context, job work.Job) (work.System, error) {
 		hosts = append(hosts, host)
 		err = host.StartConcurrentReplica(members, false, func(uint64, uint64) statemachine.IConcurrentStateMachine {
 			return &machine{work.NewState()}
-		}, config.Config{ReplicaID: i, ShardID: shard, ElectionRTT: 20, HeartbeatRTT: 2, CheckQuorum: true, PreVote: true})
+		}, config.Config{ReplicaID: i, ShardID: shard, ElectionRTT: 100, HeartbeatRTT: 10, CheckQuorum: true, PreVote: true})
 		if err != nil {
 			return nil, err
 		}
 	}
 	for ; ; time.Sleep(10 * time.Millisecond) {
-		leader, _, known, err := hosts[0].GetLeaderID(shard)
-		if err == nil && known {
-			return &cluster{hosts[leader-1]}, nil
+		if leader := agreed(hosts); leader != 0 {
+			c := &cluster{leader: hosts[leader-1]}
+			for i := range c.sessions {
+				c.sessions[i] = c.leader.GetNoOPSession(shard)
+			}
+			return c, nil
 		}
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
@@ -102,17 +112,33 @@ func open(ctx context.Context, job work.Job) (work.System, error) {
 	}
 }
 
+// agreed returns the leader that all replicas know of in the same term, or 0.
+func agreed(hosts []*dragonboat.NodeHost) uint64 {
+	var leader, term uint64
+	for i, host := range hosts {
+		l, t, known, err := host.GetLeaderID(shard)
+		if err != nil || !known || i > 0 && (l != leader || t != term) {
+			return 0
+		}
+		leader, term = l, t
+	}
+	return leader
+}
+
+// limited has the deadline that dragonboat asks each call for, and keeps itself,
+// without a timer for each.
+type limited struct{ context.Context }
+
+func (limited) Deadline() (time.Time, bool) { return time.Now().Add(10 * time.Second), true }
+
 func (c *cluster) Write(ctx context.Context, command []byte) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	_, err := c.leader.SyncPropose(ctx, c.leader.GetNoOPSession(shard), command)
+	session := c.sessions[binary.LittleEndian.Uint64(command)%uint64(len(c.sessions))]
+	_, err := c.leader.SyncPropose(limited{ctx}, session, command)
 	return err
 }
 
 func (c *cluster) Read(ctx context.Context, key uint64) (int, error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	length, err := c.leader.SyncRead(ctx, shard, key)
+	length, err := c.leader.SyncRead(limited{ctx}, shard, key)
 	if err != nil {
 		return 0, err
 	}

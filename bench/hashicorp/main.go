@@ -113,8 +113,8 @@ func open(ctx context.Context, job work.Job) (work.System, error) {
 }
 
 func (c *cluster) Write(_ context.Context, command []byte) error {
-	// Apply keeps the command.
-	return c.leader.Apply(append([]byte(nil), command...), 10*time.Second).Error()
+	// Apply keeps the command. A limit on its wait would cost a timer for each write.
+	return c.leader.Apply(append([]byte(nil), command...), 0).Error()
 }
 
 func (c *cluster) Read(_ context.Context, key uint64) (int, error) {
