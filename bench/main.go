@@ -179,8 +179,8 @@ func run(ctx context.Context, args []string, stdout io.Writer, build builder) er
 				r.Failures = append(r.Failures, err.Error())
 				continue
 			}
-			fmt.Fprintf(stdout, "round %d  %-18s %-5s %4d clients %5d B %9.0f/s  p50 %7.0f µs  p99 %7.0f µs  %6.1f µs CPU  %6.1f allocs  %d errors\n", round+1, job.System,
-				job.Work, job.Clients, job.Size, result.PerSecond, result.P50Micros, result.P99Micros, result.CPUMicros, result.Allocs, result.Errors)
+			fmt.Fprintf(stdout, "round %d  %-18s %-5s %4d clients %5d B %9.0f/s  p50 %7.0f µs  p99 %7.0f µs  %6.1f µs CPU  %6.1f allocs  %d errors  %.1f cores busy elsewhere\n", round+1, job.System,
+				job.Work, job.Clients, job.Size, result.PerSecond, result.P50Micros, result.P99Micros, result.CPUMicros, result.Allocs, result.Errors, result.OtherCores)
 			r.Results = append(r.Results, result)
 		}
 		// After each round, so that what there is survives an interruption.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/xml"
 	"fmt"
 	"math"
@@ -149,6 +150,11 @@ func markdown(r report) string {
 					s.p50/1e3, s.p99/1e3, s.cpu, thousands(s.bytes), s.allocs, thousands(float64(s.errors)))
 			}
 		}
+	}
+	if len(r.Results) > 0 {
+		worst := slices.MaxFunc(r.Results, func(x, y work.Result) int { return cmp.Compare(x.OtherCores, y.OtherCores) })
+		fmt.Fprintf(&b, "\nEverything else on the machine kept at most %.1f of its %d cores busy during a run (%s: %s). Above a few tenths, the figures tell little.\n",
+			worst.OtherCores, r.Cores, worst.System, cell{worst.Work, worst.Clients, worst.Size})
 	}
 	fmt.Fprint(&b, "\n| system | version | settings |\n|---|---|---|\n")
 	for _, n := range names {

@@ -18,7 +18,7 @@ func sample() report {
 	for round, speed := range []float64{100, 300, 200} {
 		for i, system := range []string{"synod", "slow", "quick"} {
 			job := work.Job{System: system, Work: "write", Clients: 64, Size: 128}
-			r.Results = append(r.Results, work.Result{Job: job, PerSecond: speed * 1000 / float64(3*i+1), P50Micros: 100 * float64(round+1), P99Micros: 2000, Allocs: 3, Errors: 5, Version: "v" + system})
+			r.Results = append(r.Results, work.Result{Job: job, PerSecond: speed * 1000 / float64(3*i+1), P50Micros: 100 * float64(round+1), P99Micros: 2000, Allocs: 3, Errors: 5, OtherCores: speed / 1000, Version: "v" + system})
 		}
 	}
 	return r
@@ -36,6 +36,7 @@ func TestMarkdown(t *testing.T) {
 	require.Contains(t, table, "| 64 clients, 128 B | synod | 200,000 | 100,000 – 300,000 | 0.20 | 2.00 | 0.0 | 0 | 3.0 | 15 |")
 	require.Contains(t, table, "| quick | vquick |  |")
 	require.NotContains(t, table, "without a result")
+	require.Contains(t, table, "at most 0.3 of its 2 cores busy during a run (synod: 64 clients, 128 B)")
 	require.Contains(t, table, "`go run . -rounds 3`, 2026-01-02, revision abc, go1.26")
 }
 

@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -24,10 +25,11 @@ type Job struct {
 	System  string        `json:"system"`
 	Work    string        `json:"work"` // "write" or "read" (linearizable)
 	Clients int           `json:"clients"`
-	Size    int           `json:"size"` // bytes of a command, at least 8
-	Warmup  time.Duration `json:"-"`    // not counted
-	Time    time.Duration `json:"-"`    // counted
-	Dir     string        `json:"-"`    // for the system's data
+	Size    int           `json:"size"`   // bytes of a command, at least 8
+	Groups  int           `json:"groups"` // over which the clients are spread; only 1 so far
+	Warmup  time.Duration `json:"-"`      // not counted
+	Time    time.Duration `json:"-"`      // counted
+	Dir     string        `json:"-"`      // for the system's data
 }
 
 // Result is what was measured.
@@ -44,6 +46,11 @@ type Result struct {
 	Bytes     float64 `json:"bytes_per_op"`  // allocated
 	Allocs    float64 `json:"allocs_per_op"`
 	Errors    uint64  `json:"errors"`
+
+	// What everything else on the machine, the kernel's own work included, kept busy
+	// meanwhile: above a few tenths, this result tells little. Zero where the system
+	// does not tell.
+	OtherCores float64 `json:"other_cores"`
 }
 
 // System is a running cluster of three replicas in this process.
@@ -63,14 +70,15 @@ func Main(modules []string, settings func(system string) string, open func(ctx c
 	flag.StringVar(&job.Work, "work", "write", "write or read")
 	flag.IntVar(&job.Clients, "clients", 64, "clients in a closed loop")
 	flag.IntVar(&job.Size, "size", 128, "bytes of a command")
+	flag.IntVar(&job.Groups, "groups", 1, "groups over which the clients are spread: only 1 so far")
 	warmup := flag.Float64("warmup", 1, "seconds before measuring")
 	seconds := flag.Float64("seconds", 5, "seconds to measure")
 	flag.StringVar(&job.Dir, "dir", "", "directory for data")
 	flag.Parse()
 	job.Warmup = time.Duration(*warmup * float64(time.Second))
 	job.Time = time.Duration(*seconds * float64(time.Second))
-	if job.Dir == "" || job.Size < 8 || job.Clients < 1 || job.Warmup < 0 || job.Time <= 0 || job.Work != "write" && job.Work != "read" {
-		fmt.Fprintln(os.Stderr, "bad flags: -dir is required, -size at least 8, -clients at least 1, -seconds above 0, -work write or read")
+	if job.Dir == "" || job.Size < 8 || job.Clients < 1 || job.Groups != 1 || job.Warmup < 0 || job.Time <= 0 || job.Work != "write" && job.Work != "read" {
+		fmt.Fprintln(os.Stderr, "bad flags: -dir is required, -size at least 8, -clients at least 1, -groups 1, -seconds above 0, -work write or read")
 		os.Exit(2)
 	}
 	result, err := run(job, open)
@@ -197,13 +205,13 @@ func Measure(ctx context.Context, job Job, system System) (Result, error) {
 	time.Sleep(job.Warmup)
 	runtime.GC() // the garbage of starting up is not the work's
 	failures.Store(0)
-	memory, cpu := readMemory(), readCPU()
+	memory, cpu, busy := readMemory(), readCPU(), readBusy()
 	began := time.Now()
 	phase.Store(measuring)
 	time.Sleep(job.Time)
 	phase.Store(over)
 	seconds := time.Since(began).Seconds()
-	memoryAfter, cpuAfter := readMemory(), readCPU()
+	memoryAfter, cpuAfter, busyAfter := readMemory(), readCPU(), readBusy()
 	clients.Wait()
 	var all Histogram
 	for i := range histograms {
@@ -228,6 +236,8 @@ func Measure(ctx context.Context, job Job, system System) (Result, error) {
 		Bytes:     float64(memoryAfter.TotalAlloc-memory.TotalAlloc) / ops,
 		Allocs:    float64(memoryAfter.Mallocs-memory.Mallocs) / ops,
 		Errors:    failures.Load(),
+
+		OtherCores: max(0, (busyAfter-busy-(cpuAfter-cpu)).Seconds()/seconds),
 	}, nil
 }
 
@@ -240,6 +250,38 @@ func readCPU() time.Duration {
 	var u syscall.Rusage
 	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u) // never fails with these arguments
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// readBusy returns the CPU time of the whole machine so far, or 0 where /proc/stat
+// does not tell.
+func readBusy() time.Duration {
+	content, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0
+	}
+	return parseBusy(string(content))
+}
+
+// parseBusy sums the first line's fields but those of idling: user, nice, system,
+// idle, iowait, irq, softirq and steal, in hundredths of a second. Guests, which
+// follow, are part of user.
+func parseBusy(stat string) time.Duration {
+	line, _, _ := strings.Cut(stat, "\n")
+	fields := strings.Fields(line)
+	if len(fields) < 9 || fields[0] != "cpu" {
+		return 0
+	}
+	var sum time.Duration
+	for i, f := range fields[1:9] {
+		ticks, err := strconv.ParseInt(f, 10, 64)
+		if err != nil {
+			return 0
+		}
+		if i != 3 && i != 4 {
+			sum += time.Duration(ticks) * 10 * time.Millisecond
+		}
+	}
+	return sum
 }
 
 // Histogram counts durations in buckets whose width is at most 1/32 of their value.

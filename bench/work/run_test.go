@@ -99,3 +99,16 @@ func TestStateKeepsTheLastValue(t *testing.T) {
 	s.Apply(command[:30])
 	require.Equal(t, 22, s.Get(5))
 }
+
+func TestBusyLeavesIdlingOut(t *testing.T) {
+	const line = "cpu  100 20 3 40000 5000 6 7 8 900 1000\n"
+	require.Equal(t, 1440*time.Millisecond, parseBusy(line+"cpu0 100 20 3 40000 5000 6 7 8 900 1000\n"))
+	for name, stat := range map[string]string{
+		"nothing":        "",
+		"another line":   "intr 1 2 3 4 5 6 7 8 9\n",
+		"too few fields": "cpu 1 2 3 4 5 6 7\n",
+		"no number":      "cpu 1 2 3 4 5 6 x 8\n",
+	} {
+		require.Zero(t, parseBusy(stat), name)
+	}
+}
