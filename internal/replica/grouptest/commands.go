@@ -121,11 +121,20 @@ func testCopied(t *testing.T, engine Engine) {
 	g.release()
 	require.NoError(t, c.member(1).machine(1).await(c.ctx, 1))
 	require.Equal(t, []string{"the command"}, c.member(1).machine(1).state())
+	// Nor does anything of later commands get into the caller's bytes.
+	c.writes(1, 2, 10)
+	require.Equal(t, "!!!!!!!!!!!", string(command))
+	kept := []byte("another command")
+	_, err = c.member(1).group(1).Propose(c.ctx, kept)
+	require.NoError(t, err)
+	c.writes(1, 2, 10)
+	require.Equal(t, "another command", string(kept))
 	// The same after a restart: from the log.
 	c.stop(1)
 	c.start(1)
 	require.NoError(t, c.member(1).group(1).Barrier(c.ctx))
-	require.Equal(t, []string{"the command"}, c.member(1).machine(1).state())
+	require.Equal(t, "the command", c.member(1).machine(1).state()[0])
+	c.check(1)
 }
 
 // stuckMetrics blocks the task that takes up proposals.

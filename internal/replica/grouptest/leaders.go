@@ -18,6 +18,7 @@ var leaderRules = []rule{
 	{"when the leader changes again and again nothing acknowledged is lost", testManyFailovers},
 	{"a member that does not lead refuses proposals and names the leader", testNotLeader},
 	{"leadership goes to the member that TransferLeader names", testTransfer},
+	{"a member does not lead before its own promise is durable", testLeaderDurable},
 	{"leadership that can't be handed over stays, or goes elsewhere, and the caller is told", testTransferFails},
 	{"a leader that is cut off acknowledges nothing, and what is overwritten was certainly not executed", testLeaderCutOff},
 	{"a proposal with a deadline on a leader that is cut off has an unknown outcome", testDeadline},
@@ -149,6 +150,28 @@ func testTransfer(t *testing.T, engine Engine) {
 		return l.group(1).TransferLeader(c.ctx, l.id) == nil
 	})
 	c.check(1)
+}
+
+// With four others to vote for it, a member could lead without having stored that it
+// stands for election; after a crash it would stand for the same election again.
+func testLeaderDurable(t *testing.T, engine Engine) {
+	c := newCluster(t, engine, options{size: 5})
+	for range 3 {
+		c.check(1)
+		l := c.leader(1)
+		f := c.others(l)[0]
+		from := f.events.now()
+		f.disk.HoldSync()
+		require.Error(t, l.group(1).TransferLeader(c.ctx, f.id))
+		for _, e := range f.events.all(from) {
+			require.False(t, e.Kind == synod.EventLeaderChanged && e.Leader == f.id, "it leads, and will not remember")
+		}
+		if c.crash(f.id); f.id%2 == 0 {
+			c.write(1)
+		}
+		c.start(f.id)
+		c.check(1)
+	}
 }
 
 func testTransferFails(t *testing.T, engine Engine) {

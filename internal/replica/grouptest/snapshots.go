@@ -25,6 +25,7 @@ var snapshotRules = concat(
 	both("a snapshot arrives though its sender dies in the middle", testSnapshotSenderDies),
 	both("a snapshot arrives though its receiver restarts in the middle", testSnapshotReceiverRestarts),
 	both("a snapshot arrives though the link breaks in the middle", testSnapshotLinkBreaks),
+	both("a piece of a snapshot is acknowledged when it is durable", testSnapshotDurable),
 	both("a snapshot that was received, but not restored before a crash, is restored after it", testSnapshotCrash),
 	both("two members that are behind are brought up at once", testSnapshotTwo),
 	both("snapshots are taken and installed under load", testSnapshotLoad),
@@ -199,9 +200,12 @@ func testSnapshotSenderDies(t *testing.T, engine Engine, k kind) {
 }
 
 func testSnapshotReceiverRestarts(t *testing.T, engine Engine, k kind) {
-	c := newCluster(t, engine, options{kind: k, group: compacting, machine: large})
+	// So many pieces that the last are not sent before the first were acknowledged.
+	c := newCluster(t, engine, options{kind: k, group: compacting, machine: func(_, _ uint64, m *machine) {
+		m.hooks.padding = 12 * 256 << 10
+	}})
 	c.writes(1, 2, 5)
-	for _, chunks := range []int{1, 3} {
+	for _, chunks := range []int{1, 3, 11} {
 		f := c.others(c.leader(1))[0].id
 		c.leaveBehind(f)
 		reached := c.midway(f, chunks)
@@ -230,6 +234,45 @@ func testSnapshotLinkBreaks(t *testing.T, engine Engine, k kind) {
 	// under way is of no use any more.
 	c.writes(1, 1, 200, c.others(back)...)
 	c.network.setRule(nil)
+	back.awaitKind(0, synod.EventSnapshotInstalled, 1)
+	c.check(1)
+}
+
+func testSnapshotDurable(t *testing.T, engine Engine, k kind) {
+	c := newCluster(t, engine, options{kind: k, group: compacting, machine: large})
+	c.writes(1, 2, 5)
+	f := c.others(c.leader(1))[0].id
+	c.leaveBehind(f)
+	marks := make(map[uint64]int)
+	for _, m := range c.running() {
+		marks[m.id] = m.events.now()
+	}
+	// From the first piece on nothing becomes durable at the receiver. The sender
+	// sends all again, since it hears that none has been stored.
+	const pieces = 1 + padding/(256<<10)
+	repeated := make(chan struct{})
+	seen := 0
+	d := c.disks[f]
+	c.network.setRule(func(p packet) fate {
+		if p.bulk && p.to == f {
+			if seen++; seen == 1 {
+				d.HoldSync()
+			} else if seen == 2*pieces+1 {
+				close(repeated)
+			}
+		}
+		return fate{}
+	})
+	back := c.start(f)
+	receive(c, repeated, "the pieces are sent again")
+	for _, m := range c.others(back) {
+		for _, e := range m.events.all(marks[m.id]) {
+			require.NotEqual(t, synod.EventSnapshotSent, e.Kind, "node %d believes that it was taken over", m.id)
+		}
+	}
+	c.network.setRule(nil)
+	c.crash(f)
+	back = c.start(f)
 	back.awaitKind(0, synod.EventSnapshotInstalled, 1)
 	c.check(1)
 }
