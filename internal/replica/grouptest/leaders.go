@@ -237,11 +237,14 @@ func testLeaderCutOff(t *testing.T, engine Engine) {
 		others := c.others(l)
 		c.network.isolate(l.id)
 		answers := make(chan error, proposals)
-		for range proposals {
+		for i := range proposals {
 			go func() {
 				_, err := c.propose(c.ctx, l, 1, c.newCommand(1))
 				answers <- err
 			}()
+			if i%5 == 0 {
+				l.group(1).Status() // so that they come in several rounds
+			}
 		}
 		// The others go on. They write more than was proposed, so that each place that
 		// it may have had is taken.
@@ -263,6 +266,12 @@ func testLeaderCutOff(t *testing.T, engine Engine) {
 		return never > 0
 	})
 	require.NotZero(t, never)
+	// The logs are whole, without a rest of what was overwritten.
+	c.crash(c.ids()...)
+	for _, id := range c.ids() {
+		c.start(id)
+	}
+	c.check(1)
 }
 
 func testDeadline(t *testing.T, engine Engine) {

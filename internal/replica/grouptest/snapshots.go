@@ -122,6 +122,26 @@ func testSnapshot(t *testing.T, engine Engine, k kind) {
 	}
 	if k == durable {
 		c.awaitNoChunks()
+	} else {
+		c.awaitOneSnapshot()
+	}
+}
+
+// awaitOneSnapshot waits until each store holds the pieces of one snapshot of group 1
+// and no others.
+func (c *cluster) awaitOneSnapshot() {
+	for _, m := range c.running() {
+		require.Eventually(c, func() bool {
+			records, err := m.disk.records()
+			require.NoError(c, err)
+			snapshots := make(map[string]bool)
+			for _, r := range records {
+				if recordKind(r.key) == "chunk" {
+					snapshots[string(r.key[:18])] = true // up to its ID
+				}
+			}
+			return len(snapshots) == 1
+		}, patience, heartbeat, "node %d keeps pieces of snapshots that are of no use", m.id)
 	}
 }
 
