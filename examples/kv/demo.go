@@ -141,13 +141,19 @@ func (d *demo) say(format string, args ...any) {
 	fmt.Fprintf(d.out, "%6.2fs  %s\n", time.Since(d.began).Seconds(), fmt.Sprintf(format, args...))
 }
 
-// freeAddress returns an address of this machine that nobody listens on. Its port is
-// one that few systems give to outgoing connections: a node that is started again
-// listens where it did before, and one of those could be there.
+// freeAddress returns an address of this machine that nobody listens on. A node that
+// is started again listens where it did before, and nothing else may have come there
+// in between, nor may two callers be given one address. So the host is a loopback
+// address of its own, where the system has more than 127.0.0.1, and the port is one
+// that few systems give to outgoing connections.
 func freeAddress() (string, error) {
 	var err error
-	for range 100 {
-		address := fmt.Sprintf("127.0.0.1:%d", 20_000+rand.IntN(10_000))
+	for attempt := range 100 {
+		host := "127.0.0.1"
+		if attempt < 50 {
+			host = fmt.Sprintf("127.%d.%d.%d", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254))
+		}
+		address := fmt.Sprintf("%s:%d", host, 20_000+rand.IntN(10_000))
 		var l net.Listener
 		if l, err = net.Listen("tcp", address); err == nil {
 			return address, l.Close()
