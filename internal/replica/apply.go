@@ -438,6 +438,9 @@ func (l *loop) compact(g *Group, p mark) {
 		return
 	}
 	defer l.recover(g)
+	if l.held(g, p.Index) {
+		return // the next snapshot's cut goes further
+	}
 	l.scratch.Reset()
 	g.core.Compact(p.Position, p.config, &l.scratch)
 	l.pending.batch.Append(&l.scratch)

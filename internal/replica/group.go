@@ -43,6 +43,7 @@ type Group struct {
 	batch     []byte
 	transfers []*call
 	incomer   *incoming
+	received  uint64 // the last transfer that came through
 	compacted uint64 // what the core was last told to compact to
 
 	apply applyState
@@ -52,6 +53,7 @@ type Group struct {
 	snapshot     SnapshotMeta // the newest stored snapshot; Chunks 0: none
 	pins         map[uint64]int
 	senders      map[uint64]*sender
+	holds        map[uint64]hold // by peer
 	live         *liveSnapshot
 	wantSnapshot atomic.Bool
 	appliedPosted,
@@ -79,6 +81,7 @@ func (n *Node) StartGroup(ctx context.Context, cfg GroupConfig) (*Group, error) 
 		boot:    n.ex.Uint64(),
 		pins:    make(map[uint64]int),
 		senders: make(map[uint64]*sender),
+		holds:   make(map[uint64]hold),
 	}
 	g.reads.init(g)
 	n.mu.Lock()

@@ -6,7 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"sync"
+	"time"
 
 	"github.com/synod-go/synod"
 	"github.com/synod-go/synod/internal/executor"
@@ -124,6 +127,7 @@ func (l *loop) startTransferSnapshot(g *Group, req SnapshotRequest) {
 	started := meta.Index != 0
 	if started {
 		g.senders[req.To] = s
+		g.holds[req.To] = hold{index: meta.Index}
 	}
 	g.snapMu.Unlock()
 	if started {
@@ -144,10 +148,40 @@ func (l *loop) startTransferSnapshot(g *Group, req SnapshotRequest) {
 	}
 }
 
-// endTransfer releases what a transfer held.
+// hold keeps the log behind a snapshot that a peer receives. Where the log is cut
+// faster than a snapshot travels, a peer would get one after the other, and never the
+// entries that follow it.
+type hold struct {
+	index uint64
+	until time.Time // zero: while the transfer lasts
+}
+
+// held reports whether the log up to an index is kept for a peer.
+func (l *loop) held(g *Group, index uint64) bool {
+	g.snapMu.Lock()
+	defer g.snapMu.Unlock()
+	if len(g.holds) == 0 {
+		return false
+	}
+	now, held := l.node.ex.Now(), false
+	peers := g.core.Status().Peers
+	maps.DeleteFunc(g.holds, func(peer uint64, h hold) bool {
+		over := !h.until.IsZero() && (now.After(h.until) || slices.ContainsFunc(peers, func(p synod.PeerStatus) bool {
+			return p.Node == peer && p.Match > h.index
+		}))
+		held = held || !over && index > h.index
+		return over
+	})
+	return held
+}
+
+// endTransfer releases what a transfer held. The peer has some time to fetch the
+// entries that follow the snapshot.
 func (g *Group) endTransfer(s *sender, to uint64, meta SnapshotMeta, live *liveSnapshot) {
+	until := g.node.ex.Now().Add(2 * g.node.cfg.ElectionTimeout)
 	g.snapMu.Lock()
 	delete(g.senders, to)
+	g.holds[to] = hold{index: meta.Index, until: until}
 	drop := false
 	if live != nil {
 		live.busy = false
@@ -377,6 +411,9 @@ func (l *loop) receiveChunk(g *Group, from uint64, body []byte) {
 	case !l.live(g):
 		return
 	case in != nil && in.from == from && in.transfer == transfer:
+	case in == nil && g.received == transfer:
+		l.ackChunk(g, from, transfer, 0, chunkComplete) // the acknowledgement was lost
+		return
 	case in != nil && in.complete, g.restoring.Load():
 		l.ackChunk(g, from, transfer, 0, chunkRefused) // another one is being installed
 		return
@@ -428,6 +465,7 @@ func (l *loop) receiveChunk(g *Group, from uint64, body []byte) {
 			return
 		}
 		in.complete, in.meta = true, meta
+		g.received = transfer
 		l.ackChunk(g, from, transfer, in.durable, chunkComplete)
 		l.step(g, from, message)
 		if l.live(g) {
