@@ -5,6 +5,7 @@ package raft
 import (
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"slices"
 
 	etcd "go.etcd.io/raft/v3"
@@ -12,6 +13,7 @@ import (
 	"go.etcd.io/raft/v3/tracker"
 
 	"github.com/synod-go/synod"
+	"github.com/synod-go/synod/internal/probe"
 	"github.com/synod-go/synod/internal/replica"
 	"github.com/synod-go/synod/storage"
 )
@@ -40,6 +42,8 @@ type core struct {
 	head    []byte
 	config  []byte
 	leading bool
+
+	observed probe.RaftState
 }
 
 // pendingAppend is a batch of records that is not durable yet.
@@ -98,6 +102,16 @@ func newCore(o replica.OpenOptions, logger etcd.Logger) (*core, error) {
 		StepDownOnRemoval:         true,
 		Logger:                    logger,
 	})
+	if err == nil && probe.Active() {
+		probe.Observe(probe.RaftOpened{Group: c.group, Term: log.hard.GetTerm(), Vote: log.hard.GetVote(), Commit: log.hard.GetCommit(),
+			First: log.start.Index + 1, Last: log.last, TermAt: func(index uint64) uint64 {
+				term, err := log.Term(index)
+				if err != nil {
+					return 0 // it stands there and can't be read
+				}
+				return term
+			}})
+	}
 	return c, err
 }
 
@@ -267,7 +281,30 @@ func (c *core) Ready(out *replica.Output) bool {
 	status := c.raft.BasicStatus()
 	out.Leader, out.Term, out.Leading = status.Lead, status.GetTerm(), status.RaftState == etcd.StateLeader
 	c.leading = out.Leading
+	if probe.Active() {
+		c.observe(probe.RaftState{Group: c.group, Term: out.Term, Leader: out.Leader, Leading: out.Leading, Commit: status.GetCommit()})
+	}
 	return true
+}
+
+// observe shows what the core is to a simulation.
+func (c *core) observe(s probe.RaftState) {
+	if s != c.observed {
+		c.observed = s
+		probe.Observe(s)
+	}
+}
+
+// promise shows to a simulation what a message promises that leaves.
+func (c *core) promise(m *raftpb.Message) {
+	switch {
+	case m.GetType() == raftpb.MsgVote:
+		probe.Observe(probe.RaftVoted{Group: c.group, Term: m.GetTerm(), For: c.node})
+	case m.GetType() == raftpb.MsgVoteResp && !m.GetReject():
+		probe.Observe(probe.RaftVoted{Group: c.group, Term: m.GetTerm(), For: m.GetTo()})
+	case m.GetType() == raftpb.MsgAppResp && !m.GetReject():
+		probe.Observe(probe.RaftAccepted{Group: c.group, Term: m.GetTerm(), Index: m.GetIndex()})
+	}
 }
 
 func (c *core) ready(out *replica.Output, rd etcd.Ready) {
@@ -348,6 +385,7 @@ func (c *core) store(out *replica.Output, m *raftpb.Message, votes []*raftpb.Mes
 		from, to := c.keys.ProtocolRange(tagLog)
 		out.Batch.DeleteRange(from, to)
 		at := snapshotPosition(snap)
+		probe.Observe(probe.RaftSnapshot{Group: c.group, Index: at.Index, Term: at.Term})
 		out.Restore = &at
 		c.written = at
 		c.config = encodeConf(snap.GetMetadata().GetConfState())
@@ -373,6 +411,9 @@ func (c *core) store(out *replica.Output, m *raftpb.Message, votes []*raftpb.Mes
 func (c *core) writeEntries(b *storage.Batch, entries []*raftpb.Entry, sent []replica.Message) [][]*raftpb.Entry {
 	first := entries[0].GetIndex()
 	before := c.termOf(first - 1)
+	if probe.Active() {
+		c.observeEntries(first, entries)
+	}
 	if first <= c.written.Index {
 		_, to := c.keys.ProtocolRange(tagLog)
 		b.DeleteRange(c.keys.Protocol(tagLog, first), to)
@@ -391,6 +432,17 @@ func (c *core) writeEntries(b *storage.Batch, entries []*raftpb.Entry, sent []re
 		before, entries = entries[n-1].GetTerm(), entries[n:]
 	}
 	return written
+}
+
+func (c *core) observeEntries(first uint64, entries []*raftpb.Entry) {
+	status := c.raft.BasicStatus()
+	shown := probe.RaftEntries{Group: c.group, Term: status.GetTerm(), Leading: status.RaftState == etcd.StateLeader, First: first}
+	for _, e := range entries {
+		h := fnv.New64a()
+		_, _ = h.Write(e.GetData())
+		shown.Entries = append(shown.Entries, probe.RaftEntry{Term: e.GetTerm(), Hash: h.Sum64()})
+	}
+	probe.Observe(shown)
 }
 
 // termOf returns the term of an entry that was put into a batch.
@@ -429,6 +481,9 @@ func (c *core) findRun(entries []*raftpb.Entry) (int, []byte) {
 
 // send encodes a message to a peer.
 func (c *core) send(out *replica.Output, m *raftpb.Message) {
+	if probe.Active() {
+		c.promise(m)
+	}
 	if m.GetType() == raftpb.MsgSnap {
 		out.Snapshots = append(out.Snapshots, replica.SnapshotRequest{
 			To:      m.GetTo(),

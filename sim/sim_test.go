@@ -12,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/synod-go/synod/internal/executor"
 	"github.com/synod-go/synod/sim"
 	"github.com/synod-go/synod/storage"
 )
@@ -21,7 +22,7 @@ func pinger(got map[uint64]int, stored *int) func(ctx context.Context, env *sim.
 	return func(ctx context.Context, env *sim.Env) (func(), error) {
 		env.Transport.Handle(func(from uint64, payload []byte) { got[env.ID] += len(payload) })
 		for i := 0; ; i++ {
-			if err := env.World.Sleep(ctx, 10*time.Millisecond); err != nil {
+			if err := sim.Sleep(ctx, 10*time.Millisecond); err != nil {
 				return nil, err
 			}
 			_ = env.Transport.Send(env.ID%3+1, []byte("ping"))
@@ -37,12 +38,12 @@ func pinger(got map[uint64]int, stored *int) func(ctx context.Context, env *sim.
 func troubled(seed uint64) (sim.Result, map[uint64]int) {
 	got := make(map[uint64]int)
 	stored := 0
-	r := sim.Execute(seed, sim.Options{}, func(w *sim.World) {
+	r := sim.Execute(sim.Config{Seed: seed}, func(w *sim.World) {
 		for id := uint64(1); id <= 3; id++ {
 			w.AddNode(id, pinger(got, &stored))
 		}
-		w.Trouble(w.Context(), 20*time.Second)
-		if w.Sleep(w.Context(), time.Second) != nil || stored == 0 {
+		w.Trouble(w.Context(), 20*time.Second, sim.Atlas{OldCopy: func(*sim.Disk) {}})
+		if sim.Sleep(w.Context(), time.Second) != nil || stored == 0 {
 			w.Fail(errors.New("nothing was stored"))
 		}
 	})
@@ -117,9 +118,9 @@ func TestACrashEndsTasksAndLosesWhatIsNotDurable(t *testing.T) {
 				w.Fail(errors.New("the task outlived its node's crash"))
 				return nil, nil
 			})
-			_ = w.Sleep(ctx, 5*time.Millisecond)
+			_ = sim.Sleep(ctx, 5*time.Millisecond)
 			n.CrashFor(time.Millisecond)
-			_ = w.Sleep(ctx, 100*time.Millisecond)
+			_ = sim.Sleep(ctx, 100*time.Millisecond)
 			if !after || acknowledged == 0 {
 				w.Fail(fmt.Errorf("restarted %v, %d commits acknowledged", after, acknowledged))
 			}
@@ -140,11 +141,11 @@ func TestAPausedNodeMissesNothing(t *testing.T) {
 			return nil, nil
 		})
 		ctx := w.Context()
-		_ = w.Sleep(ctx, time.Millisecond)
+		_ = sim.Sleep(ctx, time.Millisecond)
 		w.Nodes()[0].Pause()
 		send("a")
 		send("b")
-		_ = w.Sleep(ctx, time.Second)
+		_ = sim.Sleep(ctx, time.Second)
 		if len(got) > 0 {
 			w.Fail(errors.New("a paused node received"))
 		}
@@ -173,7 +174,7 @@ func TestLinksDoWhatTheyAreTold(t *testing.T) {
 			return nil, nil
 		})
 		ctx := w.Context()
-		_ = w.Sleep(ctx, time.Millisecond)
+		_ = sim.Sleep(ctx, time.Millisecond)
 		for _, c := range []struct {
 			name      string
 			change    func(*sim.Link)
@@ -192,7 +193,7 @@ func TestLinksDoWhatTheyAreTold(t *testing.T) {
 			for range 1000 {
 				send()
 			}
-			_ = w.Sleep(ctx, time.Second)
+			_ = sim.Sleep(ctx, time.Second)
 			*link = before
 			if counts["all"] < c.low || counts["all"] > c.high {
 				w.Fail(fmt.Errorf("a %s link delivered %d of 1000", c.name, counts["all"]))
@@ -206,17 +207,17 @@ func TestLinksDoWhatTheyAreTold(t *testing.T) {
 
 func TestDeadlinesAreVirtual(t *testing.T) {
 	r := sim.Run(t, 1, func(w *sim.World) {
-		ctx, cancel := w.WithTimeout(w.Context(), time.Minute)
+		ctx, cancel := sim.WithTimeout(w.Context(), time.Minute)
 		defer cancel()
-		if err := w.Sleep(ctx, time.Hour); !errors.Is(err, context.DeadlineExceeded) || w.Now() != time.Minute {
+		if err := sim.Sleep(ctx, time.Hour); !errors.Is(err, context.DeadlineExceeded) || w.Now() != time.Minute {
 			w.Fail(fmt.Errorf("%v at %v", err, w.Now()))
 		}
 		ctx, cancel = context.WithCancel(w.Context())
 		w.Go(func(own context.Context) {
-			_ = w.Sleep(own, time.Second)
+			_ = sim.Sleep(own, time.Second)
 			cancel()
 		})
-		if err := w.Sleep(ctx, time.Hour); !errors.Is(err, context.Canceled) || w.Now() != time.Minute+time.Second {
+		if err := sim.Sleep(ctx, time.Hour); !errors.Is(err, context.Canceled) || w.Now() != time.Minute+time.Second {
 			w.Fail(fmt.Errorf("%v at %v", err, w.Now()))
 		}
 	})
@@ -241,13 +242,13 @@ func TestFailuresAreReported(t *testing.T) {
 				}
 				return nil
 			})
-			_ = w.Sleep(w.Context(), time.Minute)
-			_ = w.Sleep(w.Context(), time.Minute)
+			_ = sim.Sleep(w.Context(), time.Minute)
+			_ = sim.Sleep(w.Context(), time.Minute)
 		}, "sanity: too late"},
 		"panic": {func(w *sim.World) { panic("broken") }, "panic: broken"},
 		"panic of a node": {func(w *sim.World) {
 			w.AddNode(1, func(context.Context, *sim.Env) (func(), error) { panic("broken node") })
-			_ = w.Sleep(w.Context(), time.Second)
+			_ = sim.Sleep(w.Context(), time.Second)
 		}, "panic: broken node"},
 		"nothing left": {func(w *sim.World) {
 			w.AddNode(1, func(ctx context.Context, env *sim.Env) (func(), error) {
@@ -256,7 +257,7 @@ func TestFailuresAreReported(t *testing.T) {
 			forever(w)
 		}, "everything waits"},
 		"too long": {func(w *sim.World) {
-			for w.Sleep(w.Context(), time.Minute) == nil {
+			for sim.Sleep(w.Context(), time.Minute) == nil {
 			}
 		}, "not done after"},
 	} {
@@ -272,14 +273,12 @@ func TestFailuresAreReported(t *testing.T) {
 
 // forever waits for what never happens.
 func forever(w *sim.World) {
-	ctx, cancel := context.WithCancel(w.Context())
-	defer cancel()
-	w.Wait(ctx)
+	_ = executor.From(w.Context(), nil).Wait(w.Context(), executor.NewEvent())
 }
 
 func ExampleRun() {
 	// A node that counts its starts on its disk, through a crash.
-	result := sim.Execute(42, sim.Options{}, func(w *sim.World) {
+	result := sim.Execute(sim.Config{Seed: 42}, func(w *sim.World) {
 		node := w.AddNode(1, func(ctx context.Context, env *sim.Env) (func(), error) {
 			starts, err := env.Store.Get([]byte("starts"))
 			if err != nil && !errors.Is(err, storage.ErrNotFound) {
@@ -295,9 +294,9 @@ func ExampleRun() {
 			return nil, nil
 		})
 		ctx := w.Context()
-		_ = w.Sleep(ctx, time.Second)
+		_ = sim.Sleep(ctx, time.Second)
 		node.CrashFor(time.Second)
-		_ = w.Sleep(ctx, 2*time.Second)
+		_ = sim.Sleep(ctx, 2*time.Second)
 	})
 	fmt.Println(result.Time, result.Err)
 	// Output:

@@ -3,7 +3,9 @@ package sim
 import (
 	"context"
 	"errors"
+	"fmt"
 	"iter"
+	"runtime/debug"
 	"time"
 
 	"github.com/synod-go/synod/internal/executor"
@@ -12,22 +14,35 @@ import (
 // errKilled unwinds a task whose node has crashed.
 var errKilled = errors.New("sim: the task's node has crashed")
 
-// task is a coroutine: it runs until it waits, and goes on when what it waited for
-// has happened.
-type task struct {
-	id     uint64
-	node   *process // nil: the world's
-	next   func() (struct{}, bool)
-	yield  func(struct{}) bool
-	ready  bool // in the world's queue
-	done   bool
-	killed bool
-	ctx    context.Context // what it waits with, if that can end
-	listed bool            // among the world's waiters
-	failed any             // the panic that ended it
+// panicError makes an error of what somebody panicked with.
+func panicError(v any) error {
+	if p, ok := v.(*taskPanic); ok {
+		return fmt.Errorf("%v\n%s", p.value, p.stack)
+	}
+	return fmt.Errorf("%v\n%s", v, debug.Stack())
 }
 
-// spawn makes a task that will run fn.
+// taskPanic keeps where a task panicked: the world hears of it on another stack.
+type taskPanic struct {
+	value any
+	stack []byte
+}
+
+// task is a coroutine: it runs until it waits, and then gives the thread back.
+type task struct {
+	id       uint64
+	node     *process // nil: the world's
+	siblings map[uint64]*task
+	next     func() (struct{}, bool)
+	yield    func(struct{}) bool
+	ready    bool // in the world's queue
+	done     bool
+	killed   bool
+	ctx      context.Context // what it waits with, if that can end
+	listed   bool            // among the world's waiters
+	failed   *taskPanic      // what ended it
+}
+
 func (w *World) spawn(p *process, fn func()) {
 	w.taskID++
 	t := &task{id: w.taskID, node: p}
@@ -35,20 +50,22 @@ func (w *World) spawn(p *process, fn func()) {
 		t.yield = yield
 		defer func() {
 			if v := recover(); v != nil && v != any(errKilled) {
-				t.failed = v
+				t.failed = &taskPanic{v, debug.Stack()}
 			}
 		}()
 		if !t.killed {
 			fn()
 		}
 	})
+	t.siblings = w.tasks
 	if p != nil {
-		p.tasks = append(p.tasks, t)
+		t.siblings = p.tasks
 	}
+	t.siblings[t.id] = t
 	w.wake(t)
 }
 
-// owner returns the node whose process the task belongs to, or nil.
+// owner returns the node whose process the task belongs to, while that lives.
 func (t *task) owner() *Node {
 	if t.node == nil || t.node.dead {
 		return nil
@@ -56,7 +73,6 @@ func (t *task) owner() *Node {
 	return t.node.node
 }
 
-// wake puts a task into the queue of those that run next.
 func (w *World) wake(t *task) {
 	if !t.ready && !t.done {
 		t.ready = true
@@ -64,26 +80,26 @@ func (w *World) wake(t *task) {
 	}
 }
 
-// resume runs a task until it waits or ends.
 func (w *World) resume(t *task) {
 	t.ready = false
 	if t.done {
 		return
 	}
-	w.note(eventTask, t.id)
+	w.note(eventTask, t.id, 0)
 	before := w.current
 	w.current = t
 	_, more := t.next()
 	w.current = before
 	if !more {
 		t.done = true
+		delete(t.siblings, t.id)
 		if t.failed != nil {
 			panic(t.failed)
 		}
 	}
 }
 
-// kill ends a task at the place where it waits.
+// kill unwinds a task. The one that runs now is unwound when it next waits.
 func (w *World) kill(t *task) {
 	t.killed = true
 	if !t.done && t != w.current {
@@ -91,15 +107,15 @@ func (w *World) kill(t *task) {
 	}
 }
 
-// process is one run of a node: between a start and a crash or stop.
+// process is one run of a node.
 type process struct {
 	world *World
 	node  *Node
 	dead  bool
-	tasks []*task
+	tasks map[uint64]*task
 }
 
-// sandbox is the executor of a process, or of the world's own tasks.
+// sandbox is the executor of a process, or of the world.
 type sandbox struct {
 	world   *World
 	process *process
@@ -109,21 +125,46 @@ var _ executor.Executor = (*sandbox)(nil)
 
 func (s *sandbox) dead() bool { return s.process != nil && s.process.dead }
 
-func (s *sandbox) Now() time.Time { return epoch.Add(s.world.now) }
+// Now implements executor.Executor: the monotonic clock, which began somewhere and runs
+// at another speed than that of others, but never jumps.
+func (s *sandbox) Now() time.Time {
+	if s.process == nil {
+		return epoch.Add(s.world.now)
+	}
+	return epoch.Add(s.process.node.clock.at(s.world.now))
+}
 
+func (s *sandbox) wall() time.Time {
+	if s.process == nil {
+		return s.Now()
+	}
+	return epoch.Add(s.world.now + s.process.node.clock.jumped)
+}
+
+// Uint64 implements executor.Executor.
 func (s *sandbox) Uint64() uint64 { return s.world.random.Uint64() }
 
+// Go implements executor.Executor.
 func (s *sandbox) Go(fn func()) {
 	if !s.dead() {
 		s.world.spawn(s.process, fn)
 	}
 }
 
-// Yield lets the tasks that are ready run first.
+// Yield implements executor.Executor.
 func (s *sandbox) Yield() {
-	t := s.world.current
+	t := s.running()
 	s.world.wake(t)
 	s.park(t)
+}
+
+// running returns the task that runs now.
+func (s *sandbox) running() *task {
+	t := s.world.current
+	if t == nil {
+		panic("sim: a call that waits was made outside of a task, in a check or a handler of messages say: start one with World.Go or sim.Go")
+	}
+	return t
 }
 
 func (s *sandbox) park(t *task) {
@@ -132,10 +173,12 @@ func (s *sandbox) park(t *task) {
 	}
 }
 
+// Wait implements executor.Executor.
 func (s *sandbox) Wait(ctx context.Context, e *executor.Event) error {
-	t := s.world.current
-	if t == nil {
-		panic("sim: a call that blocks was made outside a task: start one with World.Go")
+	t := s.running()
+	if at, ok := ctx.Deadline(); ok && at.Sub(epoch) > 20*365*24*time.Hour {
+		s.world.fail("real time", errors.New("sim: a task waits with a context that ends on real time, as those of context.WithTimeout and "+
+			"context.WithDeadline do: use sim.WithTimeout"))
 	}
 	defer e.OnSet(nil)
 	for {
@@ -161,6 +204,7 @@ func (s *sandbox) Wait(ctx context.Context, e *executor.Event) error {
 	}
 }
 
+// timer is executor.Timer in virtual time, on the clock of its node.
 type timer struct {
 	sandbox *sandbox
 	fn      func()
@@ -168,12 +212,14 @@ type timer struct {
 	pending bool
 }
 
+// AfterFunc implements executor.Executor.
 func (s *sandbox) AfterFunc(d time.Duration, fn func()) executor.Timer {
 	t := &timer{sandbox: s, fn: fn}
 	t.Reset(d)
 	return t
 }
 
+// Stop implements executor.Timer.
 func (t *timer) Stop() bool {
 	was := t.pending
 	t.pending = false
@@ -181,6 +227,7 @@ func (t *timer) Stop() bool {
 	return was
 }
 
+// Reset implements executor.Timer.
 func (t *timer) Reset(d time.Duration) bool {
 	was := t.Stop()
 	t.pending = true
@@ -191,8 +238,13 @@ func (t *timer) Reset(d time.Duration) bool {
 			t.fn()
 		}
 	}
-	t.sandbox.world.after(d, eventTimer, func() {
-		if p := t.sandbox.process; p != nil && !p.dead && p.node.paused {
+	p, id := t.sandbox.process, uint64(0)
+	if p != nil {
+		id = p.node.ID
+		d = p.node.clock.takes(d)
+	}
+	t.sandbox.world.after(d, eventTimer, id, 0, func() {
+		if p != nil && !p.dead && p.node.paused {
 			p.node.backlog = append(p.node.backlog, fire)
 			return
 		}
@@ -201,16 +253,15 @@ func (t *timer) Reset(d time.Duration) bool {
 	return was
 }
 
-// deadline is a context that ends at a moment of virtual time.
+// deadline is a context that ends in virtual time.
 type deadline struct {
 	context.Context
-	world *World
-	at    time.Duration
-	done  chan struct{}
-	err   error
+	at   time.Time
+	done chan struct{}
+	err  error
 }
 
-func (d *deadline) Deadline() (time.Time, bool) { return epoch.Add(d.at), true }
+func (d *deadline) Deadline() (time.Time, bool) { return d.at, true }
 func (d *deadline) Done() <-chan struct{}       { return d.done }
 
 func (d *deadline) Err() error {

@@ -1,26 +1,25 @@
 package sim
 
 import (
-	"container/heap"
 	"context"
-	"encoding/binary"
 	"fmt"
-	"hash"
+	"math/bits"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/synod-go/synod/internal/executor"
 )
 
-// epoch is when every world begins.
+// epoch is when virtual time begins.
 var epoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 
-// World is one simulated run. Its methods are called from its tasks.
+// World is one simulated cluster and its time. It is used by the function that Run was
+// given and by the tasks that come from it, and by nothing that runs beside them.
 type World struct {
-	seed    uint64
-	options Options
-	random  *rand.Rand
+	config  Config
+	random  *rand.Rand // what happens without faults, and everything that is asked for
 	now     time.Duration
 	heap    events
 	seq     uint64
@@ -28,62 +27,62 @@ type World struct {
 	current *task
 	waiters []*task // wait with a context that can end
 	taskID  uint64
-	trace   hash.Hash64
+	tasks   map[uint64]*task // the world's own
+	trace   trace
 	events  uint64
-	log     []line
 	nodes   map[uint64]*Node
 	order   []*Node
-	network network
+	links   map[[2]uint64]*Link
 	checks  []check
 	failure error
+	failed  string // by what
 	ended   bool
+
+	recent  []record // a ring: the last events
+	lines   []line   // the last lines of the log
+	plan    []*injection
+	rates   []string // of the kinds of faults, as the seed drew them
 	faults  map[string]int
-	era     uint64 // how often everything has healed
+	effects map[string]int
+	sites   map[string]int
+	bugs    map[string]bool
+	buggify map[string]*branch
+	watch   func(node uint64, what any)
 }
 
-// Options tune a run. The zero value is good.
-type Options struct {
-	// MaxTime is how much virtual time may pass. Default: one hour.
-	MaxTime time.Duration
-	// MaxEvents is how many events may happen. Default: 50 million.
-	MaxEvents uint64
-	// Delay and Jitter are those of a message in quiet times, one way. Default: 200
-	// and 100 µs.
-	Delay, Jitter time.Duration
-	// Sync is how long a disk takes to make a commit durable, in quiet times; half of
-	// it is random. Default: 300 µs.
-	Sync time.Duration
-	// TraceLines is how many lines of the end of the trace a failure shows. Default:
-	// 60.
-	TraceLines int
+// trace is a hash of all that happens: a multiplication and a fold for every word.
+type trace uint64
+
+func (t *trace) word(x uint64) {
+	hi, lo := bits.Mul64(uint64(*t)^x^0x9e3779b97f4a7c15, 0xd6e8feb86659fd93)
+	*t = trace(hi ^ lo)
 }
 
-func (o *Options) setDefaults() {
-	if o.MaxTime == 0 {
-		o.MaxTime = time.Hour
+func (t *trace) bytes(b []byte) {
+	t.word(uint64(len(b)))
+	for len(b) >= 8 {
+		t.word(uint64(b[0]) | uint64(b[1])<<8 | uint64(b[2])<<16 | uint64(b[3])<<24 |
+			uint64(b[4])<<32 | uint64(b[5])<<40 | uint64(b[6])<<48 | uint64(b[7])<<56)
+		b = b[8:]
 	}
-	if o.MaxEvents == 0 {
-		o.MaxEvents = 50_000_000
+	var rest uint64
+	for i, x := range b {
+		rest |= uint64(x) << (8 * i)
 	}
-	if o.Delay == 0 {
-		o.Delay, o.Jitter = 200*time.Microsecond, 100*time.Microsecond
-	}
-	if o.Sync == 0 {
-		o.Sync = 300 * time.Microsecond
-	}
-	if o.TraceLines == 0 {
-		o.TraceLines = 60
-	}
+	t.word(rest)
+}
+
+// newRandom returns a source that depends on the seed and on what it is for, so that
+// one does not disturb the other.
+func newRandom(seed uint64, purpose string) *rand.Rand {
+	var t trace
+	t.bytes([]byte(purpose))
+	return rand.New(rand.NewPCG(seed, uint64(t)))
 }
 
 type check struct {
 	name string
 	fn   func() error
-}
-
-type line struct {
-	at   time.Duration
-	text string
 }
 
 type eventKind uint8
@@ -94,107 +93,177 @@ const (
 	eventMessage
 	eventSync
 	eventFault
-	eventLog
 )
 
+var eventNames = [...]string{"", "task", "timer", "message", "sync", "fault"}
+
+// event is something that will happen. What a and b are depends on the kind: sender
+// and receiver, or a node.
 type event struct {
 	at   time.Duration
 	seq  uint64
 	kind eventKind
+	a, b uint64
 	fn   func()
 }
 
-type events []*event
+// record is an event as the end of the trace shows it.
+type record struct {
+	at   time.Duration
+	kind eventKind
+	a, b uint64
+}
 
-func (h events) Len() int { return len(h) }
-func (h events) Less(i, j int) bool {
+type line struct {
+	at   time.Duration
+	text string
+}
+
+// events is a heap by time, and for one time by order of creation.
+type events []event
+
+func (h events) less(i, j int) bool {
 	return h[i].at < h[j].at || h[i].at == h[j].at && h[i].seq < h[j].seq
 }
-func (h events) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
-func (h *events) Push(x any)   { *h = append(*h, x.(*event)) }
-func (h *events) Pop() any {
-	old := *h
-	e := old[len(old)-1]
-	old[len(old)-1] = nil
-	*h = old[:len(old)-1]
-	return e
-}
 
-// after schedules fn.
-func (w *World) after(d time.Duration, kind eventKind, fn func()) {
-	w.seq++
-	heap.Push(&w.heap, &event{at: w.now + max(d, 0), seq: w.seq, kind: kind, fn: fn})
-}
-
-// note feeds the trace hash.
-func (w *World) note(kind eventKind, what uint64) {
-	w.events++
-	var b [17]byte
-	b[0] = byte(kind)
-	binary.LittleEndian.PutUint64(b[1:], uint64(w.now))
-	binary.LittleEndian.PutUint64(b[9:], what)
-	w.trace.Write(b[:])
-}
-
-// Logf adds a line to the trace, which a failure shows the end of.
-func (w *World) Logf(format string, args ...any) {
-	text := fmt.Sprintf(format, args...)
-	w.note(eventLog, uint64(len(text)))
-	w.trace.Write([]byte(text))
-	w.log = append(w.log, line{w.now, text})
-	if keep := 4 * w.options.TraceLines; len(w.log) > 2*keep {
-		w.log = slices.Clone(w.log[len(w.log)-keep:])
+func (h *events) push(e event) {
+	*h = append(*h, e)
+	s := *h
+	for i := len(s) - 1; i > 0; {
+		parent := (i - 1) / 4
+		if !s.less(i, parent) {
+			break
+		}
+		s[i], s[parent] = s[parent], s[i]
+		i = parent
 	}
 }
 
-// Now returns the virtual time since the world began.
+func (h *events) pop() event {
+	s := *h
+	top := s[0]
+	last := len(s) - 1
+	s[0] = s[last]
+	s[last] = event{}
+	s = s[:last]
+	*h = s
+	for i := 0; ; {
+		least := i
+		for child := 4*i + 1; child <= 4*i+4 && child < last; child++ {
+			if s.less(child, least) {
+				least = child
+			}
+		}
+		if least == i {
+			return top
+		}
+		s[i], s[least] = s[least], s[i]
+		i = least
+	}
+}
+
+// after lets something happen d from now.
+func (w *World) after(d time.Duration, kind eventKind, a, b uint64, fn func()) {
+	w.seq++
+	w.heap.push(event{at: w.now + max(d, 0), seq: w.seq, kind: kind, a: a, b: b, fn: fn})
+}
+
+// note feeds the trace.
+func (w *World) note(kind eventKind, a, b uint64) {
+	w.trace.word(uint64(w.now)<<4 | uint64(kind))
+	w.trace.word(a<<32 ^ b)
+	if kind != eventTask {
+		w.recent[w.events%uint64(len(w.recent))] = record{w.now, kind, a, b}
+		w.events++
+	}
+}
+
+// Logf adds a line to the trace. The end of it is shown when the run fails.
+func (w *World) Logf(format string, args ...any) {
+	w.print(fmt.Sprintf(format, args...))
+}
+
+func (w *World) print(text string) {
+	w.trace.bytes([]byte(text))
+	w.lines = append(w.lines, line{w.now, text})
+	if keep := w.config.TraceLines; len(w.lines) > 2*keep {
+		w.lines = append(w.lines[:0], w.lines[len(w.lines)-keep:]...)
+	}
+	if w.config.Log != nil {
+		fmt.Fprintf(w.config.Log, "%12.6fs  %s\n", w.now.Seconds(), text)
+	}
+}
+
+// Seed returns the seed of this run, for what depends on it beyond Rand.
+func (w *World) Seed() uint64 { return w.config.Seed }
+
+// Now returns how much virtual time has passed.
 func (w *World) Now() time.Duration { return w.now }
 
-// Rand returns the world's source of randomness, a function of the seed.
+// Rand returns a random source that depends on the seed alone.
 func (w *World) Rand() *rand.Rand { return w.random }
 
-// Go runs fn as a task that belongs to no node, and so survives every crash: a
-// client, say.
-func (w *World) Go(fn func(ctx context.Context)) {
-	s := &sandbox{world: w}
-	ctx := executor.With(context.Background(), s)
-	w.spawn(nil, func() { fn(ctx) })
+// Context returns the context of a task of the world, which belongs to no node.
+func (w *World) Context() context.Context {
+	return executor.With(context.Background(), &sandbox{world: w})
 }
 
-// Sleep lets virtual time pass. It returns early, with the context's error, if ctx
-// is done.
-func (w *World) Sleep(ctx context.Context, d time.Duration) error {
-	e := executor.NewEvent()
-	w.after(d, eventTimer, e.Set)
-	return executor.From(ctx, nil).Wait(ctx, e)
+// Go runs fn as a task of the world: a client, say, that no crash of a node ends. Its
+// context serves the library's blocking calls. What it returns waits for its end; one
+// task may.
+func (w *World) Go(fn func(ctx context.Context)) (join func(ctx context.Context) error) {
+	ctx, over := w.Context(), executor.NewEvent()
+	w.spawn(nil, func() {
+		defer over.Set()
+		fn(ctx)
+	})
+	return func(ctx context.Context) error { return executor.From(ctx, nil).Wait(ctx, over) }
 }
 
-// WithTimeout is context.WithTimeout in virtual time.
-func (w *World) WithTimeout(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
-	c := &deadline{Context: ctx, world: w, at: w.now + d, done: make(chan struct{})}
-	w.after(d, eventTimer, func() { c.end(context.DeadlineExceeded) })
-	return c, func() { c.end(context.Canceled) }
-}
-
-// Check has fn called after every event from now on. The first error ends the run.
+// Check adds an invariant: fn runs after every event, and its error fails the run. It
+// must not wait.
 func (w *World) Check(name string, fn func() error) {
 	w.checks = append(w.checks, check{name, fn})
 }
 
-// Fail ends the run as failed.
-func (w *World) Fail(err error) {
+// Fail ends the run as failed. The first failure counts. It returns: what must not go on
+// returns, too.
+func (w *World) Fail(err error) { w.fail("", err) }
+
+// Failf is Fail with the name of what was broken, so that a failure can be told from
+// another: an invariant is known by it in reports and to Shrink.
+func (w *World) Failf(name, format string, args ...any) {
+	w.fail(name, fmt.Errorf(format, args...))
+}
+
+// Failed reports whether the run has failed. A task that goes on for ever asks.
+func (w *World) Failed() bool { return w.failure != nil }
+
+func (w *World) fail(name string, err error) {
 	if w.failure == nil {
+		if w.failed = name; name != "" {
+			err = fmt.Errorf("%s: %w", name, err)
+		}
 		w.failure = err
-		w.Logf("FAILED: %v", err)
+		text, _, _ := strings.Cut(err.Error(), "\n") // what follows is a stack, with addresses
+		w.Logf("FAILED: %s", text)
 	}
 	w.ended = true
 }
 
-// run drives the world until main has returned.
+// some returns a random duration below d.
+func some(r *rand.Rand, d time.Duration) time.Duration {
+	if d <= 0 {
+		return 0
+	}
+	return time.Duration(r.Int64N(int64(d)))
+}
+
+// run runs main and everything that comes from it.
 func (w *World) run(main func(w *World)) {
 	defer func() {
 		if v := recover(); v != nil {
-			w.Fail(fmt.Errorf("panic: %v", v))
+			w.fail("panic", panicError(v))
 		}
 	}()
 	done := false
@@ -208,22 +277,22 @@ func (w *World) run(main func(w *World)) {
 			break
 		}
 		if len(w.heap) == 0 {
-			w.Fail(fmt.Errorf("sim: everything waits, and nothing will happen"))
+			w.fail("stuck", fmt.Errorf("sim: everything waits, and nothing will happen"))
 			break
 		}
-		e := heap.Pop(&w.heap).(*event)
-		if e.at > w.options.MaxTime || w.events > w.options.MaxEvents {
-			w.Fail(fmt.Errorf("sim: not done after %v and %d events", w.now, w.events))
+		e := w.heap.pop()
+		if e.at > w.config.MaxTime || w.events > w.config.MaxEvents {
+			w.fail("endless", fmt.Errorf("sim: not done after %v and %d events: see Config.MaxTime and MaxEvents", w.now, w.events))
 			break
 		}
 		w.now = e.at
-		w.note(e.kind, e.seq)
+		w.note(e.kind, e.a, e.b)
 		e.fn()
 	}
 	w.ended = true
 }
 
-// drain runs the tasks that are ready, those that they wake too, and the checks.
+// drain runs tasks until all wait.
 func (w *World) drain() {
 	for !w.ended {
 		// A context may have ended without an event of ours: somebody cancelled it.
@@ -245,7 +314,10 @@ func (w *World) drain() {
 			break
 		}
 		// Any order is possible on a real machine: the seed picks one.
-		i := w.random.IntN(len(w.ready))
+		i := 0
+		if len(w.ready) > 1 {
+			i = w.random.IntN(len(w.ready))
+		}
 		t := w.ready[i]
 		w.ready = slices.Delete(w.ready, i, i+1)
 		if n := t.owner(); n != nil && n.paused {
@@ -260,21 +332,7 @@ func (w *World) drain() {
 			return
 		}
 		if err := c.fn(); err != nil {
-			w.Fail(fmt.Errorf("%s: %w", c.name, err))
+			w.fail(c.name, err)
 		}
 	}
-}
-
-// Seed returns the seed of the run.
-func (w *World) Seed() uint64 { return w.seed }
-
-// Context returns a context whose blocking calls wait in this world. It is for the
-// function that Run calls; other tasks get one of their own.
-func (w *World) Context() context.Context {
-	return executor.With(context.Background(), &sandbox{world: w})
-}
-
-// Wait waits until ctx is done.
-func (w *World) Wait(ctx context.Context) {
-	_ = executor.From(ctx, nil).Wait(ctx, executor.NewEvent())
 }

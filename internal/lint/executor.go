@@ -31,7 +31,8 @@ var allowances = []struct {
 	{"transport/transporttest", []string{clock, goroutines, waiting}, "tests real transports from outside"},
 	{"storage/storagetest", []string{waiting}, "tests real stores from outside"},
 	{"internal/replica/grouptest", []string{clock, goroutines, waiting}, "tests real clusters from outside"},
-	{"sim", []string{randomness}, "it draws a seed where none is given, and replaces the random source of go.etcd.io/raft"},
+	{"sim/context.go", []string{clock, goroutines, randomness}, "does outside of a simulation what the standard library does"},
+	{"sim/run.go", []string{randomness, outside}, "replaces the random source of go.etcd.io/raft, and reads which seed to replay"},
 	{"examples", []string{clock, goroutines, randomness, waiting, outside}, "programs"},
 	{"internal/simulate", []string{clock, goroutines, waiting, outside}, "a command"},
 	{"internal/modelcheck", []string{clock, goroutines, waiting, outside}, "a command"},
@@ -200,7 +201,8 @@ func checkExecutor(f *file) (problems []string) {
 
 // changing are the packages that may have variables that change.
 var changing = map[string]string{
-	"sim": "one simulation runs at a time, and replaces the random source of go.etcd.io/raft while it does",
+	"internal/probe": "it knows whether a simulation runs, and there is one a process at most",
+	"sim":            "one simulation runs at a time, and replaces the random source of go.etcd.io/raft while it does",
 }
 
 // checkGlobals finds what a package does by being imported, and variables of

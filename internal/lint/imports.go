@@ -14,6 +14,7 @@ var floors = map[string]int{
 	".":                   0,
 	"hashring":            1,
 	"internal/executor":   1,
+	"internal/probe":      1,
 	"transport":           2,
 	"storage":             2,
 	"sim":                 3,
@@ -48,7 +49,7 @@ var strangers = []struct{ from, to, why string }{
 }
 
 // simulated is all of ours that sim imports: the interfaces, and nothing above them.
-var simulated = []string{".", "transport", "storage", "internal/executor"}
+var simulated = []string{".", "transport", "storage", "internal/executor", "internal/probe"}
 
 func inside(dir, home string) bool {
 	return dir == home || home != "." && strings.HasPrefix(dir, home+"/")

@@ -8,6 +8,7 @@ import (
 
 // allowed is what the root module may require directly.
 var allowed = []string{
+	"github.com/anishathalye/porcupine", // checks histories: sim/history
 	"github.com/cockroachdb/datadriven", // scripts in tests
 	"github.com/cockroachdb/pebble/v2",
 	"github.com/stretchr/testify",

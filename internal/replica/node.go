@@ -92,7 +92,7 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 // identify reads the node's identity, or gives it one if the store is empty.
 func (n *Node) identify() error {
 	store := n.cfg.Store
-	key := []byte{tagNode}
+	key := IdentityKey()
 	payload, found, err := getRecord(store, key, 0)
 	if err != nil {
 		return fmt.Errorf("%s: identity of node %d: %w", n.cfg.Package, n.cfg.Node, err)

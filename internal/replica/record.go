@@ -30,6 +30,10 @@ const (
 	tagProtocol = 'x'
 )
 
+// IdentityKey returns the key of the record that says which node of which cluster the
+// store belongs to.
+func IdentityKey() []byte { return []byte{tagNode} }
+
 // Keys makes the keys of one group.
 type Keys struct{ group uint64 }
 

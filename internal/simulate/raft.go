@@ -7,242 +7,351 @@ import (
 	"fmt"
 	"hash/fnv"
 	"io"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/synod-go/synod"
+	"github.com/synod-go/synod/internal/replica"
 	"github.com/synod-go/synod/raft"
 	"github.com/synod-go/synod/sim"
+	"github.com/synod-go/synod/sim/history"
+	"github.com/synod-go/synod/storage"
 )
 
-// journal is the state machine under test: it keeps a hash of all commands and their
-// order, and a counter. Commands are unique.
-type journal struct {
-	system *raftSystem
-	node   uint64
-	count  uint64
-	hash   uint64
-	max    uint64 // the highest command that was applied
-}
+// raftRun is one simulated cluster of package raft, and all that is known of it.
+type raftRun struct {
+	w          *sim.World
+	invariants *invariants
+	history    *history.History[uint64, history.Access, uint64]
+	options    raftOptions
 
-func (j *journal) Apply(index uint64, command []byte) []byte {
-	s := j.system
-	if index != j.count+1 {
-		s.w.Fail(fmt.Errorf("node %d: index %d follows %d", j.node, index, j.count))
-	}
-	id := binary.LittleEndian.Uint64(command)
-	h := fnv.New64a()
-	h.Write(binary.LittleEndian.AppendUint64(nil, j.hash))
-	h.Write(command)
-	j.count, j.hash, j.max = index, h.Sum64(), max(j.max, id)
-	// State-machine safety: one history for all.
-	if known, ok := s.hashes[index]; ok && known != j.hash {
-		s.w.Fail(fmt.Errorf("node %d: other commands than another node up to index %d", j.node, index))
-	}
-	s.hashes[index] = j.hash
-	if at, ok := s.appliedAt[id]; ok && at != index {
-		s.w.Fail(fmt.Errorf("node %d: command %d is applied at index %d and at %d", j.node, id, at, index))
-	}
-	s.appliedAt[id] = index
-	return binary.LittleEndian.AppendUint64(nil, id)
-}
-
-type state [24]byte
-
-func (s state) WriteTo(w io.Writer) (int64, error) {
-	n, err := w.Write(s[:])
-	return int64(n), err
-}
-
-func (j *journal) Snapshot() (io.WriterTo, error) {
-	var b state
-	binary.LittleEndian.PutUint64(b[0:], j.count)
-	binary.LittleEndian.PutUint64(b[8:], j.hash)
-	binary.LittleEndian.PutUint64(b[16:], j.max)
-	return b, nil
-}
-
-func (j *journal) Restore(r io.Reader) error {
-	var b state
-	if _, err := io.ReadFull(r, b[:]); err != nil {
-		return err
-	}
-	j.count = binary.LittleEndian.Uint64(b[0:])
-	j.hash = binary.LittleEndian.Uint64(b[8:])
-	j.max = binary.LittleEndian.Uint64(b[16:])
-	if known, ok := j.system.hashes[j.count]; ok && known != j.hash {
-		j.system.w.Fail(fmt.Errorf("node %d: a snapshot at index %d holds other commands", j.node, j.count))
-	}
-	return nil
-}
-
-// raftSystem is one simulated cluster and what is known of it.
-type raftSystem struct {
-	w         *sim.World
 	groups    map[uint64]*raft.Group
-	machines  map[uint64]*journal
-	hashes    map[uint64]uint64 // of the history up to an index
+	machines  map[uint64]*machine
+	hashes    map[uint64]uint64 // of the commands up to an index, on any node
 	appliedAt map[uint64]uint64 // where each command was applied
-	acked     map[uint64]bool
+	acked     []uint64
 	refused   map[uint64]bool // certainly not executed
 	next      uint64
-	highest   uint64 // the highest command that was acknowledged
-	unknown   int
-	barriers  int
+	over      bool
+
+	unknown, barriers int
 }
 
-const election = 500 * time.Millisecond
+// raftOptions is what the seed makes of the cluster.
+type raftOptions struct {
+	nodes           uint64
+	clients         int
+	think           time.Duration // of a client, between two calls, on average
+	snapshotEntries uint64
+	retainEntries   uint64
+	batchBytes      int
+	cacheBytes      int
+	padding         int // of a command
+}
 
-func (s *raftSystem) start(ctx context.Context, env *sim.Env) (func(), error) {
+// election is the election timeout. progress is how many of them a healed cluster may
+// take until it acknowledges a write again, and until every node has caught up.
+const (
+	election = 500 * time.Millisecond
+	progress = 20
+	trouble  = 30 * time.Second
+)
+
+func newRaftRun() run { return &raftRun{} }
+
+func (s *raftRun) observe(node uint64, what any) {
+	if s.invariants != nil {
+		s.invariants.observe(node, what)
+	}
+}
+
+func (s *raftRun) start(w *sim.World) {
+	s.w = w
+	s.invariants = newInvariants(w)
+	s.history = history.New(history.Registers)
+	s.groups, s.machines = make(map[uint64]*raft.Group), make(map[uint64]*machine)
+	s.hashes, s.appliedAt, s.refused = make(map[uint64]uint64), make(map[uint64]uint64), make(map[uint64]bool)
+	r := w.Rand()
+	s.options = raftOptions{
+		nodes:           3 + 2*uint64(r.IntN(2)),
+		clients:         1 + r.IntN(5),
+		think:           time.Duration(1+r.IntN(10)*r.IntN(10)) * time.Millisecond,
+		snapshotEntries: 10 << r.IntN(6),
+		retainEntries:   1 << r.IntN(8),
+		batchBytes:      64 << r.IntN(6),
+		cacheBytes:      256 << r.IntN(8),
+		padding:         r.IntN(2) * r.IntN(200),
+	}
+	w.Logf("options: %+v", s.options)
+	for id := uint64(1); id <= s.options.nodes; id++ {
+		w.AddNode(id, s.startNode)
+	}
+}
+
+func (s *raftRun) startNode(ctx context.Context, env *sim.Env) (func(), error) {
 	delete(s.groups, env.ID)
-	node, err := raft.Start(ctx, raft.Config{Cluster: "sim", Node: env.ID, Transport: env.Transport, Store: env.Store, Loops: 1,
-		HeartbeatInterval: election / 10, ElectionTimeout: election, MaxBatchBytes: 256, CacheBytes: 2048})
+	node, err := raft.Start(ctx, raft.Config{Cluster: "sim", Node: env.ID, Transport: env.Transport, Store: env.Store, Logger: env.Logger, Loops: 1,
+		HeartbeatInterval: election / 10, ElectionTimeout: election, MaxBatchBytes: s.options.batchBytes, CacheBytes: s.options.cacheBytes})
 	if err != nil {
 		return nil, err
 	}
 	var members []uint64
-	for id := uint64(1); id <= s.size(); id++ {
+	for id := uint64(1); id <= s.options.nodes; id++ {
 		members = append(members, id)
 	}
 	if err := node.Bootstrap(ctx, 1, members); err != nil && !errors.Is(err, raft.ErrBootstrapped) {
 		return nil, err
 	}
-	machine := &journal{system: s, node: env.ID}
-	group, err := node.StartGroup(ctx, raft.GroupConfig{ID: 1, StateMachine: machine, SnapshotEntries: 200, RetainEntries: 100})
+	m := &machine{run: s, node: env.ID, values: make(map[string]uint64)}
+	group, err := node.StartGroup(ctx, raft.GroupConfig{ID: 1, StateMachine: m, SnapshotEntries: s.options.snapshotEntries, RetainEntries: s.options.retainEntries})
 	if err != nil {
 		return nil, err
 	}
-	s.groups[env.ID], s.machines[env.ID] = group, machine
+	s.groups[env.ID], s.machines[env.ID] = group, m
 	return func() { _ = node.Close() }, nil
 }
 
-func (s *raftSystem) size() uint64 { return 3 + 2*(s.w.Seed()%2) }
+// machine is the state machine under test: registers, and a hash of all commands in their
+// order. Every command has a number of its own.
+type machine struct {
+	run    *raftRun
+	node   uint64
+	count  uint64
+	hash   uint64
+	values map[string]uint64
+}
 
-// client proposes commands and reads, wherever it is led.
-func (s *raftSystem) client(ctx context.Context, until func() bool) {
-	at := uint64(1)
-	for !until() {
-		_ = s.w.Sleep(ctx, time.Duration(s.w.Rand().Int64N(int64(20*time.Millisecond))))
-		g := s.groups[at]
+func encodeWrite(id uint64, key string, padding int) []byte {
+	b := binary.LittleEndian.AppendUint64(make([]byte, 0, 9+len(key)+padding), id)
+	b = append(b, byte(len(key)))
+	return append(append(b, key...), make([]byte, padding)...)
+}
+
+// Apply implements synod.StateMachine.
+func (m *machine) Apply(index uint64, command []byte) []byte {
+	s := m.run
+	if index != m.count+1 {
+		s.w.Failf("applied in order", "node %d: index %d follows %d", m.node, index, m.count)
+	}
+	id, key := binary.LittleEndian.Uint64(command), string(command[9:9+int(command[8])])
+	h := fnv.New64a()
+	_, _ = h.Write(binary.LittleEndian.AppendUint64(nil, m.hash))
+	_, _ = h.Write(command)
+	m.count, m.hash = index, h.Sum64()
+	if known, ok := s.hashes[index]; ok && known != m.hash {
+		s.w.Failf("equal state at equal index", "node %d has applied other commands than another node, up to index %d", m.node, index)
+	}
+	s.hashes[index] = m.hash
+	if at, ok := s.appliedAt[id]; ok && at != index {
+		s.w.Failf("applied once", "node %d applies command %d at index %d; it was applied at index %d", m.node, id, index, at)
+	}
+	s.appliedAt[id] = index
+	if s.refused[id] {
+		s.w.Failf("certainly not executed", "node %d applies command %d, which was refused", m.node, id)
+	}
+	old := m.values[key]
+	m.values[key] = id
+	return binary.LittleEndian.AppendUint64(nil, old)
+}
+
+// image is a machine's snapshot.
+type image []byte
+
+// WriteTo implements io.WriterTo.
+func (i image) WriteTo(w io.Writer) (int64, error) {
+	n, err := w.Write(i)
+	return int64(n), err
+}
+
+// Snapshot implements synod.StateMachine.
+func (m *machine) Snapshot() (io.WriterTo, error) {
+	b := binary.LittleEndian.AppendUint64(nil, m.count)
+	b = binary.LittleEndian.AppendUint64(b, m.hash)
+	for _, key := range slices.Sorted(maps.Keys(m.values)) {
+		b = append(append(b, byte(len(key))), key...)
+		b = binary.LittleEndian.AppendUint64(b, m.values[key])
+	}
+	return image(b), nil
+}
+
+// Restore implements synod.StateMachine.
+func (m *machine) Restore(r io.Reader) error {
+	b, err := io.ReadAll(r)
+	if err != nil {
+		return err
+	}
+	if len(b) < 16 {
+		return errors.New("a short snapshot")
+	}
+	count := m.count
+	m.count, m.hash, m.values = binary.LittleEndian.Uint64(b), binary.LittleEndian.Uint64(b[8:]), make(map[string]uint64)
+	for b = b[16:]; len(b) > 0; {
+		n := int(b[0])
+		if len(b) < 1+n+8 {
+			return errors.New("a short snapshot")
+		}
+		m.values[string(b[1:1+n])] = binary.LittleEndian.Uint64(b[1+n:])
+		b = b[1+n+8:]
+	}
+	if known, ok := m.run.hashes[m.count]; ok && known != m.hash {
+		m.run.w.Failf("equal state at equal index", "node %d: a snapshot at index %d holds other commands than were applied", m.node, m.count)
+	}
+	if m.count < count {
+		m.run.w.Failf("state never regresses", "node %d: a snapshot at index %d takes the place of the state at index %d", m.node, m.count, count)
+	}
+	return nil
+}
+
+// client writes and reads, wherever it is led.
+func (s *raftRun) client(ctx context.Context, number int) {
+	r, at := s.w.Rand(), uint64(1+number)%s.options.nodes+1
+	elsewhere := func() uint64 { return 1 + r.Uint64N(s.options.nodes) }
+	for !s.over {
+		_ = sim.Sleep(ctx, time.Duration(r.Int64N(int64(2*s.options.think))))
+		g, m := s.groups[at], s.machines[at]
 		if g == nil {
-			at = at%s.size() + 1
+			at = elsewhere()
 			continue
 		}
-		short, cancel := s.w.WithTimeout(ctx, time.Duration(s.w.Rand().Int64N(int64(3*election))))
-		if s.w.Rand().IntN(3) == 0 {
-			before := s.highest
-			machine := s.machines[at]
-			if err := g.Barrier(short); err == nil && s.groups[at] == g {
-				s.barriers++
-				if machine.max < before {
-					s.w.Fail(fmt.Errorf("node %d: a read after a barrier sees %d, but %d was acknowledged before", at, machine.max, before))
-				}
-			}
-			cancel()
-			at = 1 + s.w.Rand().Uint64N(s.size())
-			continue
+		// The keys change with time, so that writes of unknown outcome do not pile up on one.
+		key := fmt.Sprintf("%d-%d", s.w.Now()/(2*time.Second), r.IntN(4))
+		short, cancel := sim.WithTimeout(ctx, time.Duration(1+r.Int64N(int64(3*election))))
+		if r.IntN(3) == 0 {
+			at = s.read(short, number, key, at, g, m)
+		} else {
+			at = s.write(short, &number, key, at, g)
 		}
-		s.next++
-		id := s.next
-		result, err := g.Propose(short, binary.LittleEndian.AppendUint64(nil, id))
 		cancel()
-		var elsewhere *synod.NotLeaderError
-		switch {
-		case err == nil:
-			if binary.LittleEndian.Uint64(result) != id {
-				s.w.Fail(fmt.Errorf("command %d got the result of another", id))
-			}
-			if s.appliedAt[id] == 0 {
-				s.w.Fail(fmt.Errorf("command %d was acknowledged and not applied", id))
-			}
-			s.acked[id] = true
-			s.highest = max(s.highest, id)
-		case errors.Is(err, synod.ErrUnknownOutcome):
-			s.unknown++
-			at = 1 + s.w.Rand().Uint64N(s.size())
-		default:
-			s.refused[id] = true
-			at = 1 + s.w.Rand().Uint64N(s.size())
-			if errors.As(err, &elsewhere) && elsewhere.Leader != 0 {
-				at = elsewhere.Leader
-			}
+		if at == 0 {
+			at = elsewhere()
 		}
 	}
 }
 
-// runRaft is one seed.
-func runRaft(w *sim.World) {
-	s := &raftSystem{
-		w:         w,
-		groups:    make(map[uint64]*raft.Group),
-		machines:  make(map[uint64]*journal),
-		hashes:    make(map[uint64]uint64),
-		appliedAt: make(map[uint64]uint64),
-		acked:     make(map[uint64]bool),
-		refused:   make(map[uint64]bool),
+// read returns the node to turn to next; 0: any.
+func (s *raftRun) read(ctx context.Context, number int, key string, at uint64, g *raft.Group, m *machine) uint64 {
+	call := s.history.Begin(number, history.Read(key))
+	if err := g.Barrier(ctx); err != nil || s.groups[at] != g {
+		call.Refused()
+		return 0
 	}
-	ctx := w.Context()
-	for id := uint64(1); id <= s.size(); id++ {
-		w.AddNode(id, s.start)
+	s.barriers++
+	call.Return(m.values[key])
+	if s.w.Rand().IntN(4) == 0 {
+		return 0 // followers are read from, too
 	}
-	over, clients := false, 0
-	for range 1 + w.Rand().IntN(5) {
-		clients++
-		w.Go(func(ctx context.Context) {
-			s.client(ctx, func() bool { return over })
-			clients--
-		})
-	}
-	w.Check("certainly not executed", func() error {
-		for id := range s.refused {
-			if s.appliedAt[id] != 0 {
-				return fmt.Errorf("command %d was refused and is applied", id)
-			}
-			if uint64(len(s.appliedAt)) > 0 && len(s.refused) > 512 {
-				delete(s.refused, id) // what was not applied for long is not looked at for ever
-			}
+	return at
+}
+
+// write returns the node to turn to next; 0: any.
+func (s *raftRun) write(ctx context.Context, number *int, key string, at uint64, g *raft.Group) uint64 {
+	s.next++
+	id := s.next
+	call := s.history.Begin(*number, history.Write(key, id))
+	old, err := g.Propose(ctx, encodeWrite(id, key, s.options.padding))
+	var elsewhere *synod.NotLeaderError
+	switch {
+	case err == nil:
+		if s.appliedAt[id] == 0 {
+			s.w.Failf("acknowledged after it was applied", "command %d was acknowledged and not applied", id)
 		}
-		return nil
-	})
-	w.Trouble(ctx, 30*time.Second)
-	// Everything is whole now: there must be progress.
-	healed := w.Now()
-	acked := len(s.acked)
+		call.Return(binary.LittleEndian.Uint64(old))
+		s.acked = append(s.acked, id)
+		return at
+	case errors.Is(err, synod.ErrUnknownOutcome):
+		s.unknown++
+		*number += 100 // that call may still be under way
+		return 0
+	}
+	call.Refused()
+	s.refused[id] = true
+	if s.appliedAt[id] != 0 {
+		s.w.Failf("certainly not executed", "command %d was refused (%v) and applied at index %d", id, err, s.appliedAt[id])
+	}
+	if errors.As(err, &elsewhere) {
+		return elsewhere.Leader
+	}
+	return 0
+}
+
+// identity is the key under which a node's store has who it is.
+func forgetIdentity(d *sim.Disk) {
+	var b storage.Batch
+	b.Delete(replica.IdentityKey())
+	d.Write(&b)
+}
+
+// main is one seed.
+func (s *raftRun) main(w *sim.World) {
+	s.start(w)
+	ctx := w.Context()
+	var joins []func(context.Context) error
+	for c := range s.options.clients {
+		joins = append(joins, w.Go(func(ctx context.Context) { s.client(ctx, c) }))
+	}
+	// A node whose disk was replaced by an old copy is another one, says raft's manual: so
+	// its identity is removed. What then stands on the disk belongs to nobody, and the
+	// node must refuse to start on it.
+	w.Trouble(ctx, trouble, sim.Atlas{OldCopy: forgetIdentity})
+
+	// Everything is whole now, but for a minority of damaged disks: there must be progress.
+	healed, acked := w.Now(), len(s.acked)
 	for len(s.acked) < acked+5 {
-		_ = w.Sleep(ctx, 10*time.Millisecond)
-		if w.Now()-healed > 20*election {
-			w.Fail(fmt.Errorf("no progress within %v after everything healed", w.Now()-healed))
+		_ = sim.Sleep(ctx, 10*time.Millisecond)
+		if w.Now()-healed > progress*election+20*s.options.think {
+			w.Failf("progress", "no five writes within %v after everything healed", w.Now()-healed)
 			return
 		}
 	}
-	over = true
-	for clients > 0 {
-		_ = w.Sleep(ctx, 10*time.Millisecond)
+	s.over = true
+	for _, join := range joins {
+		if err := join(ctx); err != nil {
+			w.Fail(err)
+			return
+		}
 	}
 	// Every node catches up, and every acknowledged command is there.
-	for id := uint64(1); id <= s.size(); id++ {
-		for {
-			short, cancel := w.WithTimeout(ctx, 20*election)
-			g := s.groups[id]
-			if g == nil {
-				w.Fail(fmt.Errorf("node %d: its group does not run: %v", id, w.Nodes()[id-1].Err()))
-				return
-			}
-			err := g.Barrier(short)
-			cancel()
-			if err == nil {
-				break
-			}
-			w.Fail(fmt.Errorf("node %d does not catch up: %w", id, err))
+	limit, cancel := sim.WithTimeout(ctx, progress*election)
+	defer cancel()
+	for _, n := range w.Nodes() {
+		if n.Damaged() != "" {
+			continue
+		}
+		g := s.groups[n.ID]
+		if g == nil {
+			w.Failf("progress", "node %d: its group does not run: %v", n.ID, n.Err())
 			return
 		}
-		if j := s.machines[id]; j.hash != s.hashes[j.count] {
-			w.Fail(fmt.Errorf("node %d: another state at index %d", id, j.count))
+		if err := g.Barrier(limit); err != nil {
+			w.Failf("progress", "node %d does not catch up: %v", n.ID, errors.Join(err, g.Err()))
+			return
+		}
+		m := s.machines[n.ID]
+		for _, id := range s.acked {
+			if at := s.appliedAt[id]; at == 0 || at > m.count {
+				w.Failf("nothing acknowledged is lost", "command %d was acknowledged; node %d, up to index %d, does not have it", id, n.ID, m.count)
+			}
+		}
+		for _, key := range slices.Sorted(maps.Keys(m.values)) {
+			s.history.Begin(0, history.Read(key)).Return(m.values[key])
 		}
 	}
-	last := s.machines[1].count
-	for id := range s.acked {
-		if at := s.appliedAt[id]; at == 0 || at > last {
-			w.Fail(fmt.Errorf("command %d was acknowledged and is lost", id))
+	if err := s.history.Check(time.Minute); err != nil {
+		var v *history.Violation
+		if errors.As(err, &v) {
+			s.picture(v)
 		}
+		w.Failf("linearizable", "%w", err)
 	}
+}
+
+func (s *raftRun) picture(v *history.Violation) { saved(s.w, v.WritePicture) }
+
+func (s *raftRun) checked() (histories, calls int) {
+	if s.history == nil {
+		return 0, 0
+	}
+	calls, _ = s.history.Len()
+	return 1, calls
 }
