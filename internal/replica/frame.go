@@ -17,7 +17,7 @@ import (
 //	cluster       8 bytes: hash of the cluster's name
 //	from, to      8 bytes each
 //	incarnation   8 bytes: the sender's
-//	expected      8 bytes: the receiver's, as far as the sender has met it; 0: it has not
+//	expected      8 bytes: the receiver's, as the sender durably remembers it; 0: it does not
 //	messages      each: group, length, bytes
 //	checksum      4 bytes: CRC32C of all that
 //
@@ -39,6 +39,8 @@ const (
 	frameCore frameKind = iota + 1 // messages of cores
 	frameChunk
 	frameChunkAck
+	frameHello // asks whether the receiver remembers the sender's incarnation
+	frameMet   // says so, as the header of any frame does
 )
 
 // Errors of a frame that is refused.
@@ -100,7 +102,7 @@ func openFrame(b []byte) (kind frameKind, a frameAddress, messages []byte, err e
 		return 0, a, nil, fmt.Errorf("%w: version %d, this node speaks %d", errFrame, body[0], frameVersion)
 	}
 	kind = frameKind(body[1])
-	if kind < frameCore || kind > frameChunkAck {
+	if kind < frameCore || kind > frameMet {
 		return 0, a, nil, fmt.Errorf("%w: kind %d", errFrame, kind)
 	}
 	a.cluster = binary.LittleEndian.Uint64(body[2:])

@@ -34,17 +34,18 @@ type Group struct {
 	reads reads
 
 	// The loop's.
-	core      Core
-	term      uint64
-	leading   bool
-	dirty     bool
-	ticks     uint64
-	incoming  []*call
-	batch     []byte
-	transfers []*call
-	incomer   *incoming
-	received  uint64 // the last transfer that came through
-	compacted uint64 // what the core was last told to compact to
+	core       Core
+	term       uint64
+	leading    bool
+	dirty      bool
+	ticks      uint64
+	incoming   []*call
+	batch      []byte
+	transfers  []*call
+	incomer    *incoming
+	received   uint64 // the last transfer that came through
+	compacted  uint64 // what the core was last told to compact to
+	introduced bool   // the members have met: see introduce.go
 
 	apply applyState
 	tasks tasks
@@ -134,6 +135,9 @@ func (g *Group) open() (err error) {
 		return ErrNotBootstrapped
 	case string(name) != g.node.cfg.Protocol.Name():
 		return fmt.Errorf("%w: the group is kept by %s, not by %s", ErrForeignStore, name, g.node.cfg.Protocol.Name())
+	}
+	if err := g.readIntroduced(); err != nil {
+		return err
 	}
 	start, config, err := g.node.cfg.Protocol.Start(g.keys, store)
 	if err != nil {
@@ -230,6 +234,9 @@ func (l *loop) adopt(g *Group) {
 	if _, ok := g.cfg.StateMachine.(synod.DurableIndex); ok && g.snapshot.Chunks > 0 {
 		// It was installed before a crash, and the state machine has it by now.
 		l.dropSnapshot(g, g.snapshot.ID)
+	}
+	if !g.introduced {
+		l.introduce(g)
 	}
 	// The only voter need not wait for a timeout.
 	if s := g.core.Status(); len(s.Members) == 1 && s.Members[0] == l.node.cfg.Node {

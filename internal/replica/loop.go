@@ -387,8 +387,12 @@ func (l *loop) propose(g *Group) {
 
 func (l *loop) tick(g *Group) {
 	defer l.recover(g)
-	g.core.Tick()
 	g.ticks++
+	if !g.introduced {
+		l.introduce(g)
+		return
+	}
+	g.core.Tick()
 	l.retryReads(g)
 	l.checkTransfers(g)
 	l.mark(g)
@@ -429,7 +433,7 @@ func (l *loop) receive(f *inFrame) {
 }
 
 func (l *loop) step(g *Group, from uint64, body []byte) {
-	if !l.live(g) {
+	if !l.live(g) || !g.introduced {
 		return
 	}
 	defer l.recover(g)

@@ -39,16 +39,24 @@ type Node struct {
 	events      events
 	calls       sync.Pool
 
-	mu      sync.Mutex
-	groups  map[uint64]*Group
-	pins    map[uint64]uint64 // the incarnation that each peer was first met with
-	refused map[uint64]uint64 // the last incarnation of each peer that was refused
-	closed  bool
-	ended   bool              // Close is done
-	closing []*executor.Event // set then
+	mu            sync.Mutex
+	groups        map[uint64]*Group
+	pins          map[uint64]pin
+	refused       map[uint64]uint64 // the last incarnation of each peer that was refused
+	bootstrapping *executor.Event   // set when the Bootstrap that runs is over; nil: none
+	closed        bool
+	ended         bool              // Close is done
+	closing       []*executor.Event // set then
 
 	refusalMu sync.Mutex
 	refusals  map[uint64]time.Time // when a refusal of each peer was last reported
+}
+
+// pin is what a node remembers of a peer.
+type pin struct {
+	incarnation uint64 // that the peer was first met with
+	durable     bool
+	met         bool // the peer has said that it remembers this node, durably
 }
 
 // Start opens the node's records in the store and begins to serve. ctx carries the
@@ -62,7 +70,7 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 		ex:       executor.From(ctx, executor.Real()),
 		cluster:  clusterHash(cfg.Cluster),
 		groups:   make(map[uint64]*Group),
-		pins:     make(map[uint64]uint64),
+		pins:     make(map[uint64]pin),
 		refused:  make(map[uint64]uint64),
 		refusals: make(map[uint64]time.Time),
 	}
@@ -147,16 +155,19 @@ func (n *Node) readPins() error {
 		if len(key) != 9 || len(payload) != 8 {
 			return fmt.Errorf("%s: incarnation of a peer: %w", n.cfg.Package, &storage.CorruptError{Key: key, Reason: "wrong length"})
 		}
-		n.pins[binary.BigEndian.Uint64(key[1:])] = binary.LittleEndian.Uint64(payload)
+		n.pins[binary.BigEndian.Uint64(key[1:])] = pin{incarnation: binary.LittleEndian.Uint64(payload), durable: true}
 	}
 	return nil
 }
 
 func (n *Node) address(to uint64) frameAddress {
+	a := frameAddress{cluster: n.cluster, from: n.cfg.Node, to: to, incarnation: n.incarnation}
 	n.mu.Lock()
-	expected := n.pins[to]
+	if p := n.pins[to]; p.durable {
+		a.expected = p.incarnation // which says that it will not be forgotten
+	}
 	n.mu.Unlock()
-	return frameAddress{cluster: n.cluster, from: n.cfg.Node, to: to, incarnation: n.incarnation, expected: expected}
+	return a
 }
 
 // handle receives from the transport.
@@ -174,7 +185,17 @@ func (n *Node) handle(from uint64, payload []byte) {
 		// does not remember.
 		n.refuse(from, 0, fmt.Errorf("%w: node %d remembers another incarnation of this node", ErrIncarnation, from))
 		return
-	case !n.pinned(from, a.incarnation):
+	case !n.pinned(from, a.incarnation, a.expected == n.incarnation):
+		return
+	case kind == frameHello:
+		n.mu.Lock()
+		durable := n.pins[from].durable
+		n.mu.Unlock()
+		if durable { // or the peer asks again
+			n.greet(from, frameMet)
+		}
+		return
+	case kind == frameMet:
 		return
 	}
 	// Usually all messages of a frame belong to one loop: the sender has as many.
@@ -206,27 +227,40 @@ func (n *Node) handle(from uint64, payload []byte) {
 // A node whose disk was wiped, replaced, or that runs twice, draws another
 // incarnation. It has forgotten what it promised, so that nothing that it says may
 // count. The first incarnation that is seen is kept, in memory at once and durably
-// with the next commit: a crash in between forgets it, which is no worse than not
-// having met.
-func (n *Node) pinned(peer, incarnation uint64) bool {
+// with the next commit. The peer's groups begin only once it has heard that: see
+// introduce.go.
+func (n *Node) pinned(peer, incarnation uint64, met bool) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	known, ok := n.pins[peer]
 	switch {
 	case !ok:
-		n.pins[peer] = incarnation
+		n.pins[peer] = pin{incarnation: incarnation, met: met}
 		key := binary.BigEndian.AppendUint64([]byte{tagPeer}, peer)
 		record := storage.AppendRecord(nil, key, binary.LittleEndian.AppendUint64(nil, incarnation))
 		l := n.loops[0]
-		l.do(func() { l.pending.batch.Set(key, record) })
+		l.do(func() {
+			l.pending.batch.Set(key, record)
+			l.pending.urgent = true
+			l.pending.after = append(l.pending.after, func() {
+				n.mu.Lock()
+				defer n.mu.Unlock()
+				p := n.pins[peer]
+				p.durable = true
+				n.pins[peer] = p
+			})
+		})
 		return true
-	case known != incarnation:
+	case known.incarnation != incarnation:
 		if n.refused[peer] == incarnation { // it was said
 			n.count(metricFramesRefused, 0, 1)
 		} else if n.refuse(peer, 0, ErrIncarnation) {
 			n.refused[peer] = incarnation
 		}
 		return false
+	case met && !known.met:
+		known.met = true
+		n.pins[peer] = known
 	}
 	return true
 }
@@ -288,9 +322,27 @@ func (n *Node) Bootstrap(ctx context.Context, group uint64, voters []uint64) err
 	case !slices.Contains(voters, n.cfg.Node):
 		return fail(&synod.ConfigError{Package: n.cfg.Package, Field: "Members", Reason: fmt.Sprintf("node %d is not among them", n.cfg.Node)})
 	}
+	// One at a time, and nothing else waits for its commit.
 	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.closed {
+	if n.bootstrapping {
+		turn := executor.NewEvent()
+		n.bootstraps = append(n.bootstraps, turn)
+		n.mu.Unlock()
+		n.wait(ctx, turn)
+		n.mu.Lock()
+	}
+	n.bootstrapping = true
+	closed := n.closed
+	n.mu.Unlock()
+	defer func() {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		if n.bootstrapping = len(n.bootstraps) > 0; n.bootstrapping {
+			n.bootstraps[0].Set()
+			n.bootstraps = n.bootstraps[1:]
+		}
+	}()
+	if closed {
 		return fail(synod.ErrClosed)
 	}
 	keys := GroupKeys(group)

@@ -15,19 +15,21 @@ import (
 //	n                          the node's identity
 //	p <peer>                   the incarnation that a peer was first met with
 //	g <group> m                which protocol keeps the group
+//	g <group> i                that the group has begun: its members have met
 //	g <group> s                the group's newest snapshot
 //	g <group> c <id> <number>  a chunk of a snapshot
 //	g <group> x <…>            the protocol's own records
 //
 // Numbers are 8 bytes, big-endian, so that they sort.
 const (
-	tagNode     = 'n'
-	tagPeer     = 'p'
-	tagGroup    = 'g'
-	tagMeta     = 'm'
-	tagSnapshot = 's'
-	tagChunk    = 'c'
-	tagProtocol = 'x'
+	tagNode       = 'n'
+	tagPeer       = 'p'
+	tagGroup      = 'g'
+	tagMeta       = 'm'
+	tagIntroduced = 'i'
+	tagSnapshot   = 's'
+	tagChunk      = 'c'
+	tagProtocol   = 'x'
 )
 
 // IdentityKey returns the key of the record that says which node of which cluster the

@@ -2,6 +2,7 @@ package grouptest
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -121,11 +122,24 @@ func testBootstrap(t *testing.T, engine Engine) {
 	require.NoError(t, m.startGroup(1))
 	require.Equal(t, []uint64{1, 2, 3}, m.group(1).Status().Members)
 	require.ErrorIs(t, m.node.Bootstrap(c.ctx, 1, []uint64{1}), replica.ErrBootstrapped)
-	// In the order in which they come.
-	c.start(2)
-	c.writes(1, 1, 3)
+	// It begins when all have met: a majority may not go ahead, since the third would not
+	// know the two again.
+	second := c.start(2)
+	ctx, cancel := context.WithTimeout(c.ctx, 4*election)
+	defer cancel()
+	require.ErrorIs(t, barrier(ctx, second.group(1)), context.DeadlineExceeded)
+	var elsewhere *synod.NotLeaderError
+	_, err = m.group(1).Propose(c.ctx, []byte("early"))
+	require.ErrorAs(t, err, &elsewhere)
+	require.Zero(t, elsewhere.Leader)
 	require.ErrorIs(t, m.node.Bootstrap(c.ctx, 1, members), replica.ErrBootstrapped)
+	c.network.cut(2, 3)
 	c.start(3)
+	ctx, cancel = context.WithTimeout(c.ctx, 4*election)
+	defer cancel()
+	require.ErrorIs(t, barrier(ctx, m.group(1)), context.DeadlineExceeded, "node 3 has never heard of node 2")
+	c.network.healAll()
+	c.writes(1, 1, 3)
 	c.check(1)
 	// It is durable when it returns.
 	require.NoError(t, m.node.Bootstrap(c.ctx, 7, []uint64{1}))

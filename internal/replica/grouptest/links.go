@@ -82,6 +82,7 @@ func testHub(t *testing.T, engine Engine) {
 
 func testOneWay(t *testing.T, engine Engine) {
 	c := newCluster(t, engine, options{})
+	c.check(1) // all have met
 	for from := uint64(1); from <= 3; from++ {
 		for to := uint64(1); to <= 3; to++ {
 			if from != to {
