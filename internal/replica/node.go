@@ -43,7 +43,8 @@ type Node struct {
 	groups        map[uint64]*Group
 	pins          map[uint64]pin
 	refused       map[uint64]uint64 // the last incarnation of each peer that was refused
-	bootstrapping *executor.Event   // set when the Bootstrap that runs is over; nil: none
+	bootstrapping bool
+	bootstraps    []*executor.Event // of those that wait for their turn
 	closed        bool
 	ended         bool              // Close is done
 	closing       []*executor.Event // set then
