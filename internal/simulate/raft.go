@@ -53,9 +53,9 @@ type raftOptions struct {
 // election is the election timeout. progress is how many of them a healed cluster may
 // take until it acknowledges a write again, and until every node has caught up.
 const (
-	election = 500 * time.Millisecond
+	election = time.Second
 	progress = 20
-	trouble  = 30 * time.Second
+	trouble  = time.Minute
 )
 
 func newRaftRun() run { return &raftRun{} }
@@ -76,7 +76,7 @@ func (s *raftRun) start(w *sim.World) {
 	s.options = raftOptions{
 		nodes:           3 + 2*uint64(r.IntN(2)),
 		clients:         1 + r.IntN(5),
-		think:           time.Duration(1+r.IntN(10)*r.IntN(10)) * time.Millisecond,
+		think:           10 * time.Millisecond << r.IntN(7),
 		snapshotEntries: 10 << r.IntN(6),
 		retainEntries:   1 << r.IntN(8),
 		batchBytes:      64 << r.IntN(6),
@@ -292,8 +292,15 @@ func (s *raftRun) main(w *sim.World) {
 	}
 	// A node whose disk was replaced by an old copy is another one, says raft's manual: so
 	// its identity is removed. What then stands on the disk belongs to nobody, and the
-	// node must refuse to start on it.
-	w.Trouble(ctx, trouble, sim.Atlas{OldCopy: forgetIdentity})
+	// node must refuse to start on it. Disks are damaged only once all members have met:
+	// a new group does not begin without all of them.
+	atlas := sim.Atlas{OldCopy: forgetIdentity}
+	if w.Rand().IntN(3) == 0 {
+		atlas.Damaged = -1
+	} else if !s.met(ctx) {
+		return
+	}
+	w.Trouble(ctx, trouble, atlas)
 
 	// Everything is whole now, but for a minority of damaged disks: there must be progress.
 	healed, acked := w.Now(), len(s.acked)
@@ -344,6 +351,22 @@ func (s *raftRun) main(w *sim.World) {
 		}
 		w.Failf("linearizable", "%w", err)
 	}
+}
+
+// met waits until all members take part.
+func (s *raftRun) met(ctx context.Context) bool {
+	limit, cancel := sim.WithTimeout(ctx, progress*election)
+	defer cancel()
+	for id := uint64(1); id <= s.options.nodes; id++ {
+		for s.groups[id] == nil && limit.Err() == nil {
+			_ = sim.Sleep(ctx, time.Millisecond)
+		}
+		if err := limit.Err(); err != nil || s.groups[id].Barrier(limit) != nil {
+			s.w.Failf("progress", "node %d does not take part within %v of its start", id, progress*election)
+			return false
+		}
+	}
+	return true
 }
 
 func (s *raftRun) picture(v *history.Violation) { saved(s.w, v.WritePicture) }

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"os/exec"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"syscall"
@@ -97,6 +98,7 @@ func (s *summary) end(sites []string) {
 
 // work does the jobs that come from in.
 func work(s system, in io.Reader, out io.Writer) error {
+	debug.SetGCPercent(800) // runs are short, and what they leave is much
 	jobs, outcomes := json.NewDecoder(in), json.NewEncoder(out)
 	for {
 		var j job
