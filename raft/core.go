@@ -83,6 +83,10 @@ func newCore(o replica.OpenOptions, logger etcd.Logger) (*core, error) {
 	if c.written, err = log.end(); err != nil {
 		return nil, err
 	}
+	reads := etcd.ReadOnlySafe
+	if probe.Bug("a leader answers reads without asking") {
+		reads = etcd.ReadOnlyLeaseBased
+	}
 	c.raft, err = etcd.NewRawNode(&etcd.Config{
 		ID:                        o.Node,
 		ElectionTick:              o.ElectionTicks,
@@ -97,7 +101,7 @@ func newCore(o replica.OpenOptions, logger etcd.Logger) (*core, error) {
 		MaxInflightBytes:          o.InflightBytes,
 		CheckQuorum:               true,
 		PreVote:                   true,
-		ReadOnlyOption:            etcd.ReadOnlySafe,
+		ReadOnlyOption:            reads,
 		DisableProposalForwarding: true,
 		StepDownOnRemoval:         true,
 		Logger:                    logger,
@@ -316,12 +320,13 @@ func (c *core) ready(out *replica.Output, rd etcd.Ready) {
 			store = m
 		case m.GetTo() == etcd.LocalApplyThread:
 			c.commit(out, m)
-		case m.GetType() == raftpb.MsgVote:
+		case m.GetType() == raftpb.MsgVote && !probe.Bug("votes are asked for before the term is durable"):
 			votes = append(votes, m)
 		default:
 			c.send(out, m)
 		}
 	}
+	probe.Sometimes("raft: vote requests wait for the term", len(votes) > 0)
 	if store == nil && len(votes) > 0 {
 		panic("raft: a vote is asked for in a term that was not to be stored")
 	}
@@ -372,6 +377,8 @@ func (c *core) store(out *replica.Output, m *raftpb.Message, votes []*raftpb.Mes
 	if len(m.GetEntries()) == 0 && m.GetSnapshot() == nil && c.hard.GetTerm() == c.stored.GetTerm() && c.hard.GetVote() == c.stored.GetVote() {
 		// The answers promise nothing beyond what is stored, or on its way there: the
 		// notice of a new commit index, say, costs no write.
+		probe.Sometimes("raft: an answer waits for an earlier record", len(c.appends) > 0)
+		probe.Sometimes("raft: an answer leaves without a write", len(c.appends) == 0)
 		if n := len(c.appends); n > 0 {
 			c.appends[n-1].answers = append(c.appends[n-1].answers, answers...)
 		} else {
@@ -380,6 +387,13 @@ func (c *core) store(out *replica.Output, m *raftpb.Message, votes []*raftpb.Mes
 		return
 	}
 	a := pendingAppend{answers: answers}
+	if probe.Bug("promises leave before they are durable") {
+		for _, m := range answers {
+			if m.GetTo() != c.node {
+				c.send(out, m)
+			}
+		}
+	}
 	if snap := m.GetSnapshot(); snap != nil {
 		a.snapshot = snap
 		from, to := c.keys.ProtocolRange(tagLog)
@@ -396,14 +410,20 @@ func (c *core) store(out *replica.Output, m *raftpb.Message, votes []*raftpb.Mes
 		a.entries = c.writeEntries(out.Batch, entries, out.Messages)
 	}
 	if c.hardNew || len(a.entries) > 0 || a.snapshot != nil {
-		key := c.keys.Protocol(tagHard)
-		out.Batch.Set(key, storage.AppendRecord(nil, key, encodeHard(c.hard, c.written)))
+		key, hard := c.keys.Protocol(tagHard), c.hard
+		if probe.Bug("the vote is not stored") {
+			hard = &raftpb.HardState{Term: hard.Term, Commit: hard.Commit}
+		}
+		out.Batch.Set(key, storage.AppendRecord(nil, key, encodeHard(hard, c.written)))
 		a.hard, c.stored, c.hardNew = c.hard, c.hard, false
 	}
 	c.lastToken++
 	a.token = c.lastToken
 	out.Token = a.token
 	c.appends = append(c.appends, a)
+	if probe.Bug("a leader counts its entries before they are durable") {
+		c.Persisted(a.token)
+	}
 }
 
 // writeEntries writes entries as runs, in the encoding in which they came or left
@@ -414,7 +434,8 @@ func (c *core) writeEntries(b *storage.Batch, entries []*raftpb.Entry, sent []re
 	if probe.Active() {
 		c.observeEntries(first, entries)
 	}
-	if first <= c.written.Index {
+	probe.Sometimes("raft: entries are overwritten", first <= c.written.Index)
+	if first <= c.written.Index && !probe.Bug("overwritten entries stay on the disk") {
 		_, to := c.keys.ProtocolRange(tagLog)
 		b.DeleteRange(c.keys.Protocol(tagLog, first), to)
 	}
@@ -423,6 +444,7 @@ func (c *core) writeEntries(b *storage.Batch, entries []*raftpb.Entry, sent []re
 	var written [][]*raftpb.Entry
 	for len(entries) > 0 {
 		n, run := c.findRun(entries)
+		probe.Sometimes("raft: entries are stored as they came or left", run != nil)
 		if run == nil {
 			n = len(entries)
 			run = appendRun(make([]byte, 0, runSize(entries)), c.group, before, entries)

@@ -6,6 +6,7 @@ import (
 
 	"go.etcd.io/raft/v3/raftpb"
 
+	"github.com/synod-go/synod/internal/probe"
 	"github.com/synod-go/synod/internal/replica"
 	"github.com/synod-go/synod/storage"
 )
@@ -72,7 +73,8 @@ func openRun(group uint64, run []byte) (entries []*raftpb.Entry, before uint64, 
 	if len(run) < runHeader {
 		return bad("%d bytes", len(run))
 	}
-	if replica.Checksum(run[4:]) != binary.LittleEndian.Uint32(run) {
+	if replica.Checksum(run[4:]) != binary.LittleEndian.Uint32(run) && !probe.Bug("records are not checked") {
+		probe.Sometimes("raft: altered entries are refused", true)
 		return bad("wrong checksum")
 	}
 	if run[4] != runVersion {

@@ -11,6 +11,7 @@ import (
 	etcd "go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 
+	"github.com/synod-go/synod/internal/probe"
 	"github.com/synod-go/synod/internal/replica"
 	"github.com/synod-go/synod/storage"
 )
@@ -179,6 +180,9 @@ func openLog(keys replica.Keys, store storage.Store, limit uint64) (*logStore, e
 			return nil, replica.Corrupt(err, keys.Group(), 0)
 		}
 		entries, before, err := openRun(keys.Group(), slices.Clone(value))
+		if err != nil && probe.Bug("a bad record ends the log") {
+			break
+		}
 		if err == nil && entries[0].GetIndex() != first {
 			err = &storage.CorruptError{Reason: fmt.Sprintf("run of log entries: it begins at index %d", entries[0].GetIndex())}
 		}
@@ -198,12 +202,14 @@ func openLog(keys replica.Keys, store storage.Store, limit uint64) (*logStore, e
 		}
 		l.appended(entries)
 	}
-	if last, err := l.end(); err != nil || last != end {
+	if last, err := l.end(); (err != nil || last != end) && !probe.Bug("a bad record ends the log") {
 		return nil, &storage.CorruptError{Group: keys.Group(), Index: min(l.last, end.Index) + 1, Key: from,
 			Reason: fmt.Sprintf("the log ends at index %d in term %d, but entries up to index %d in term %d were written",
 				last.Index, last.Term, end.Index, end.Term)}
 	}
-	if commit := l.hard.GetCommit(); commit > l.last {
+	if commit := l.hard.GetCommit(); commit > l.last && probe.Bug("a bad record ends the log") {
+		l.hard.Commit = new(l.last)
+	} else if commit > l.last {
 		return nil, &storage.CorruptError{Group: keys.Group(), Index: l.last + 1, Key: from,
 			Reason: fmt.Sprintf("the log ends at index %d, but %d was committed", l.last, commit)}
 	}
@@ -255,6 +261,7 @@ func (l *logStore) appended(entries []*raftpb.Entry) {
 	l.runs = append(l.runs, first)
 	for _, e := range entries {
 		if e.GetIndex() <= l.start.Index {
+			probe.Sometimes("raft: the log begins inside a run", true)
 			continue // compacted, but in a run with others that are not
 		}
 		if term := e.GetTerm(); term != l.terms[len(l.terms)-1].term {
@@ -264,8 +271,11 @@ func (l *logStore) appended(entries []*raftpb.Entry) {
 		l.bytes += entrySize(e)
 		l.last = e.GetIndex()
 	}
-	n := 0
-	for l.bytes > l.limit && n < len(l.cache) {
+	n, limit := 0, l.limit
+	if probe.Buggify("raft: no entry is cached") {
+		limit = 0
+	}
+	for l.bytes > limit && n < len(l.cache) {
 		l.bytes -= entrySize(l.cache[n])
 		n++
 	}
@@ -327,6 +337,7 @@ func (l *logStore) compact(p replica.Position, config []byte, b *storage.Batch) 
 
 // read returns entries [lo, hi) from the store, at least one.
 func (l *logStore) read(lo, hi, maxSize uint64) ([]*raftpb.Entry, error) {
+	probe.Sometimes("raft: entries are read from the store", true)
 	var result []*raftpb.Entry
 	var size uint64
 	next := lo

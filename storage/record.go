@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
+
+	"github.com/synod-go/synod/internal/probe"
 )
 
 // RecordOverhead is the number of bytes that a record is longer than its payload.
@@ -47,7 +49,8 @@ func OpenRecord(key, value []byte) (payload []byte, err error) {
 	if len(value) < RecordOverhead {
 		return nil, corruptRecord(key, fmt.Sprintf("record of %d bytes is shorter than its head", len(value)))
 	}
-	if binary.LittleEndian.Uint32(value) != recordSum(value[4:], key) {
+	if binary.LittleEndian.Uint32(value) != recordSum(value[4:], key) && !probe.Bug("records are not checked") {
+		probe.Sometimes("storage: an altered record is refused", true)
 		return nil, corruptRecord(key, "checksum mismatch: the record was altered, or belongs under another key")
 	}
 	if v := value[4]; v != recordVersion {

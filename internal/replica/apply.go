@@ -7,6 +7,7 @@ import (
 
 	"github.com/synod-go/synod"
 	"github.com/synod-go/synod/internal/executor"
+	"github.com/synod-go/synod/internal/probe"
 	"github.com/synod-go/synod/storage"
 )
 
@@ -237,6 +238,7 @@ func (g *Group) applyEntries(entries []Entry) error {
 		if e.Fence > s.fence {
 			s.fence = e.Fence
 			g.pend.lost(e.Fence, func(c *call) {
+				probe.Sometimes("replica: a proposal is lost to a later term", true)
 				c.answer(nil, &synod.NotLeaderError{Group: g.id, Leader: g.leader.Load()})
 			})
 		}
@@ -337,7 +339,10 @@ func (g *Group) flushBatch(b synod.BatchApplier) {
 func (g *Group) applyRestore(meta *SnapshotMeta) error {
 	s := &g.apply
 	// What was proposed before may be inside the snapshot.
-	g.pend.drain(func(c *call) { c.answer(nil, unknown(g.id, errInstalled)) })
+	g.pend.drain(func(c *call) {
+		probe.Sometimes("replica: an installed snapshot leaves an outcome unknown", true)
+		c.answer(nil, unknown(g.id, errInstalled))
+	})
 	if err := g.restoreStateMachine(*meta); err != nil {
 		return err
 	}
@@ -403,7 +408,7 @@ func (s *applyState) cut(may func(mark) bool) (mark, bool) {
 func (g *Group) maintain() {
 	s := &g.apply
 	since := s.position.Index - s.lastSnapshot.Index
-	due := since >= g.cfg.SnapshotEntries || s.bytes >= g.cfg.SnapshotBytes
+	due := since >= g.cfg.SnapshotEntries || s.bytes >= g.cfg.SnapshotBytes || since > 0 && probe.Buggify("replica: a snapshot before it is due")
 	durable, keepsState := g.cfg.StateMachine.(synod.DurableIndex)
 	switch {
 	case keepsState:

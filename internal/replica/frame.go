@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/fnv"
 
+	"github.com/synod-go/synod/internal/probe"
 	"github.com/synod-go/synod/transport"
 )
 
@@ -95,7 +96,8 @@ func openFrame(b []byte) (kind frameKind, a frameAddress, messages []byte, err e
 		return 0, a, nil, fmt.Errorf("%w: %d bytes", errFrame, len(b))
 	}
 	body, trailer := b[:len(b)-frameTrailer], b[len(b)-frameTrailer:]
-	if Checksum(body) != binary.LittleEndian.Uint32(trailer) {
+	if Checksum(body) != binary.LittleEndian.Uint32(trailer) && !probe.Bug("frames are not checked") {
+		probe.Sometimes("replica: an altered frame is refused", true)
 		return 0, a, nil, fmt.Errorf("%w: wrong checksum", errFrame)
 	}
 	if body[0] != frameVersion {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/synod-go/synod"
 	"github.com/synod-go/synod/internal/executor"
+	"github.com/synod-go/synod/internal/probe"
 	"github.com/synod-go/synod/storage"
 )
 
@@ -162,7 +163,7 @@ func (l *loop) postFrame(f inFrame) {
 		l.mu.Unlock()
 		return
 	}
-	if l.in.bytes+f.bytes > l.node.cfg.MaxInboxBytes {
+	if l.in.bytes+f.bytes > l.node.cfg.MaxInboxBytes || probe.Buggify("replica: the inbox is full") {
 		l.mu.Unlock()
 		l.node.count(metricFramesDropped, 0, 1)
 		return
@@ -343,6 +344,10 @@ func (l *loop) begin(c *call) {
 		}
 		g.incoming = append(g.incoming, c)
 	case callRead:
+		if len(g.reads.asked) > 0 && probe.Bug("a read joins an attempt under way") {
+			g.reads.asked = append(g.reads.asked, c)
+			return
+		}
 		g.reads.queued = append(g.reads.queued, c)
 	case callTransfer:
 		l.transfer(g, c)
@@ -356,10 +361,12 @@ func (l *loop) propose(g *Group) {
 	defer l.recover(g)
 	for len(g.incoming) > 0 {
 		n, size := 0, batchOverhead
-		for n < len(g.incoming) && (n == 0 || size < l.node.cfg.MaxBatchBytes) {
+		single := probe.Buggify("replica: a batch of one command")
+		for n < len(g.incoming) && (n == 0 || size < l.node.cfg.MaxBatchBytes && !single) {
 			size += len(g.incoming[n].command) + 10
 			n++
 		}
+		probe.Sometimes("replica: a batch holds many commands", n > 1)
 		calls := g.incoming[:n]
 		g.batch = appendBatchHeader(g.batch[:0], g.boot, g.pend.next(), n)
 		for _, c := range calls {
@@ -489,6 +496,9 @@ func (l *loop) ready(g *Group) {
 
 func (l *loop) leaderChanged(g *Group, out *Output) {
 	changed := out.Leader != g.leader.Load()
+	if g.leading && !out.Leading && probe.Bug("what a deposed leader proposed is said not to be executed") {
+		g.pend.drain(func(c *call) { c.answer(nil, &synod.NotLeaderError{Group: g.id}) })
+	}
 	g.term, g.leading = out.Term, out.Leading
 	if !changed {
 		return
@@ -551,7 +561,8 @@ func (l *loop) flushFrame(f *outFrame) {
 
 // commit begins to make the pending batch durable, unless one is under way.
 func (l *loop) commit() {
-	if l.inflight != nil || l.full != nil || !l.pending.urgent {
+	probe.Sometimes("replica: records gather while a commit is under way", l.inflight != nil && l.pending.urgent)
+	if l.inflight != nil || l.full != nil || !l.pending.urgent || probe.Buggify("replica: a commit waits for the next round") {
 		return
 	}
 	c := l.pending
@@ -566,6 +577,11 @@ func (l *loop) commit() {
 }
 
 func (l *loop) committed(c *commit) {
+	if errors.Is(c.err, storage.ErrNoSpace) && probe.Bug("no space is taken for success") || errors.Is(c.err, storage.ErrFailed) && probe.Bug("a failed sync is ignored") {
+		c.err = nil
+	}
+	probe.Sometimes("replica: the store has no space", errors.Is(c.err, storage.ErrNoSpace))
+	probe.Sometimes("replica: the store has failed", errors.Is(c.err, storage.ErrFailed))
 	l.inflight = nil
 	switch {
 	case errors.Is(c.err, storage.ErrNoSpace):

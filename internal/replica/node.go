@@ -12,6 +12,7 @@ import (
 
 	"github.com/synod-go/synod"
 	"github.com/synod-go/synod/internal/executor"
+	"github.com/synod-go/synod/internal/probe"
 	"github.com/synod-go/synod/storage"
 	"github.com/synod-go/synod/transport"
 )
@@ -181,7 +182,7 @@ func (n *Node) handle(from uint64, payload []byte) {
 	case a.cluster != n.cluster || a.from != from || a.to != n.cfg.Node:
 		n.refuse(from, 0, fmt.Errorf("%w: from node %d to node %d", ErrStray, a.from, a.to))
 		return
-	case a.expected != 0 && a.expected != n.incarnation:
+	case a.expected != 0 && a.expected != n.incarnation && !probe.Bug("a wiped node is trusted"):
 		// What is meant for this node's predecessor speaks of promises that this one
 		// does not remember.
 		n.refuse(from, 0, fmt.Errorf("%w: node %d remembers another incarnation of this node", ErrIncarnation, from))
@@ -252,7 +253,8 @@ func (n *Node) pinned(peer, incarnation uint64, met bool) bool {
 			})
 		})
 		return true
-	case known.incarnation != incarnation:
+	case known.incarnation != incarnation && !probe.Bug("a wiped node is trusted"):
+		probe.Sometimes("replica: a wiped node is refused", true)
 		if n.refused[peer] == incarnation { // it was said
 			n.count(metricFramesRefused, 0, 1)
 		} else if n.refuse(peer, 0, ErrIncarnation) {

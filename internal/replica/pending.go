@@ -1,6 +1,10 @@
 package replica
 
-import "sync"
+import (
+	"sync"
+
+	"github.com/synod-go/synod/internal/probe"
+)
 
 // pending is the proposals of this run of a group that the log has taken up and
 // that have no outcome yet, in the order of their numbers. The loop adds, the
@@ -61,7 +65,7 @@ func (p *pending) lost(fence uint64, fn func(*call)) {
 		if c == nil {
 			continue
 		}
-		if c.epoch >= fence {
+		if c.epoch >= fence && (c.epoch > fence || !probe.Bug("a term's own proposals are taken for lost")) {
 			break // terms only rise
 		}
 		p.calls[i] = nil

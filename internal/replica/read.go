@@ -2,6 +2,8 @@ package replica
 
 import (
 	"sync"
+
+	"github.com/synod-go/synod/internal/probe"
 )
 
 // reads is the linearizable reads of one group. All that wait when an attempt
@@ -57,6 +59,7 @@ func (l *loop) restartReads(g *Group) {
 
 func (l *loop) retryReads(g *Group) {
 	if g.ticks-g.reads.started >= readRetryTicks {
+		probe.Sometimes("replica: a read is asked again", len(g.reads.asked) > 0)
 		l.restartReads(g)
 	}
 }
@@ -68,7 +71,9 @@ func (l *loop) readConfirmed(g *Group, result ReadResult) {
 		return
 	}
 	r.mu.Lock()
-	if applied := g.applied.Load(); applied >= result.Index {
+	applied := g.applied.Load()
+	probe.Sometimes("replica: a read waits for the state machine", applied < result.Index)
+	if applied >= result.Index || probe.Bug("a read does not wait for the state machine") {
 		r.mu.Unlock()
 		for _, c := range r.asked {
 			c.answer(nil, nil)

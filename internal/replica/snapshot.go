@@ -6,6 +6,7 @@ import (
 	"io"
 
 	"github.com/synod-go/synod"
+	"github.com/synod-go/synod/internal/probe"
 	"github.com/synod-go/synod/storage"
 )
 
@@ -63,6 +64,7 @@ func (g *Group) dropStrayChunks() error {
 		}
 		from = g.chunkKey(id, ^uint64(0))
 	}
+	probe.Sometimes("replica: a start removes the chunks of an unfinished snapshot", b.Len() > 0)
 	if b.Len() == 0 {
 		return nil
 	}
@@ -148,10 +150,13 @@ type chunkWriter struct {
 }
 
 func (w *chunkWriter) Write(p []byte) (int, error) {
-	total := len(p)
+	total, limit := len(p), chunkBytes
+	if probe.Buggify("replica: chunks are short") {
+		limit = 16
+	}
 	for len(p) > 0 {
 		// A full buffer is put when more follows, so that finish knows the last one.
-		if len(w.buf) == chunkBytes {
+		if len(w.buf) >= limit {
 			if err := w.flush(false); err != nil {
 				return 0, err
 			}
@@ -159,7 +164,7 @@ func (w *chunkWriter) Write(p []byte) (int, error) {
 		if w.buf == nil {
 			w.buf = make([]byte, 0, chunkBytes)
 		}
-		n := min(len(p), chunkBytes-len(w.buf))
+		n := min(len(p), limit-len(w.buf))
 		w.buf = append(w.buf, p[:n]...)
 		p = p[n:]
 	}
@@ -199,7 +204,13 @@ func (g *Group) takeSnapshot() {
 		return
 	}
 	meta := SnapshotMeta{Position: s.position, Config: s.config, ID: g.node.ex.Uint64()}
+	if probe.Bug("a snapshot forgets how many commands it holds") {
+		meta.Commands = 0
+	}
 	cut, _ := s.cut(g.mayCut)
+	if cut.Index > 0 && probe.Bug("the log is cut before the snapshot is stored") {
+		g.loop.do(func() { g.loop.compact(g, cut) })
+	}
 	if !g.spawn(func() {
 		err := g.storeSnapshot(w, &meta)
 		closeSnapshot(w)
@@ -261,6 +272,7 @@ func (l *loop) snapshotStored(g *Group, meta SnapshotMeta, cut mark, err error) 
 func (l *loop) replaceSnapshot(g *Group, meta SnapshotMeta, b *storage.Batch) {
 	key := g.keys.key(tagSnapshot)
 	b.Set(key, storage.AppendRecord(nil, key, meta.Append(nil)))
+	probe.Sometimes("replica: a snapshot has many chunks", meta.Chunks > 1)
 	g.snapMu.Lock()
 	old := g.snapshot
 	g.snapshot = meta

@@ -13,6 +13,7 @@ import (
 
 	"github.com/synod-go/synod"
 	"github.com/synod-go/synod/internal/executor"
+	"github.com/synod-go/synod/internal/probe"
 	"github.com/synod-go/synod/storage"
 	"github.com/synod-go/synod/transport"
 )
@@ -170,6 +171,7 @@ func (l *loop) held(g *Group, index uint64) bool {
 			return p.Node == peer && p.Match > h.index
 		}))
 		held = held || !over && index > h.index
+		probe.Sometimes("replica: the log is kept for a snapshot's receiver", held)
 		return over
 	})
 	return held
@@ -207,6 +209,11 @@ func (g *Group) sendSnapshot(s *sender, req SnapshotRequest, meta SnapshotMeta, 
 		g.node.cfg.Logger.Warn("snapshot not sent", "group", g.id, "to", req.To, "index", meta.Index, "error", err)
 	} else {
 		g.node.emit(synod.Event{Kind: synod.EventSnapshotSent, Group: g.id, Peer: req.To, Index: meta.Index, Term: meta.Term})
+	}
+	probe.Sometimes("replica: a snapshot is sent", err == nil)
+	probe.Sometimes("replica: a snapshot can't be sent", err != nil)
+	if probe.Bug("the end of a snapshot is not reported") {
+		return
 	}
 	g.loop.do(func() {
 		if g.loop.live(g) {
@@ -273,6 +280,7 @@ func (g *Group) stream(s *sender, req SnapshotRequest, meta SnapshotMeta, live *
 					return errTransferStuck
 				}
 				for _, m := range unacked {
+					probe.Sometimes("replica: a chunk is sent again", true)
 					transmit(m)
 				}
 				retry.Reset(g.node.cfg.ElectionTimeout)
