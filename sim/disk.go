@@ -21,15 +21,16 @@ type Disk struct {
 	Stuck bool          // no sync ends
 	Full  bool          // commits are refused: storage.ErrNoSpace
 
-	world   *World
-	node    *Node
-	durable table
-	visible table
-	pending []*write // visible and not durable, in order
-	syncing int      // how many of them the sync under way covers
-	faults  []*Disk
-	failAt  int // the so manieth sync from now fails, and with it the store
-	failed  error
+	world      *World
+	node       *Node
+	durable    table
+	visible    table
+	pending    []*write // visible and not durable, in order
+	syncing    int      // how many of them the sync under way covers
+	faults     []*Disk
+	generation int
+	failAt     int // the so manieth sync from now fails, and with it the store
+	failed     error
 }
 
 // write is a commit on its way.
@@ -338,9 +339,13 @@ func (d *Disk) Copy() *Copy { return &Copy{d.durable.clone()} }
 // The node must not run.
 func (d *Disk) Restore(c *Copy) {
 	d.stopped("Restore")
+	d.generation++
 	d.durable = c.table.clone()
 	d.crash()
 }
+
+// Generation returns how often the disk was lost or replaced.
+func (d *Disk) Generation() int { return d.generation }
 
 // Lose empties the disk, as a new one is. The node must not run.
 func (d *Disk) Lose() { d.Restore(&Copy{}) }

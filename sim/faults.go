@@ -25,11 +25,23 @@ type Atlas struct {
 	// replaced by an old copy.
 	OldCopy func(d *Disk)
 
+	// Target names a node that faults strike more often than others, one in three: the
+	// leader, say. nil, or 0: none.
+	Target func() uint64
+
 	// Drift is by how much clocks may run apart from the world's: 0.05 is a twentieth, the
 	// default. Skew is by how much they may be off, and jump. Default: 10 s.
 	Drift float64
 	Skew  time.Duration
 }
+
+// What [Node.Damaged] says. A disk that was lost, or replaced, is that and no longer one
+// with a bit that flipped.
+const (
+	Flipped  = "altered by a bit that flipped"
+	Lost     = "lost"
+	Replaced = "replaced by an old copy"
+)
 
 // injection is one fault of a run. What it does depends on its own random source, so that
 // it stays what it is when others are dropped.
@@ -59,6 +71,11 @@ func nothing() {}
 
 func (f *injection) node() *Node {
 	n := f.world.order[f.random.IntN(len(f.world.order))]
+	if strike := f.random.IntN(3) == 0; strike && f.atlas.Target != nil {
+		if target := f.world.nodes[f.atlas.Target()]; target != nil {
+			n = target
+		}
+	}
 	f.what += fmt.Sprintf(" node %d", n.ID)
 	return n
 }
@@ -102,6 +119,9 @@ func (f *injection) links(fault Link, through func(from, to *Node) bool) (end fu
 // damage marks a node's disk as damaged for good, if the atlas allows one more.
 func (f *injection) damage(n *Node, what string) bool {
 	if n.damage != "" {
+		if n.damage == Flipped {
+			n.damage = what
+		}
 		return true
 	}
 	limit := f.atlas.Damaged
@@ -192,17 +212,21 @@ var kinds = []kind{
 	}},
 	{name: "disk flips a bit", begin: func(f *injection) func() {
 		n := f.node()
-		if !f.damage(n, "a bit flipped") {
+		if !f.damage(n, Flipped) {
 			return nil
 		}
 		if key, ok := n.Disk.Flip(f.random); ok {
 			f.what += fmt.Sprintf(" in the value of key %x", key)
 		}
-		return nothing
+		if f.random.IntN(2) == 0 {
+			return nothing
+		}
+		n.Crash() // so that it is read again
+		return n.Start
 	}},
 	{name: "disk lost", begin: func(f *injection) func() { // and a new one is put in
 		n := f.node()
-		if !f.damage(n, "lost") {
+		if !f.damage(n, Lost) {
 			return nil
 		}
 		n.Crash()
@@ -211,7 +235,7 @@ var kinds = []kind{
 	}},
 	{name: "disk replaced by an old copy", begin: func(f *injection) func() {
 		n := f.node()
-		if f.atlas.OldCopy == nil || !f.damage(n, "replaced by an old copy") {
+		if f.atlas.OldCopy == nil || !f.damage(n, Replaced) {
 			return nil
 		}
 		n.Crash()

@@ -65,8 +65,8 @@ func (n *Node) Running() bool { return n.process != nil && !n.paused }
 // Err returns why the last start failed, or nil.
 func (n *Node) Err() error { return n.failed }
 
-// Damaged returns what has happened to the node's disk that does not heal: a bit that
-// flipped, a loss, an old copy in its place. "" if nothing has.
+// Damaged returns what has happened to the node's disk that does not heal: [Flipped],
+// [Lost] or [Replaced]. "" if nothing has.
 func (n *Node) Damaged() string { return n.damage }
 
 // retryStart is how long the world waits before it repeats a start that failed: about

@@ -161,9 +161,6 @@ func (w *chunkWriter) Write(p []byte) (int, error) {
 				return 0, err
 			}
 		}
-		if w.buf == nil {
-			w.buf = make([]byte, 0, chunkBytes)
-		}
 		n := min(len(p), limit-len(w.buf))
 		w.buf = append(w.buf, p[:n]...)
 		p = p[n:]

@@ -37,9 +37,11 @@ type member struct {
 	commit uint64
 	leads  bool
 
-	promised uint64            // the highest term that it spoke in as a promise
-	votes    map[uint64]uint64 // by term
-	accepted place             // the last entry that it said was durable
+	promised   uint64            // the highest term that it spoke in as a promise
+	votes      map[uint64]uint64 // by term
+	generation int               // of its disk
+	forgot     bool              // it has promised something, and its disk was lost since
+	accepted   place             // the last entry that it said was durable
 }
 
 func newInvariants(w *sim.World) *invariants {
@@ -84,12 +86,14 @@ func (v *invariants) observe(node uint64, what any) {
 		m.accepted = place{}
 		v.committed(node, x.Index, x.Term)
 	case probe.RaftVoted:
+		v.promises(node)
 		m.promised = max(m.promised, x.Term)
 		if before, ok := m.votes[x.Term]; ok && before != x.For {
 			v.w.Failf("one vote a term", "node %d votes for node %d in term %d, and has voted for node %d", node, x.For, x.Term, before)
 		}
 		m.votes[x.Term] = x.For
 	case probe.RaftAccepted:
+		v.promises(node)
 		m.promised = max(m.promised, x.Term)
 		// One of an earlier term may leave when the log has changed since.
 		if term, ok := m.termAt(x.Index); ok && x.Term == m.term && x.Index >= m.accepted.index {
@@ -98,10 +102,19 @@ func (v *invariants) observe(node uint64, what any) {
 	}
 }
 
+// promises checks that a node that makes a promise may: one that was wiped before it ever
+// made one is as good as new.
+func (v *invariants) promises(node uint64) {
+	if v.members[node].forgot {
+		v.w.Failf("a wiped node takes no part", "node %d, whose disk was %s, makes a promise", node, v.w.Node(node).Damaged())
+	}
+}
+
 // opened checks that a node's disk remembers what the node has promised.
 func (v *invariants) opened(node uint64, m *member, x probe.RaftOpened) {
-	if v.w.Node(node).Damaged() != "" {
-		// It need not remember, and nobody may listen to it.
+	if g := v.w.Node(node).Disk.Generation(); g > m.generation {
+		// It can't remember, and must not promise anything again.
+		m.generation, m.forgot = g, m.forgot || m.promised > 0
 		m.promised, m.accepted, m.votes = 0, place{}, make(map[uint64]uint64)
 	}
 	if x.Term < m.promised {

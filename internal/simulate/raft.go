@@ -9,6 +9,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/synod-go/synod"
@@ -48,6 +49,7 @@ type raftOptions struct {
 	batchBytes      int
 	cacheBytes      int
 	padding         int // of a command
+	bursts          int // clients that write much, and wait for nothing
 }
 
 // election is the election timeout. progress is how many of them a healed cluster may
@@ -75,13 +77,14 @@ func (s *raftRun) start(w *sim.World) {
 	r := w.Rand()
 	s.options = raftOptions{
 		nodes:           3 + 2*uint64(r.IntN(2)),
-		clients:         1 + r.IntN(5),
+		clients:         1 + r.IntN(6),
 		think:           10 * time.Millisecond << r.IntN(7),
 		snapshotEntries: 10 << r.IntN(6),
 		retainEntries:   1 << r.IntN(8),
 		batchBytes:      64 << r.IntN(6),
 		cacheBytes:      256 << r.IntN(8),
 		padding:         r.IntN(2) * r.IntN(200),
+		bursts:          r.IntN(3),
 	}
 	w.Logf("options: %+v", s.options)
 	for id := uint64(1); id <= s.options.nodes; id++ {
@@ -207,8 +210,19 @@ func (m *machine) Restore(r io.Reader) error {
 func (s *raftRun) client(ctx context.Context, number int) {
 	r, at := s.w.Rand(), uint64(1+number)%s.options.nodes+1
 	elsewhere := func() uint64 { return 1 + r.Uint64N(s.options.nodes) }
+	// Some clients do nothing but read, more often, and on one node for a while: a stale
+	// leader is found by those that stay with it, a lagging follower by those that crowd.
+	reader, home, until := number%3 == 2, elsewhere(), time.Duration(0)
 	for !s.over {
-		_ = sim.Sleep(ctx, time.Duration(r.Int64N(int64(2*s.options.think))))
+		think := s.options.think
+		if reader {
+			think = max(think/4, 20*time.Millisecond)
+			if s.w.Now() > until {
+				home, until = 1+uint64(s.w.Now()/(4*time.Second))%s.options.nodes, s.w.Now()+4*time.Second
+			}
+			at = home
+		}
+		_ = sim.Sleep(ctx, time.Duration(r.Int64N(int64(2*think))))
 		g, m := s.groups[at], s.machines[at]
 		if g == nil {
 			at = elsewhere()
@@ -217,7 +231,7 @@ func (s *raftRun) client(ctx context.Context, number int) {
 		// The keys change with time, so that writes of unknown outcome do not pile up on one.
 		key := fmt.Sprintf("%d-%d", s.w.Now()/(2*time.Second), r.IntN(4))
 		short, cancel := sim.WithTimeout(ctx, time.Duration(1+r.Int64N(int64(3*election))))
-		if r.IntN(3) == 0 {
+		if reader || r.IntN(4) == 0 {
 			at = s.read(short, number, key, at, g, m)
 		} else {
 			at = s.write(short, &number, key, at, g)
@@ -227,6 +241,44 @@ func (s *raftRun) client(ctx context.Context, number int) {
 			at = elsewhere()
 		}
 	}
+}
+
+// burst writes many commands at once to one node, whether or not it answers: what a
+// leader that is cut off then has in its log, nobody else has.
+func (s *raftRun) burst(ctx context.Context) {
+	r := s.w.Rand()
+	for !s.over {
+		_ = sim.Sleep(ctx, time.Duration(r.Int64N(int64(4*election))))
+		at := s.leader()
+		var joins []func(context.Context) error
+		for range r.IntN(30) {
+			_ = sim.Sleep(ctx, time.Duration(r.Int64N(int64(5*time.Millisecond))))
+			g := s.groups[at]
+			if g == nil {
+				continue
+			}
+			joins = append(joins, s.w.Go(func(ctx context.Context) {
+				short, cancel := sim.WithTimeout(ctx, election)
+				defer cancel()
+				number := 1_000_000
+				s.write(short, &number, "burst-"+strconv.FormatUint(s.next, 10), at, g)
+			}))
+		}
+		for _, join := range joins {
+			_ = join(ctx)
+		}
+	}
+}
+
+// leader returns the node that leads, as far as the cores have shown; 0: none.
+func (s *raftRun) leader() (leader uint64) {
+	var term uint64
+	for id := uint64(1); id <= s.options.nodes; id++ {
+		if m := s.invariants.members[id]; m != nil && m.leads && m.term >= term {
+			leader, term = id, m.term
+		}
+	}
+	return leader
 }
 
 // read returns the node to turn to next; 0: any.
@@ -290,26 +342,46 @@ func (s *raftRun) main(w *sim.World) {
 	for c := range s.options.clients {
 		joins = append(joins, w.Go(func(ctx context.Context) { s.client(ctx, c) }))
 	}
+	for range s.options.bursts {
+		joins = append(joins, w.Go(s.burst))
+	}
 	// A node whose disk was replaced by an old copy is another one, says raft's manual: so
 	// its identity is removed. What then stands on the disk belongs to nobody, and the
-	// node must refuse to start on it. Disks are damaged only once all members have met:
-	// a new group does not begin without all of them.
-	atlas := sim.Atlas{OldCopy: forgetIdentity}
-	if w.Rand().IntN(3) == 0 {
-		atlas.Damaged = -1
-	} else if !s.met(ctx) {
-		return
+	// node must refuse to start on it. Where disks are damaged before all members have met
+	// there need not be progress: a new group does not begin without all of them.
+	atlas, certain := sim.Atlas{OldCopy: forgetIdentity, Target: s.leader}, true
+	switch w.Rand().IntN(3) {
+	case 0:
+		if !s.met(ctx) {
+			return
+		}
+	case 1:
+		atlas.Damaged = -1 // from the beginning, but for the disks
+	default:
+		certain = false // with those of nodes that others have not met
+		hub := 1 + w.Rand().Uint64N(s.options.nodes)
+		s.apart(hub, true)
+		w.Go(func(ctx context.Context) {
+			_ = sim.Sleep(ctx, time.Duration(w.Rand().Int64N(int64(trouble/2))))
+			s.apart(hub, false)
+		})
 	}
 	w.Trouble(ctx, trouble, atlas)
 
 	// Everything is whole now, but for a minority of damaged disks: there must be progress.
+	whole := !slices.ContainsFunc(w.Nodes(), func(n *sim.Node) bool { return n.Damaged() != "" })
+	certain = certain || whole
 	healed, acked := w.Now(), len(s.acked)
 	for len(s.acked) < acked+5 {
 		_ = sim.Sleep(ctx, 10*time.Millisecond)
-		if w.Now()-healed > progress*election+20*s.options.think {
+		if w.Now()-healed <= progress*election+20*s.options.think {
+			continue
+		}
+		if certain {
 			w.Failf("progress", "no five writes within %v after everything healed", w.Now()-healed)
 			return
 		}
+		break
 	}
 	s.over = true
 	for _, join := range joins {
@@ -326,11 +398,18 @@ func (s *raftRun) main(w *sim.World) {
 			continue
 		}
 		g := s.groups[n.ID]
+		if g == nil && !certain {
+			continue
+		}
 		if g == nil {
 			w.Failf("progress", "node %d: its group does not run: %v", n.ID, n.Err())
 			return
 		}
-		if err := g.Barrier(limit); err != nil {
+		err := g.Barrier(limit)
+		if err != nil && !certain {
+			continue
+		}
+		if err != nil {
 			w.Failf("progress", "node %d does not catch up: %v", n.ID, errors.Join(err, g.Err()))
 			return
 		}
@@ -350,6 +429,17 @@ func (s *raftRun) main(w *sim.World) {
 			s.picture(v)
 		}
 		w.Failf("linearizable", "%w", err)
+	}
+}
+
+// apart cuts all links but those of one node, or heals them.
+func (s *raftRun) apart(hub uint64, cut bool) {
+	for a := uint64(1); a <= s.options.nodes; a++ {
+		for b := uint64(1); b <= s.options.nodes; b++ {
+			if a != b && a != hub && b != hub {
+				s.w.Link(a, b).Cut = cut
+			}
+		}
 	}
 }
 
