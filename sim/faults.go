@@ -361,6 +361,7 @@ func (w *World) Trouble(ctx context.Context, d time.Duration, atlas Atlas) {
 			panic(fmt.Sprintf("sim: Atlas.Kinds: there is no kind of fault called %q", name))
 		}
 	}
+	w.healed = false
 	copies := make(map[uint64]*Copy)
 	for _, n := range w.order {
 		copies[n.ID] = n.Disk.Copy()
@@ -419,6 +420,7 @@ func (f *injection) inject() {
 // damaged for good stays so.
 func (w *World) Heal() {
 	w.Logf("everything heals")
+	w.healed = true
 	for _, f := range w.plan {
 		if end := f.end; end != nil {
 			f.end = nil

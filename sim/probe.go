@@ -12,7 +12,7 @@ func Sometimes(name string, condition bool) { probe.Sometimes(name, condition) }
 // Buggify reports whether a rare branch of an application shall be taken for once: a
 // buffer of one byte, an early flush, an extra retry. It is false outside of a
 // simulation, at the cost of about a nanosecond; within, the seed decides which branches
-// take part in the run, and when.
+// take part in the run, and when. Once everything has healed, none is taken.
 func Buggify(name string) bool { return probe.Buggify(name) }
 
 // branch is what a seed makes of a Buggify.
@@ -45,7 +45,7 @@ func (p *worldProbe) Buggify(name string) bool {
 		}
 		p.buggify[name] = b
 	}
-	if b.chance == 0 || p.random.Float64() >= b.chance {
+	if b.chance == 0 || p.healed || p.random.Float64() >= b.chance {
 		return false
 	}
 	b.taken++

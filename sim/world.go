@@ -40,6 +40,7 @@ type World struct {
 
 	recent  []record // a ring: the last events
 	lines   []line   // the last lines of the log
+	healed  bool
 	plan    []*injection
 	rates   []string // of the kinds of faults, as the seed drew them
 	faults  map[string]int

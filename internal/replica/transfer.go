@@ -50,7 +50,13 @@ type sender struct {
 	status chunkStatus
 	ended  bool
 	late   bool // nothing has moved for a while
+	asked  int  // how often next was asked for since it moved
+	again  bool // a chunk was lost: the receiver asks for it, again and again
 }
+
+// chunkGap is how many acknowledgements that ask for the same chunk say that it was
+// lost. Those of chunks that came before it are fewer, as a link keeps the order.
+const chunkGap = 3
 
 // liveSnapshot is a captured state of a state machine that keeps its state itself.
 type liveSnapshot struct {
@@ -255,8 +261,8 @@ func (g *Group) stream(s *sender, req SnapshotRequest, meta SnapshotMeta, live *
 		idle := 0
 		for {
 			s.mu.Lock()
-			next, status, ended, late := s.next, s.status, s.ended, s.late
-			s.late = false
+			next, status, ended, late, again := s.next, s.status, s.ended, s.late, s.again
+			s.late, s.again = false, false
 			s.mu.Unlock()
 			moved := next > first
 			for ; first < next && len(unacked) > 0; first++ {
@@ -275,8 +281,11 @@ func (g *Group) stream(s *sender, req SnapshotRequest, meta SnapshotMeta, live *
 			case moved:
 				idle = 0
 				retry.Reset(g.node.cfg.ElectionTimeout)
-			case late:
-				if idle++; idle > chunkRetries {
+			case late, again:
+				if late {
+					idle++
+				}
+				if idle > chunkRetries {
 					return errTransferStuck
 				}
 				for _, m := range unacked {
@@ -360,7 +369,15 @@ func (l *loop) receiveChunkAck(g *Group, from uint64, body []byte) {
 	}
 	s.mu.Lock()
 	if s.status == chunkWanted {
-		s.next, s.status = max(s.next, next), status
+		switch {
+		case next > s.next:
+			s.next, s.asked = next, 0
+		case next == s.next && status == chunkWanted:
+			if s.asked++; s.asked == chunkGap {
+				s.again = true
+			}
+		}
+		s.status = status
 	}
 	s.mu.Unlock()
 	s.wake.Set()

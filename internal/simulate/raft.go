@@ -410,7 +410,11 @@ func (s *raftRun) main(w *sim.World) {
 			continue
 		}
 		if err != nil {
-			w.Failf("progress", "node %d does not catch up: %v", n.ID, errors.Join(err, g.Err()))
+			status := ""
+			for _, id := range slices.Sorted(maps.Keys(s.groups)) {
+				status += fmt.Sprintf("; node %d: %+v", id, s.groups[id].Status())
+			}
+			w.Failf("progress", "node %d does not catch up: %v%s", n.ID, errors.Join(err, g.Err()), status)
 			return
 		}
 		m := s.machines[n.ID]
