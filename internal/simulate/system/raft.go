@@ -1,4 +1,4 @@
-package main
+package system
 
 import (
 	"context"
@@ -60,9 +60,8 @@ const (
 	trouble  = time.Minute
 )
 
-func newRaftRun() run { return &raftRun{} }
-
-func (s *raftRun) observe(node uint64, what any) {
+// Observe implements Run.
+func (s *raftRun) Observe(node uint64, what any) {
 	if s.invariants != nil {
 		s.invariants.observe(node, what)
 	}
@@ -334,8 +333,8 @@ func forgetIdentity(d *sim.Disk) {
 	d.Write(&b)
 }
 
-// main is one seed.
-func (s *raftRun) main(w *sim.World) {
+// Main implements Run.
+func (s *raftRun) Main(w *sim.World) {
 	s.start(w)
 	ctx := w.Context()
 	var joins []func(context.Context) error
@@ -465,7 +464,8 @@ func (s *raftRun) met(ctx context.Context) bool {
 
 func (s *raftRun) picture(v *history.Violation) { saved(s.w, v.WritePicture) }
 
-func (s *raftRun) checked() (histories, calls int) {
+// Checked implements Run.
+func (s *raftRun) Checked() (histories, calls int) {
 	if s.history == nil {
 		return 0, 0
 	}

@@ -1,9 +1,9 @@
-package main
+package system
 
 // raftBugs are mistakes in raft, in internal/replica and in the store's records. Each
 // is one line of the code, behind probe.Bug; numbers are those of the mistakes that others
 // have made and that this library has a test against.
-var raftBugs = []bug{
+var raftBugs = []Bug{
 	{"promises leave before they are durable", "votes and acknowledgements do not wait for their record"},
 	{"votes are asked for before the term is durable", "as etcd's core has it with asynchronous writes"},
 	{"the vote is not stored", "a node votes again after a restart"},
