@@ -1,0 +1,2 @@
+// Package hashring is consistent hashing.
+package hashring
