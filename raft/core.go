@@ -3,6 +3,7 @@ package raft
 //synod:core
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"hash/fnv"
@@ -39,6 +40,7 @@ type core struct {
 	stored  *raftpb.HardState // the newest that is in a record, durable or on its way
 	written replica.Position  // the last entry that was put into a batch
 	runs    []receivedRun     // what was stepped since the last Ready
+	reads   []*raftpb.Message // to be taken up: the newest of each node
 	head    []byte
 	config  []byte
 	leading bool
@@ -152,6 +154,11 @@ func (c *core) Step(from uint64, message []byte) error {
 	if len(run) > 0 {
 		c.runs = append(c.runs, receivedRun{m.Entries, run})
 	}
+	if m.GetType() == raftpb.MsgReadIndex {
+		m.Entries[0].Data = bytes.Clone(m.Entries[0].Data) // it may stay for long, the message need not
+		c.read(m)
+		return nil
+	}
 	if err := c.raft.Step(m); err != nil && !errors.Is(err, etcd.ErrStepPeerNotFound) && !errors.Is(err, etcd.ErrProposalDropped) {
 		return err
 	}
@@ -162,7 +169,47 @@ func (c *core) Step(from uint64, message []byte) error {
 func (c *core) Tick() { c.raft.Tick() }
 
 // Read implements replica.Core.
-func (c *core) Read(id replica.ReadID) { c.raft.ReadIndex(encodeReadID(id)) }
+func (c *core) Read(id replica.ReadID) {
+	c.read(&raftpb.Message{Type: raftpb.MsgReadIndex.Enum(), Entries: []*raftpb.Entry{{Data: encodeReadID(id)}}})
+}
+
+// read takes in a read of this node or of another one, for the next Ready to take up.
+// Of each node it keeps the newest: an answer to an earlier one would not be believed.
+func (c *core) read(m *raftpb.Message) {
+	for i, h := range c.reads {
+		if h.GetFrom() != m.GetFrom() {
+			continue
+		}
+		old, _ := decodeReadID(h.Entries[0].Data)
+		id, _ := decodeReadID(m.Entries[0].Data)
+		if id.Boot != old.Boot || id.Attempt > old.Attempt {
+			c.reads[i] = m
+		}
+		return
+	}
+	c.reads = append(c.reads, m)
+}
+
+// takeReads takes up the reads that came, unless it is too early.
+//
+// A new leader does not know what its predecessors decided until an entry of its own
+// term is (Ongaro's thesis, section 6.4), and must not answer before. etcd's raft
+// keeps all that asks until then, without a limit; and where the leader is the only
+// voter it answers at once, with a commit index that may lag behind what it has
+// acknowledged before a restart. So reads wait here.
+func (c *core) takeReads() {
+	if len(c.reads) == 0 {
+		return
+	}
+	if s := c.raft.BasicStatus(); s.RaftState == etcd.StateLeader && c.termOf(s.GetCommit()) != s.GetTerm() {
+		return
+	}
+	reads := c.reads
+	c.reads = nil
+	for _, m := range reads {
+		_ = c.raft.Step(m) // while there is no leader it is lost, and asked again
+	}
+}
 
 // Transfer implements replica.Core.
 func (c *core) Transfer(to uint64) { c.raft.TransferLeader(to) }
@@ -266,6 +313,7 @@ func (c *core) step(m *raftpb.Message) {
 // Ready implements replica.Core.
 func (c *core) Ready(out *replica.Output) bool {
 	c.head = c.head[:0]
+	c.takeReads()
 	if !c.raft.HasReady() && len(c.released) == 0 && !c.log.wanted {
 		c.runs = nil
 		return false
@@ -407,7 +455,7 @@ func (c *core) store(out *replica.Output, m *raftpb.Message, votes []*raftpb.Mes
 		out.Batch.Set(key, storage.AppendRecord(nil, key, encodeStart(at, c.config)))
 	}
 	if entries := m.GetEntries(); len(entries) > 0 {
-		a.entries = c.writeEntries(out.Batch, entries, out.Messages)
+		a.entries = c.writeEntries(out.Batch, entries)
 	}
 	if c.hardNew || len(a.entries) > 0 || a.snapshot != nil {
 		key, hard := c.keys.Protocol(tagHard), c.hard
@@ -428,7 +476,7 @@ func (c *core) store(out *replica.Output, m *raftpb.Message, votes []*raftpb.Mes
 
 // writeEntries writes entries as runs, in the encoding in which they came or left
 // where there is one.
-func (c *core) writeEntries(b *storage.Batch, entries []*raftpb.Entry, sent []replica.Message) [][]*raftpb.Entry {
+func (c *core) writeEntries(b *storage.Batch, entries []*raftpb.Entry) [][]*raftpb.Entry {
 	first := entries[0].GetIndex()
 	before := c.termOf(first - 1)
 	if probe.Active() {

@@ -38,7 +38,7 @@ func damagedLog(t *testing.T) *memory.Store {
 			entries = append(entries, &raftpb.Entry{Index: new(i), Term: new(run.term), Data: fmt.Appendf(nil, "%d in %d", i, run.term)})
 		}
 		var b storage.Batch
-		for _, part := range c.writeEntries(&b, entries, nil) {
+		for _, part := range c.writeEntries(&b, entries) {
 			log.appended(part)
 		}
 		key := keys.Protocol(tagHard)

@@ -34,7 +34,9 @@
 // acknowledgements of appends and votes, as etcd's core arranges; and, unlike
 // there, a candidate's requests for votes, which wait for its own term and vote
 // (figure 2 of the paper: currentTerm and votedFor are stored before). A leader's
-// appends leave at once, in parallel with its own write.
+// appends leave at once, in parallel with its own write. A leader answers no read
+// before it has decided an entry of its own term, even where it is the only voter:
+// etcd's core does there, with a commit index that may lag after a restart.
 //
 // A store that fails, a record that can't be read, a state machine that panics:
 // the group concerned stops on this node and says why; nothing is retried or

@@ -136,7 +136,7 @@ func (p *logPair) append() {
 		i += n
 	}
 	var b storage.Batch
-	parts := p.writer.writeEntries(&b, entries, nil)
+	parts := p.writer.writeEntries(&b, entries)
 	require.Equal(p.t, entries, slices.Concat(parts...))
 	p.writer.appends = append(p.writer.appends, pendingAppend{entries: parts})
 	p.writeHard(&b)
@@ -339,7 +339,7 @@ func TestLogMaxSize(t *testing.T) {
 			entries[i] = &raftpb.Entry{Index: new(uint64(i) + 2), Term: new(uint64(1)), Data: make([]byte, 68)} // 100 each
 		}
 		var b storage.Batch
-		parts := p.writer.writeEntries(&b, entries, nil)
+		parts := p.writer.writeEntries(&b, entries)
 		require.NoError(t, p.store.Commit(&b))
 		for _, part := range parts {
 			p.log.appended(part)

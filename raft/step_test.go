@@ -23,28 +23,39 @@ type victim struct {
 	store   *memory.Store
 	core    *core
 	decided []replica.Entry
+	reads   []replica.ReadResult
+	sent    []replica.Message
 	state   scriptHard
 	stopped any // the panic that stops the group
 }
 
 type scriptHard struct{ term, vote, commit uint64 }
 
+// bootVictim returns node 1 of a new group.
+func bootVictim(t *testing.T, voters ...uint64) *victim {
+	v := &victim{t: t, store: memory.Open(memory.Config{})}
+	var b storage.Batch
+	require.NoError(t, protocol{}.Bootstrap(replica.GroupKeys(7), voters, &b))
+	require.NoError(t, v.store.Commit(&b))
+	v.open(voters...)
+	return v
+}
+
+// open makes the core from the records, as a restart does.
+func (v *victim) open(voters ...uint64) {
+	c, err := protocol{}.Open(replica.OpenOptions{
+		Node: 1, Keys: replica.GroupKeys(7), Store: v.store, Start: bootPosition, Config: encodeConf(&raftpb.ConfState{Voters: voters}),
+		Logger: slog.New(slog.DiscardHandler), ElectionTicks: 10, HeartbeatTicks: 1, MessageBytes: 1 << 20, InflightBytes: 1 << 20,
+		PendingBytes: 1 << 20, ApplyBytes: 1 << 20, CacheBytes: 100,
+	})
+	require.NoError(v.t, err)
+	v.core, v.decided = c.(*core), nil
+}
+
 // newVictim returns node 1 of three, in term 3, with entries 2 to 6 in its log, of
 // which those up to 4 are decided. It follows node 2, or leads.
 func newVictim(t *testing.T, leads bool) *victim {
-	keys := replica.GroupKeys(7)
-	v := &victim{t: t, store: memory.Open(memory.Config{})}
-	var b storage.Batch
-	require.NoError(t, protocol{}.Bootstrap(keys, []uint64{1, 2, 3}, &b))
-	require.NoError(t, v.store.Commit(&b))
-	config := encodeConf(&raftpb.ConfState{Voters: []uint64{1, 2, 3}})
-	c, err := protocol{}.Open(replica.OpenOptions{
-		Node: 1, Keys: keys, Store: v.store, Start: bootPosition, Config: config, Logger: slog.New(slog.DiscardHandler),
-		ElectionTicks: 10, HeartbeatTicks: 1, MessageBytes: 1 << 20, InflightBytes: 1 << 20, PendingBytes: 1 << 20,
-		ApplyBytes: 1 << 20, CacheBytes: 100,
-	})
-	require.NoError(t, err)
-	v.core = c.(*core)
+	v := bootVictim(t, 1, 2, 3)
 	var entries []*raftpb.Entry
 	for i := uint64(2); i <= 6; i++ {
 		entries = append(entries, &raftpb.Entry{Index: new(i), Term: new(2 + i/5), Data: fmt.Appendf(nil, "value %d", i)})
@@ -104,6 +115,10 @@ func (v *victim) work() {
 			break
 		}
 		require.NoError(v.t, v.store.Commit(&b))
+		v.reads = append(v.reads, out.Reads...)
+		for _, m := range out.Messages {
+			v.sent = append(v.sent, replica.Message{To: m.To, Head: bytes.Clone(m.Head), Tail: m.Tail})
+		}
 		for _, e := range out.Committed {
 			next := bootPosition.Index + 1 + uint64(len(v.decided))
 			require.Equal(v.t, next, e.Index, "entries are decided in their order, and once")

@@ -30,8 +30,8 @@ type Core interface {
 
 	// Read asks for the index up to which a replica must have applied to answer
 	// reads that arrived before this call. The answer comes in Output.Reads under
-	// the same id, or never: then the runtime asks again under a new one. An id
-	// is never used twice.
+	// the same id, or never: then the runtime asks again under a new one, and an
+	// answer to the old one is of no use any more. An id is never used twice.
 	Read(id ReadID)
 
 	// Transfer asks the leader to hand its office to another member. It is

@@ -20,6 +20,7 @@ type disk struct {
 	mu      sync.Mutex
 	due     map[uint64]func(error)
 	next    uint64
+	holds   int // the number of the commit, from now, from which on syncs are held; 0: none
 	changed chan struct{}
 	crashed bool
 }
@@ -40,6 +41,11 @@ func (d *disk) CommitAsync(b *storage.Batch, done func(error)) {
 		done(errCrashed)
 		return
 	}
+	if d.holds > 0 {
+		if d.holds--; d.holds == 0 {
+			d.HoldSync()
+		}
+	}
 	id := d.next
 	d.next++
 	d.due[id] = done
@@ -55,6 +61,13 @@ func (d *disk) CommitAsync(b *storage.Batch, done func(error)) {
 			fn(err)
 		}
 	})
+}
+
+// holdFrom is HoldSync from the n-th commit on, counted from one.
+func (d *disk) holdFrom(n int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.holds = n
 }
 
 // awaitHeld waits until a commit is under way.

@@ -16,6 +16,7 @@ var readRules = []rule{
 	{"Barrier waits for a leader", testBarrierWaits},
 	{"a leader that is cut off from its majority answers no barrier", testBarrierCutOff},
 	{"a new leader answers a barrier only when it has applied what may have been acknowledged before it", testBarrierNewLeader},
+	{"the only member answers a barrier after a restart only when it has applied what it has acknowledged", testBarrierLone},
 	{"an answer to an earlier attempt of a barrier is not believed", testBarrierOldAnswer},
 }
 
@@ -176,6 +177,36 @@ func testBarrierNewLeader(t *testing.T, engine Engine) {
 		return true
 	})
 	c.check(1)
+}
+
+func testBarrierLone(t *testing.T, engine Engine) {
+	c := newCluster(t, engine, options{size: 1})
+	// Which record of the new office is not durable yet when it is asked.
+	for record := 1; record <= 3; record++ {
+		end := c.writes(1, 1, 3)
+		c.stop(1)
+		d := c.disks[1]
+		d.holdFrom(record)
+		m := c.start(1)
+		g := m.group(1)
+		var have uint64
+		read := make(chan error, 1)
+		go func() {
+			err := g.Barrier(c.ctx)
+			have = m.machine(1).index()
+			read <- err
+		}()
+		if record < 3 {
+			require.NoError(t, d.awaitHeld(c.ctx))
+			c.eventually("it is asked", func() bool { return g.Status().Pending > 0 || len(read) > 0 })
+			g.Status() // and the loop has thought about it
+		}
+		d.holdFrom(0)
+		d.ReleaseSync()
+		require.NoError(t, receive(c, read, "the barrier"))
+		require.GreaterOrEqual(t, have, end, "record %d: a barrier returned before what was acknowledged was applied", record)
+		c.check(1)
+	}
 }
 
 func testBarrierOldAnswer(t *testing.T, engine Engine) {
