@@ -304,8 +304,16 @@ var kinds = []kind{
 		if n.process == nil || n.paused {
 			return nil
 		}
-		f.world.spawn(nil, n.Stop)
-		return n.Start
+		over := false
+		f.world.spawn(nil, func() {
+			if n.Stop(); over {
+				n.Start() // it took longer than the fault
+			}
+		})
+		return func() {
+			over = true
+			n.Start()
+		}
 	}},
 
 	{name: "clock off", begin: func(f *injection) func() {

@@ -86,7 +86,7 @@ func (g *Group) captureLive() {
 		g.node.cfg.Logger.Error("state machine gave no snapshot: a peer that is behind must wait", "group", g.id, "error", err)
 		return
 	}
-	live := &liveSnapshot{writer: w, meta: SnapshotMeta{Position: s.position, Config: s.config, ID: g.node.ex.Uint64()}}
+	live := &liveSnapshot{writer: w, meta: SnapshotMeta{Position: s.position, Held: s.held(), Config: s.config, ID: g.node.ex.Uint64()}}
 	g.snapMu.Lock()
 	g.live = live
 	g.snapMu.Unlock()
@@ -188,7 +188,9 @@ func (l *loop) held(g *Group, index uint64) bool {
 func (g *Group) endTransfer(s *sender, to uint64, meta SnapshotMeta, live *liveSnapshot) {
 	until := g.node.ex.Now().Add(2 * g.node.cfg.ElectionTimeout)
 	g.snapMu.Lock()
-	delete(g.senders, to)
+	if !probe.Bug("a snapshot's transfer is never over") {
+		delete(g.senders, to)
+	}
 	g.holds[to] = hold{index: meta.Index, until: until}
 	drop := false
 	if live != nil {
@@ -218,9 +220,6 @@ func (g *Group) sendSnapshot(s *sender, req SnapshotRequest, meta SnapshotMeta, 
 	}
 	probe.Sometimes("replica: a snapshot is sent", err == nil)
 	probe.Sometimes("replica: a snapshot can't be sent", err != nil)
-	if probe.Bug("the end of a snapshot is not reported") {
-		return
-	}
 	g.loop.do(func() {
 		if g.loop.live(g) {
 			defer g.loop.recover(g)

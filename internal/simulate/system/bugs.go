@@ -21,7 +21,7 @@ var raftBugs = []Bug{
 	{"a failed sync is ignored", "so does a failed one"},
 	{"a snapshot forgets how many commands it holds", "indexes begin anew after it"},
 	{"the log is cut before the snapshot is stored", "a crash in between leaves neither"},
-	{"the end of a snapshot is not reported", "its receiver stays paused for ever"},
+	{"a snapshot's transfer is never over", "its receiver gets no other one"},
 	{"a wiped node is trusted", "its disk was lost, and with it what it promised"},
 	{"a new group does not wait for its members", "one of them takes a wiped node for a new one"},
 }

@@ -160,10 +160,16 @@ func (m *machine) Apply(index uint64, command []byte) []byte {
 // image is a machine's snapshot.
 type image []byte
 
-// WriteTo implements io.WriterTo.
-func (i image) WriteTo(w io.Writer) (int64, error) {
-	n, err := w.Write(i)
-	return int64(n), err
+// WriteTo implements io.WriterTo, in many pieces.
+func (i image) WriteTo(w io.Writer) (total int64, err error) {
+	for piece := range slices.Chunk(i, 64) {
+		n, err := w.Write(piece)
+		total += int64(n)
+		if err != nil {
+			return total, err
+		}
+	}
+	return total, nil
 }
 
 // Snapshot implements synod.StateMachine.
@@ -211,13 +217,16 @@ func (s *raftRun) client(ctx context.Context, number int) {
 	elsewhere := func() uint64 { return 1 + r.Uint64N(s.options.nodes) }
 	// Some clients do nothing but read, more often, and on one node for a while: a stale
 	// leader is found by those that stay with it, a lagging follower by those that crowd.
-	reader, home, until := number%3 == 2, elsewhere(), time.Duration(0)
+	reader, home, until := number%2 == 1, elsewhere(), time.Duration(0)
 	for !s.over {
 		think := s.options.think
 		if reader {
 			think = max(think/4, 20*time.Millisecond)
 			if s.w.Now() > until {
 				home, until = 1+uint64(s.w.Now()/(4*time.Second))%s.options.nodes, s.w.Now()+4*time.Second
+				if leader := s.leader(); leader != 0 && r.IntN(2) == 0 {
+					home = leader // who may be deposed before long, and not know it
+				}
 			}
 			at = home
 		}
@@ -228,7 +237,7 @@ func (s *raftRun) client(ctx context.Context, number int) {
 			continue
 		}
 		// The keys change with time, so that writes of unknown outcome do not pile up on one.
-		key := fmt.Sprintf("%d-%d", s.w.Now()/(2*time.Second), r.IntN(4))
+		key := fmt.Sprintf("%d-%d", s.w.Now()/(2*time.Second), r.IntN(2))
 		short, cancel := sim.WithTimeout(ctx, time.Duration(1+r.Int64N(int64(3*election))))
 		if reader || r.IntN(4) == 0 {
 			at = s.read(short, number, key, at, g, m)
