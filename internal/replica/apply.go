@@ -105,7 +105,7 @@ type applyState struct {
 	// Used by one applier task at a time.
 	position     Position // up to where the state machine has applied
 	config       []byte   // the configuration there
-	skip         uint64   // commands up to this one are in the state machine already
+	skip         uint64   // commands up to this one were in it before the log got there
 	fence        uint64
 	lastSnapshot Position // the last one that was taken, or tried
 	bytes        uint64   // of entries since then
@@ -114,6 +114,10 @@ type applyState struct {
 	batch        []synod.Entry
 	callers      []*call
 }
+
+// held returns how many commands are in the state machine. While it replays what a
+// state machine kept by itself, the log is behind that.
+func (s *applyState) held() uint64 { return max(s.position.Commands, s.skip) }
 
 // pushApply queues work for the state machine.
 func (g *Group) pushApply(item applyItem) {
@@ -214,13 +218,13 @@ func (g *Group) stop(err error) {
 
 // publishApplied tells everyone who waits how far the state machine has got.
 func (g *Group) publishApplied() {
-	p := &g.apply.position
-	if g.applied.Load() == p.Index {
+	index := g.apply.position.Index
+	if g.applied.Load() == index {
 		return
 	}
-	g.commands.Store(max(p.Commands, g.apply.skip))
-	g.applied.Store(p.Index)
-	g.reads.reached(p.Index)
+	g.commands.Store(g.apply.held())
+	g.applied.Store(index)
+	g.reads.reached(index)
 	if !g.appliedPosted.Swap(true) {
 		g.loop.post(func(in *inbox) { in.applied = append(in.applied, g) })
 	}
@@ -343,12 +347,12 @@ func (g *Group) applyRestore(meta *SnapshotMeta) error {
 		probe.Sometimes("replica: an installed snapshot leaves an outcome unknown", true)
 		c.answer(nil, unknown(g.id, errInstalled))
 	})
-	if err := g.restoreStateMachine(*meta); err != nil {
+	held, err := g.restoreStateMachine(*meta)
+	if err != nil {
 		return err
 	}
-	s.position, s.config = meta.Position, meta.Config
+	s.position, s.config, s.skip = meta.Position, meta.Config, held
 	s.lastSnapshot, s.bytes, s.marks = meta.Position, 0, nil
-	s.skip = 0
 	if _, ok := g.cfg.StateMachine.(synod.DurableIndex); ok {
 		// The state machine has it: the chunks have done their work.
 		g.loop.do(func() { g.loop.dropSnapshot(g, meta.ID) })

@@ -89,7 +89,7 @@ func FuzzBatch(f *testing.F) {
 }
 
 func FuzzSnapshotMeta(f *testing.F) {
-	meta := SnapshotMeta{Position: Position{Index: 10, Term: 2, Commands: 77}, Config: []byte("members"), ID: 1 << 63, Size: 1 << 33, Chunks: 1 << 15, Sum: 1 << 31}
+	meta := SnapshotMeta{Position: Position{Index: 10, Term: 2, Commands: 77}, Held: 78, Config: []byte("members"), ID: 1 << 63, Size: 1 << 33, Chunks: 1 << 15, Sum: 1 << 31}
 	f.Add(meta.Append(nil))
 	f.Add(SnapshotMeta{}.Append(nil))
 	f.Add([]byte{1, 1, 1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x0f})
@@ -141,7 +141,7 @@ func TestDecodersAllocateLittle(t *testing.T) {
 			}
 		},
 		"batch":    func() { _, _ = readBatchHeader(NewReader(claim(batchVersion, 0, 0, 0, 0, 0, 0, 0, 0, 0))) },
-		"snapshot": func() { new(SnapshotMeta).Read(NewReader(claim(0, 0, 0))) },
+		"snapshot": func() { new(SnapshotMeta).Read(NewReader(claim(0, 0, 0, 0))) },
 		"identity": func() { _, _ = decodeIdentity(claim()) },
 	} {
 		var before, after runtime.MemStats

@@ -160,14 +160,8 @@ func (g *Group) open() (err error) {
 			return fmt.Errorf("state machine's durable index: %w", err)
 		}
 		if found && have < meta.Commands {
-			if err := g.restoreStateMachine(meta); err != nil {
+			if have, err = g.restoreStateMachine(meta); err != nil {
 				return err
-			}
-			if have, err = durable.DurableIndex(); err != nil {
-				return fmt.Errorf("state machine's durable index: %w", err)
-			}
-			if have < meta.Commands {
-				return fmt.Errorf("state machine's durable index is %d after it was restored to %d", have, meta.Commands)
 			}
 		}
 		if have < start.Commands {
@@ -177,7 +171,7 @@ func (g *Group) open() (err error) {
 	} else {
 		switch {
 		case found:
-			if err := g.restoreStateMachine(meta); err != nil {
+			if g.apply.skip, err = g.restoreStateMachine(meta); err != nil {
 				return err
 			}
 			start, config = meta.Position, meta.Config
@@ -196,7 +190,7 @@ func (g *Group) open() (err error) {
 	g.apply.position, g.apply.config = start, config
 	g.apply.lastSnapshot = start
 	g.applied.Store(start.Index)
-	g.commands.Store(max(start.Commands, g.apply.skip))
+	g.commands.Store(g.apply.held())
 	c := &g.node.cfg
 	g.core, err = c.Protocol.Open(OpenOptions{
 		Node:           c.Node,

@@ -259,6 +259,7 @@ func decodeIdentity(b []byte) (identity, error) {
 // under its ID.
 type SnapshotMeta struct {
 	Position
+	Held   uint64 // commands in the state: those up to Position, or more if it was ahead of the log
 	Config []byte // the configuration at Position, in the core's encoding
 	ID     uint64 // drawn at random by the node that stored it
 	Size   uint64 // bytes of state
@@ -271,6 +272,7 @@ func (m SnapshotMeta) Append(b []byte) []byte {
 	b = binary.AppendUvarint(b, m.Index)
 	b = binary.AppendUvarint(b, m.Term)
 	b = binary.AppendUvarint(b, m.Commands)
+	b = binary.AppendUvarint(b, m.Held)
 	b = AppendBytes(b, m.Config)
 	b = binary.LittleEndian.AppendUint64(b, m.ID)
 	b = binary.AppendUvarint(b, m.Size)
@@ -280,7 +282,10 @@ func (m SnapshotMeta) Append(b []byte) []byte {
 
 // Read sets m to what Append wrote.
 func (m *SnapshotMeta) Read(r *Reader) {
-	m.Index, m.Term, m.Commands = r.Uvarint(), r.Uvarint(), r.Uvarint()
+	m.Index, m.Term, m.Commands, m.Held = r.Uvarint(), r.Uvarint(), r.Uvarint(), r.Uvarint()
+	if m.Held < m.Commands {
+		r.fail()
+	}
 	m.Config = append([]byte(nil), r.Bytes()...)
 	m.ID, m.Size, m.Chunks, m.Sum = r.Uint64(), r.Uvarint(), r.Uvarint(), uint32(r.Uvarint())
 }

@@ -127,17 +127,28 @@ func (r *chunkReader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// restoreStateMachine replaces the state by a stored snapshot.
-func (g *Group) restoreStateMachine(meta SnapshotMeta) error {
+// restoreStateMachine replaces the state by a stored snapshot, and returns how many
+// commands are in it: those up to the snapshot's position, or more.
+func (g *Group) restoreStateMachine(meta SnapshotMeta) (held uint64, err error) {
 	r := &chunkReader{group: g, meta: meta}
 	if err := g.cfg.StateMachine.Restore(r); err != nil {
-		return fmt.Errorf("restore the state machine from the snapshot at index %d: %w", meta.Index, err)
+		return 0, fmt.Errorf("restore the state machine from the snapshot at index %d: %w", meta.Index, err)
 	}
 	// A state machine may stop reading early, and may not pass on what it read into.
 	if r.err != nil && !errors.Is(r.err, io.EOF) {
-		return r.err
+		return 0, r.err
 	}
-	return nil
+	durable, ok := g.cfg.StateMachine.(synod.DurableIndex)
+	if !ok {
+		return meta.Held, nil
+	}
+	if held, err = durable.DurableIndex(); err != nil {
+		return 0, fmt.Errorf("state machine's durable index: %w", err)
+	}
+	if held < meta.Held {
+		return 0, fmt.Errorf("state machine's durable index is %d after it was restored to %d", held, meta.Held)
+	}
+	return held, nil
 }
 
 // chunkWriter cuts what is written into chunks.
@@ -200,9 +211,9 @@ func (g *Group) takeSnapshot() {
 		g.node.cfg.Logger.Error("state machine gave no snapshot: the log grows until the next try", "group", g.id, "error", err)
 		return
 	}
-	meta := SnapshotMeta{Position: s.position, Config: s.config, ID: g.node.ex.Uint64()}
+	meta := SnapshotMeta{Position: s.position, Held: s.held(), Config: s.config, ID: g.node.ex.Uint64()}
 	if probe.Bug("a snapshot forgets how many commands it holds") {
-		meta.Commands = 0
+		meta.Commands, meta.Held = 0, 0
 	}
 	cut, _ := s.cut(g.mayCut)
 	if cut.Index > 0 && probe.Bug("the log is cut before the snapshot is stored") {

@@ -29,6 +29,7 @@ var snapshotRules = concat(
 	both("a snapshot that was received, but not restored before a crash, is restored after it", testSnapshotCrash),
 	both("two members that are behind are brought up at once", testSnapshotTwo),
 	both("snapshots are taken and installed under load", testSnapshotLoad),
+	both("a snapshot of a state machine that is ahead of its replayed log says what it holds", testSnapshotAhead),
 	[]rule{
 		{"a proposal that may stand in a snapshot that is installed has an unknown outcome", testSnapshotOutcome},
 		{"the log is cut up to the durable index of its state machine, and no further", testDurableCut},
@@ -383,6 +384,46 @@ func testSnapshotLoad(t *testing.T, engine Engine, k kind) {
 	}
 	cancel()
 	wg.Wait()
+	c.check(1)
+}
+
+// testSnapshotAhead has a receiver with a state machine of kind k. The sender's keeps
+// its state itself. After a restart it holds commands of which the log does not know
+// yet that they are decided; and it learns that only from the receiver, once that is
+// brought up.
+func testSnapshotAhead(t *testing.T, engine Engine, k kind) {
+	c := newCluster(t, engine, options{stopped: true, group: compacting})
+	start := func(id uint64) *member {
+		c.options.kind = durable
+		if id == 3 {
+			c.options.kind = k
+		}
+		return c.start(id)
+	}
+	for _, id := range c.ids() {
+		start(id)
+	}
+	c.writes(1, 2, 5)
+	c.leaveBehind(3)
+	// The last answers tell the leader of decisions that no record tells.
+	l := c.leader(1)
+	end := c.writes(1, 1, 5)
+	require.NoError(t, l.machine(1).await(c.ctx, end))
+	c.stop(c.others(l)[0].id)
+	c.stop(l.id)
+	l = start(l.id)
+	require.Equal(t, end, l.group(1).Status().Commands)
+	back := start(3)
+	back.awaitKind(0, synod.EventSnapshotInstalled, 1)
+	c.check(1)
+	// What it was given holds after a restart too.
+	c.crash(3)
+	start(3)
+	c.check(1)
+	c.crash(3)
+	c.stop(l.id)
+	start(3)
+	start(l.id)
 	c.check(1)
 }
 
