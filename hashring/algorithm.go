@@ -8,6 +8,9 @@ type Algorithm interface {
 	// check refuses parameters that are out of bounds.
 	check() error
 
+	// filled returns the algorithm with its defaults filled in.
+	filled() Algorithm
+
 	// place places members for the first time.
 	place(list []member) (placement, error)
 

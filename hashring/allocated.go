@@ -52,6 +52,10 @@ func (a Allocated) check() error {
 	return nil
 }
 
+func (a Allocated) filled() Algorithm {
+	return Allocated{PerNode: a.perNode(), Tolerance: a.tolerance()}
+}
+
 func (a Allocated) code() byte { return 8 }
 
 func (a Allocated) params() []uint64 {
@@ -190,7 +194,7 @@ func (l *ledger) cut(to int, give []float64) {
 		}
 		slices.SortStableFunc(list, func(i, k int) int { return cmp.Compare(l.length(k), l.length(i)) })
 		sum, n := 0.0, 0
-		for n < len(list) && sum < 2*give[from] {
+		for n < len(list) && sum < 1.1*give[from] {
 			sum += float64(l.length(list[n])) / (1 << 64)
 			n++
 		}

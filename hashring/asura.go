@@ -29,9 +29,10 @@ const (
 	asuraDraws  = 255     // of one level, before all nodes are asked instead
 )
 
-func (Asura) check() error     { return nil }
-func (Asura) code() byte       { return 6 }
-func (Asura) params() []uint64 { return nil }
+func (Asura) check() error      { return nil }
+func (Asura) filled() Algorithm { return Asura{} }
+func (Asura) code() byte        { return 6 }
+func (Asura) params() []uint64  { return nil }
 func (Asura) cost(members int, weight float64) float64 {
 	return 8*2*(float64(members)+weight) + 20*float64(members)
 }
@@ -139,13 +140,7 @@ func (a *asura) rest(hash uint64, at cursor) (uint32, cursor) {
 	}
 	inner := cursor{}
 	if at.b != 0 {
-		// The draw and the index are recovered from the member that was last.
-		x := draw(hash, a.last.seeds[at.c-1])
-		t := 0.0
-		if a.last.inverse != nil {
-			t = late(x) * a.last.inverse[at.c-1]
-		}
-		inner = cursor{x, at.c - 1, 1, math.Float64bits(t)}
+		inner = a.last.at(hash, a.last.number(int(at.c-1)))
 	}
 	m, inner := a.last.next(hash, inner)
 	if m == none {

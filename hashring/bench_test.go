@@ -123,6 +123,17 @@ func BenchmarkNew(b *testing.B) {
 }
 
 // One node more, and one less.
+// The cost of one change at a smaller size.
+func BenchmarkChangeSmall(b *testing.B) {
+	r := mustNew(b, Points{}, numbered(100))
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := r.Add(Node[string]{ID: "node-0050b", Weight: 1}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 func BenchmarkChange(b *testing.B) {
 	for _, a := range algorithms {
 		r := mustNew(b, a.a, numbered(1000))

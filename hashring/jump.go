@@ -14,6 +14,7 @@ import (
 type Jump struct{}
 
 func (Jump) check() error                        { return nil }
+func (Jump) filled() Algorithm                   { return Jump{} }
 func (Jump) code() byte                          { return 2 }
 func (Jump) params() []uint64                    { return nil }
 func (Jump) cost(members int, _ float64) float64 { return 4 * float64(members) }

@@ -42,6 +42,7 @@ func prime(n int) bool {
 	return n > 1
 }
 
+func (m Maglev) filled() Algorithm         { return Maglev{Slots: m.slots()} }
 func (m Maglev) code() byte                { return 4 }
 func (m Maglev) params() []uint64          { return []uint64{uint64(m.slots())} }
 func (m Maglev) cost(int, float64) float64 { return 2 * float64(m.slots()) }

@@ -30,6 +30,7 @@ func (m MultiProbe) check() error {
 	return nil
 }
 
+func (m MultiProbe) filled() Algorithm                   { return MultiProbe{Probes: m.probes()} }
 func (m MultiProbe) code() byte                          { return 7 }
 func (m MultiProbe) params() []uint64                    { return []uint64{uint64(m.probes())} }
 func (m MultiProbe) cost(members int, _ float64) float64 { return 20 * float64(members) }
@@ -39,14 +40,23 @@ type multiProbe struct {
 	probes int
 }
 
-// one is the ring that MultiProbe searches.
-var one = Points{PerNode: 1}
+// onePoint is the ring that MultiProbe searches.
+var onePoint = Points{PerNode: 1}
+
+// level returns the members with the weight that counts as one.
+func level(list []member) []member {
+	list = slices.Clone(list)
+	for i := range list {
+		list[i].weight = 1
+	}
+	return list
+}
 
 func (m MultiProbe) place(list []member) (placement, error) {
 	if err := equalOnly(list, "MultiProbe"); err != nil {
 		return nil, err
 	}
-	p, err := one.place(list)
+	p, err := onePoint.place(level(list))
 	if err != nil {
 		return nil, err
 	}
@@ -57,7 +67,7 @@ func (m *multiProbe) change(c *change) (placement, error) {
 	if err := equalOnly(c.now, "MultiProbe"); err != nil {
 		return nil, err
 	}
-	p, err := m.points.change(c)
+	p, err := m.points.change(&change{level(c.old), level(c.now), c.toNew, c.toOld})
 	if err != nil {
 		return nil, err
 	}

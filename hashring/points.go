@@ -31,8 +31,9 @@ func (p Points) check() error {
 	return nil
 }
 
-func (p Points) code() byte       { return 1 }
-func (p Points) params() []uint64 { return []uint64{uint64(p.perNode())} }
+func (p Points) filled() Algorithm { return Points{PerNode: p.perNode()} }
+func (p Points) code() byte        { return 1 }
+func (p Points) params() []uint64  { return []uint64{uint64(p.perNode())} }
 
 func (p Points) cost(members int, weight float64) float64 {
 	return 20 * (float64(members) + weight*float64(p.perNode()))

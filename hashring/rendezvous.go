@@ -3,6 +3,7 @@ package hashring
 import (
 	"fmt"
 	"math"
+	"slices"
 )
 
 // Rendezvous is highest-random-weight hashing: each node draws a number for each
@@ -13,6 +14,7 @@ import (
 type Rendezvous struct{}
 
 func (Rendezvous) check() error                        { return nil }
+func (Rendezvous) filled() Algorithm                   { return Rendezvous{} }
 func (Rendezvous) code() byte                          { return 3 }
 func (Rendezvous) params() []uint64                    { return nil }
 func (Rendezvous) cost(members int, _ float64) float64 { return 20 * float64(members) }
@@ -121,6 +123,20 @@ func (r *rendezvous) next(hash uint64, at cursor) (uint32, cursor) {
 	return r.number(best), cursor{drawn, uint64(best), 1, math.Float64bits(least)}
 }
 
+// at returns the cursor that stands at a member.
+func (r *rendezvous) at(hash uint64, m uint32) cursor {
+	i := int(m)
+	if r.members != nil {
+		i, _ = slices.BinarySearch(r.members, m)
+	}
+	x := draw(hash, r.seeds[i])
+	t := 0.0
+	if r.inverse != nil {
+		t = late(x) * r.inverse[i]
+	}
+	return cursor{x, uint64(i), 1, math.Float64bits(t)}
+}
+
 // later compares arrivals: by time, by what was drawn, by index.
 func later(t float64, x uint64, i int, t2 float64, x2 uint64, i2 int) bool {
 	if t != t2 {
@@ -161,6 +177,7 @@ func (r RendezvousTable) check() error {
 	return nil
 }
 
+func (r RendezvousTable) filled() Algorithm         { return RendezvousTable{Slots: r.slots()} }
 func (r RendezvousTable) code() byte                { return 5 }
 func (r RendezvousTable) params() []uint64          { return []uint64{uint64(r.slots())} }
 func (r RendezvousTable) cost(int, float64) float64 { return 2 * float64(r.slots()) }
@@ -168,7 +185,23 @@ func (r RendezvousTable) cost(int, float64) float64 { return 2 * float64(r.slots
 type rendezvousTable struct {
 	slots
 	config RendezvousTable
+	draws  *rendezvous // who drew what for a slot: for the order of replicas
 }
+
+// next goes on from the owner of the slot to those who come after it in the draw for
+// the slot. It asks all members each time, so that replicas take as long as with
+// Rendezvous; in exchange, they are as stable.
+func (t *rendezvousTable) next(hash uint64, at cursor) (uint32, cursor) {
+	slot := slotOf(hash, uint64(len(t.owner)))
+	hash = slotHash(int(slot))
+	if at.c != 0 {
+		return t.draws.next(hash, at)
+	}
+	owner := uint32(t.owner[slot])
+	return owner, t.draws.at(hash, owner)
+}
+
+func (t *rendezvousTable) size() int { return t.slots.size() + t.draws.size() }
 
 // slotHash is the hash for which members draw for a slot.
 func slotHash(i int) uint64 { return mix(uint64(i), k2) }
@@ -177,8 +210,8 @@ func (r RendezvousTable) place(list []member) (placement, error) {
 	if len(list) > maxSpread {
 		return nil, fmt.Errorf("%w: %d nodes, RendezvousTable takes 65,535", ErrTooLarge, len(list))
 	}
-	t := &rendezvousTable{slots{make([]uint16, r.slots())}, r}
 	draws := makeRendezvous(list)
+	t := &rendezvousTable{slots{make([]uint16, r.slots())}, r, draws}
 	for i := range t.owner {
 		t.owner[i] = uint16(draws.locate(slotHash(i)))
 	}
@@ -233,7 +266,7 @@ func (t *rendezvousTable) change(c *change) (placement, error) {
 			owner[i] = uint16(o)
 		}
 	}
-	return &rendezvousTable{slots{owner}, t.config}, nil
+	return &rendezvousTable{slots{owner}, t.config, draws}, nil
 }
 
 func (t *rendezvousTable) appendState(b []byte) []byte { return b }

@@ -42,7 +42,11 @@ func (c Config) filled() (Config, error) {
 	if c.MaxPerZone < 0 {
 		return c, &ConfigError{"Config.MaxPerZone", fmt.Sprintf("%d: 1 or more, or 0 for 1", c.MaxPerZone)}
 	}
-	return c, c.Algorithm.check()
+	if err := c.Algorithm.check(); err != nil {
+		return c, err
+	}
+	c.Algorithm = c.Algorithm.filled()
+	return c, nil
 }
 
 // Ring says which node owns which key. It is a value that never changes: a change
