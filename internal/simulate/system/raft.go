@@ -29,8 +29,9 @@ type raftRun struct {
 
 	groups    map[uint64]*raft.Group
 	machines  map[uint64]*machine
-	hashes    map[uint64]uint64 // of the commands up to an index, on any node
-	appliedAt map[uint64]uint64 // where each command was applied
+	kept      map[uint64]*machine // what those with a disk of their own have on it
+	hashes    map[uint64]uint64   // of the commands up to an index, on any node
+	appliedAt map[uint64]uint64   // where each command was applied
 	acked     []uint64
 	refused   map[uint64]bool // certainly not executed
 	next      uint64
@@ -48,8 +49,10 @@ type raftOptions struct {
 	retainEntries   uint64
 	batchBytes      int
 	cacheBytes      int
-	padding         int // of a command
-	bursts          int // clients that write much, and wait for nothing
+	padding         int  // of a command
+	bursts          int  // clients that write much, and wait for nothing
+	durable         bool // the state machine keeps its state on a disk of its own
+	batches         bool // it takes many commands at once
 }
 
 // election is the election timeout. progress is how many of them a healed cluster may
@@ -71,7 +74,7 @@ func (s *raftRun) start(w *sim.World) {
 	s.w = w
 	s.invariants = newInvariants(w)
 	s.history = history.New(history.Registers)
-	s.groups, s.machines = make(map[uint64]*raft.Group), make(map[uint64]*machine)
+	s.groups, s.machines, s.kept = make(map[uint64]*raft.Group), make(map[uint64]*machine), make(map[uint64]*machine)
 	s.hashes, s.appliedAt, s.refused = make(map[uint64]uint64), make(map[uint64]uint64), make(map[uint64]bool)
 	r := w.Rand()
 	s.options = raftOptions{
@@ -84,6 +87,11 @@ func (s *raftRun) start(w *sim.World) {
 		cacheBytes:      256 << r.IntN(8),
 		padding:         r.IntN(2) * r.IntN(200),
 		bursts:          r.IntN(3),
+		durable:         r.IntN(3) == 0,
+		batches:         r.IntN(3) == 0,
+	}
+	if r.IntN(8) == 0 {
+		s.options.nodes = 1
 	}
 	w.Logf("options: %+v", s.options)
 	for id := uint64(1); id <= s.options.nodes; id++ {
@@ -105,8 +113,8 @@ func (s *raftRun) startNode(ctx context.Context, env *sim.Env) (func(), error) {
 	if err := node.Bootstrap(ctx, 1, members); err != nil && !errors.Is(err, raft.ErrBootstrapped) {
 		return nil, err
 	}
-	m := &machine{run: s, node: env.ID, values: make(map[string]uint64)}
-	group, err := node.StartGroup(ctx, raft.GroupConfig{ID: 1, StateMachine: m, SnapshotEntries: s.options.snapshotEntries, RetainEntries: s.options.retainEntries})
+	m := s.machine(env.ID)
+	group, err := node.StartGroup(ctx, raft.GroupConfig{ID: 1, StateMachine: m.powers(), SnapshotEntries: s.options.snapshotEntries, RetainEntries: s.options.retainEntries})
 	if err != nil {
 		return nil, err
 	}
@@ -119,10 +127,83 @@ func (s *raftRun) startNode(ctx context.Context, env *sim.Env) (func(), error) {
 type machine struct {
 	run    *raftRun
 	node   uint64
+	disk   int // the node's disk's generation
 	count  uint64
 	hash   uint64
 	values map[string]uint64
+	recent []change // since the state was kept
 }
+
+type change struct {
+	key   string
+	value uint64
+}
+
+// machine returns a node's machine as it is after a start.
+func (s *raftRun) machine(node uint64) *machine {
+	m := &machine{run: s, node: node, disk: s.w.Node(node).Disk.Generation(), values: make(map[string]uint64)}
+	if !s.options.durable {
+		return m
+	}
+	if kept := s.kept[node]; kept != nil && kept.disk == m.disk {
+		m.count, m.hash, m.values = kept.count, kept.hash, maps.Clone(kept.values)
+	} else {
+		s.kept[node] = &machine{disk: m.disk, values: make(map[string]uint64)}
+	}
+	return m
+}
+
+// keep makes the state durable.
+func (m *machine) keep() {
+	kept := m.run.kept[m.node]
+	kept.count, kept.hash = m.count, m.hash
+	for _, c := range m.recent {
+		kept.values[c.key] = c.value
+	}
+	m.recent = m.recent[:0]
+}
+
+// A machine has the optional powers that the run wants to see.
+type (
+	batching struct{ *machine }
+	keeping  struct{ *machine }
+	both     struct{ *machine }
+)
+
+var (
+	_ synod.BatchApplier = batching{}
+	_ synod.DurableIndex = keeping{}
+)
+
+func (m *machine) powers() synod.StateMachine {
+	switch o := m.run.options; {
+	case o.durable && o.batches:
+		return both{m}
+	case o.durable:
+		return keeping{m}
+	case o.batches:
+		return batching{m}
+	}
+	return m
+}
+
+func (m *machine) applyBatch(entries []synod.Entry) {
+	for i := range entries {
+		entries[i].Result = m.Apply(entries[i].Index, entries[i].Command)
+	}
+}
+
+// ApplyBatch implements synod.BatchApplier.
+func (b batching) ApplyBatch(entries []synod.Entry) { b.applyBatch(entries) }
+
+// ApplyBatch implements synod.BatchApplier.
+func (b both) ApplyBatch(entries []synod.Entry) { b.applyBatch(entries) }
+
+// DurableIndex implements synod.DurableIndex.
+func (k keeping) DurableIndex() (uint64, error) { return k.run.kept[k.node].count, nil }
+
+// DurableIndex implements synod.DurableIndex.
+func (b both) DurableIndex() (uint64, error) { return b.run.kept[b.node].count, nil }
 
 func encodeWrite(id uint64, key string, padding int) []byte {
 	b := binary.LittleEndian.AppendUint64(make([]byte, 0, 9+len(key)+padding), id)
@@ -154,6 +235,11 @@ func (m *machine) Apply(index uint64, command []byte) []byte {
 	}
 	old := m.values[key]
 	m.values[key] = id
+	if s.options.durable {
+		if m.recent = append(m.recent, change{key, id}); s.w.Rand().IntN(8) == 0 {
+			m.keep()
+		}
+	}
 	return binary.LittleEndian.AppendUint64(nil, old)
 }
 
@@ -204,6 +290,10 @@ func (m *machine) Restore(r io.Reader) error {
 	}
 	if known, ok := m.run.hashes[m.count]; ok && known != m.hash {
 		m.run.w.Failf("equal state at equal index", "node %d: a snapshot at index %d holds other commands than were applied", m.node, m.count)
+	}
+	if m.run.options.durable {
+		m.recent = m.recent[:0]
+		m.run.kept[m.node] = &machine{disk: m.disk, count: m.count, hash: m.hash, values: maps.Clone(m.values)}
 	}
 	if m.count < count {
 		m.run.w.Failf("state never regresses", "node %d: a snapshot at index %d takes the place of the state at index %d", m.node, m.count, count)
