@@ -201,7 +201,8 @@ func (c *core) takeReads() {
 	if len(c.reads) == 0 {
 		return
 	}
-	if s := c.raft.BasicStatus(); s.RaftState == etcd.StateLeader && c.termOf(s.GetCommit()) != s.GetTerm() {
+	if s := c.raft.BasicStatus(); s.RaftState == etcd.StateLeader && c.termOf(s.GetCommit()) != s.GetTerm() && !probe.Bug("a new leader answers reads at once") {
+		probe.Sometimes("raft: a read waits for a new leader's first decision", true)
 		return
 	}
 	reads := c.reads

@@ -352,6 +352,10 @@ func (g *Group) applyRestore(meta *SnapshotMeta) error {
 		return err
 	}
 	s.position, s.config, s.skip = meta.Position, meta.Config, held
+	probe.Sometimes("replica: a snapshot holds more than its position says", held > meta.Commands)
+	if probe.Bug("what a restored state holds beyond the log is applied again") {
+		s.skip = 0
+	}
 	s.lastSnapshot, s.bytes, s.marks = meta.Position, 0, nil
 	if _, ok := g.cfg.StateMachine.(synod.DurableIndex); ok {
 		// The state machine has it: the chunks have done their work.

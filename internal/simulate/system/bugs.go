@@ -17,6 +17,8 @@ var raftBugs = []Bug{
 	{"what a deposed leader proposed is said not to be executed", "unknown is told as no"},
 	{"a read does not wait for the state machine", "a confirmed index is enough"},
 	{"a read joins an attempt under way", "it was asked before the last write was acknowledged"},
+	{"a new leader answers reads at once", "the only voter of a group, before it has decided anything"},
+	{"what a restored state holds beyond the log is applied again", "a state machine with a disk of its own is ahead of the log that it replays"},
 	{"no space is taken for success", "a refused commit counts as durable"},
 	{"a failed sync is ignored", "so does a failed one"},
 	{"a snapshot forgets how many commands it holds", "indexes begin anew after it"},
@@ -29,6 +31,7 @@ var raftBugs = []Bug{
 // raftSites are the places that a sweep must reach: all probe.Sometimes in what a raft group
 // runs on.
 var raftSites = []string{
+	"raft: a read waits for a new leader's first decision",
 	"raft: altered entries are refused",
 	"raft: an answer leaves without a write",
 	"raft: an answer waits for an earlier record",
@@ -44,6 +47,7 @@ var raftSites = []string{
 	"replica: a read waits for the state machine",
 	"replica: a snapshot can't be sent",
 	"replica: a snapshot has many chunks",
+	"replica: a snapshot holds more than its position says",
 	"replica: a snapshot is sent",
 	"replica: a start removes the chunks of an unfinished snapshot",
 	"replica: a wiped node is refused",
