@@ -29,7 +29,7 @@ func within99(t *testing.T, want, got float64, samples int, what string) {
 	require.InDelta(t, want, got, 2.58*want/math.Sqrt(2*float64(samples)), what)
 }
 
-// Lamping and Veach, section "Keys per bucket": the standard deviation of a ring's
+// Lamping and Veach, their table of standard errors: the standard deviation of a ring's
 // shares with 1, 10, 100 and 1,000 points a node.
 func TestPublishedRing(t *testing.T) {
 	for _, c := range []struct {
@@ -116,7 +116,7 @@ func TestPublishedMaglev(t *testing.T) {
 
 func must[T, U any](v T, _ U) T { return v }
 
-// Appleton and O'Reilly, section 2: with 21 probes, the largest share is 1.05 times
+// Appleton and O'Reilly: with 21 probes, the largest share is 1.05 times
 // the mean. The formula is held against a count, too.
 func TestPublishedMultiProbe(t *testing.T) {
 	largest := 0.0
