@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"iter"
 	"slices"
 	"sync"
@@ -115,9 +116,13 @@ func (n *Node) identify() error {
 		k, _, err := it.Next()
 		k = append([]byte(nil), k...)
 		it.Close()
-		if err == nil {
+		switch {
+		case err == nil:
 			return fmt.Errorf("%s: %w", n.cfg.Package, &storage.CorruptError{Key: key,
 				Reason: fmt.Sprintf("the node's identity is missing, but there is data of it (key %x)", k)})
+		case !errors.Is(err, io.EOF):
+			// It may hold a life's promises.
+			return fmt.Errorf("%s: read store: %w", n.cfg.Package, err)
 		}
 		id := identity{cluster: n.cfg.Cluster, node: n.cfg.Node, incarnation: n.ex.Uint64()}
 		var b storage.Batch

@@ -20,7 +20,8 @@ type disk struct {
 	mu      sync.Mutex
 	due     map[uint64]func(error)
 	next    uint64
-	holds   int // the number of the commit, from now, from which on syncs are held; 0: none
+	gates   map[string]*gate // what a call of that name passes, before it does anything
+	holds   int              // the number of the commit, from now, from which on syncs are held; 0: none
 	changed chan struct{}
 	crashed bool
 }
@@ -31,6 +32,37 @@ var errCrashed = fmt.Errorf("%w: crashed", storage.ErrClosed)
 
 func newDisk(s *memory.Store) *disk {
 	return &disk{Store: s, due: make(map[uint64]func(error)), changed: make(chan struct{})}
+}
+
+// Get implements storage.Store.
+func (d *disk) Get(key []byte) ([]byte, error) {
+	d.pass("Get")
+	return d.Store.Get(key)
+}
+
+// Commit implements storage.Store.
+func (d *disk) Commit(b *storage.Batch) error {
+	d.pass("Commit")
+	return d.Store.Commit(b)
+}
+
+// block makes the calls of a method, CommitAsync apart, pass a gate; nil: none.
+func (d *disk) block(method string, g *gate) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.gates == nil {
+		d.gates = make(map[string]*gate)
+	}
+	d.gates[method] = g
+}
+
+func (d *disk) pass(method string) {
+	d.mu.Lock()
+	g := d.gates[method]
+	d.mu.Unlock()
+	if g != nil {
+		g.pass()
+	}
 }
 
 // CommitAsync implements storage.AsyncCommitter.

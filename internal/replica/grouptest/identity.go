@@ -20,6 +20,7 @@ import (
 
 var identityRules = []rule{
 	{"a store of another node, or of another cluster, is refused", testForeignStore},
+	{"a store that can't be read is not taken for an empty one", testUnreadableStore},
 	{"a group of another protocol is refused", testForeignProtocol},
 	{"a group is bootstrapped once, by its members, and not started before", testBootstrap},
 	{"a group runs once on a node", testRunning},
@@ -66,6 +67,68 @@ func testForeignStore(t *testing.T, engine Engine) {
 		after, err := d.records()
 		require.NoError(t, err)
 		require.Equal(t, before, after)
+	}
+	c.start(1)
+	c.check(1)
+}
+
+// unreadable is a store whose iterators fail after some records.
+type unreadable struct {
+	storage.Store
+	after int
+}
+
+func (u unreadable) Scan(from, to []byte) (storage.Iterator, error) {
+	it, err := u.Store.Scan(from, to)
+	return &unreadableIterator{it, u.after}, err
+}
+
+type unreadableIterator struct {
+	storage.Iterator
+	after int
+}
+
+func (it *unreadableIterator) Next() ([]byte, []byte, error) {
+	if it.after--; it.after < 0 {
+		return nil, nil, &storage.CorruptError{Reason: "a block can't be read"}
+	}
+	return it.Iterator.Next()
+}
+
+func testUnreadableStore(t *testing.T, engine Engine) {
+	c := newCluster(t, engine, options{})
+	c.writes(1, 1, 3)
+	c.check(1)
+	c.stop(1)
+	full := c.disks[1]
+	for _, test := range []struct {
+		what string
+		disk *disk
+	}{
+		{"nothing", newDisk(memory.Open(memory.Config{}))},
+		{"all", full},
+		{"all but the identity", func() *disk {
+			records, err := full.records()
+			require.NoError(t, err)
+			d, err := diskOf(records)
+			require.NoError(t, err)
+			var b storage.Batch
+			b.Delete(replica.IdentityKey())
+			require.NoError(t, d.Commit(&b))
+			return d
+		}()},
+	} {
+		before, err := test.disk.records()
+		require.NoError(t, err)
+		m, err := c.openOn(1, test.disk, func(cfg *replica.Config) { cfg.Store = unreadable{test.disk, 0} })
+		if err == nil {
+			m.close()
+		}
+		require.ErrorIs(t, err, storage.ErrCorrupt, test.what)
+		require.ErrorContains(t, err, "can't be read", test.what)
+		after, err := test.disk.records()
+		require.NoError(t, err)
+		require.Equal(t, before, after, test.what)
 	}
 	c.start(1)
 	c.check(1)
