@@ -65,7 +65,7 @@ func (n *Node) greet(peer uint64, kind frameKind) {
 
 // met reports whether a peer has said that it remembers this node's incarnation.
 func (n *Node) met(peer uint64) bool {
-	n.mu.Lock()
-	defer n.mu.Unlock()
+	n.pinMu.Lock()
+	defer n.pinMu.Unlock()
 	return n.pins[peer].met
 }
