@@ -73,6 +73,10 @@ func (n *Node) StartGroup(ctx context.Context, cfg GroupConfig) (*Group, error) 
 	if err := cfg.setDefaults(n.cfg.Package); err != nil {
 		return nil, err
 	}
+	if !n.enter() {
+		return nil, fmt.Errorf("%s: start group %d: %w", n.cfg.Package, cfg.ID, synod.ErrClosed)
+	}
+	defer n.leave()
 	g := &Group{
 		id:      cfg.ID,
 		node:    n,
@@ -86,10 +90,6 @@ func (n *Node) StartGroup(ctx context.Context, cfg GroupConfig) (*Group, error) 
 	}
 	g.reads.init(g)
 	n.mu.Lock()
-	if n.closed {
-		n.mu.Unlock()
-		return nil, fmt.Errorf("%s: start group %d: %w", n.cfg.Package, g.id, synod.ErrClosed)
-	}
 	if _, ok := n.groups[g.id]; ok {
 		n.mu.Unlock()
 		return nil, fmt.Errorf("%s: start group %d: %w", n.cfg.Package, g.id, ErrRunning)
@@ -439,20 +439,32 @@ func (l *loop) closeGroup(g *Group, done *executor.Event) {
 		l.remove(g)
 	}
 	g.stopped.Store(true)
+	l.closers = append(l.closers, done)
 	written := func() {
 		l.node.forget(g)
 		done.Set()
+		l.closers = slices.DeleteFunc(l.closers, func(e *executor.Event) bool { return e == done })
 	}
 	switch {
 	case l.pending.batch.Len() > 0:
 		l.pending.urgent = true
 		l.pending.always = append(l.pending.always, written)
 		if l.full != nil {
-			done.Set()
+			l.releaseClosers()
 		}
 	case l.inflight != nil:
 		l.inflight.always = append(l.inflight.always, written)
 	default:
 		written()
 	}
+}
+
+// releaseClosers lets those go who wait in Close for records that the store has no
+// space for.
+func (l *loop) releaseClosers() {
+	for _, done := range l.closers {
+		done.Set()
+	}
+	clear(l.closers)
+	l.closers = l.closers[:0]
 }

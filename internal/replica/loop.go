@@ -39,7 +39,8 @@ type loop struct {
 	pending  *commit     // gathers for the next commit
 	spare    *commit
 	inflight *commit
-	full     error // the store has no space: why; the pending commit waits for room
+	closers  []*executor.Event // of Group.Close: set when its records are written
+	full     error             // the store has no space: why; the pending commit waits for room
 	timer    executor.Timer
 	stopping bool
 	exited   *executor.Event
@@ -588,6 +589,7 @@ func (l *loop) committed(c *commit) {
 		// Nothing of it was written: it goes first when there is room.
 		l.node.cfg.Logger.Warn("store has no space: writes are refused", "error", c.err)
 		l.full = c.err
+		l.releaseClosers()
 		next := l.pending
 		c.batch.Append(&next.batch)
 		c.acks = append(c.acks, next.acks...)

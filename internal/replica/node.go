@@ -1,12 +1,14 @@
 package replica
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"iter"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -43,13 +45,17 @@ type Node struct {
 
 	mu            sync.Mutex
 	groups        map[uint64]*Group
-	pins          map[uint64]pin
-	refused       map[uint64]uint64 // the last incarnation of each peer that was refused
 	bootstrapping bool
 	bootstraps    []*executor.Event // of those that wait for their turn
-	closed        bool
+	opening       int               // calls of Bootstrap and StartGroup that are under way
+	opened        *executor.Event   // set when there are none, after Close was called
+	closed        bool              // no more of them begin
 	ended         bool              // Close is done
 	closing       []*executor.Event // set then
+
+	pinMu   sync.Mutex // for what each message needs: held for moments only
+	pins    map[uint64]pin
+	refused map[uint64]uint64 // the last incarnation of each peer that was refused
 
 	refusalMu sync.Mutex
 	refusals  map[uint64]time.Time // when a refusal of each peer was last reported
@@ -76,6 +82,7 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 		pins:     make(map[uint64]pin),
 		refused:  make(map[uint64]uint64),
 		refusals: make(map[uint64]time.Time),
+		opened:   executor.NewEvent(),
 	}
 	if err := n.identify(); err != nil {
 		return nil, err
@@ -169,11 +176,11 @@ func (n *Node) readPins() error {
 
 func (n *Node) address(to uint64) frameAddress {
 	a := frameAddress{cluster: n.cluster, from: n.cfg.Node, to: to, incarnation: n.incarnation}
-	n.mu.Lock()
+	n.pinMu.Lock()
 	if p := n.pins[to]; p.durable {
 		a.expected = p.incarnation // which says that it will not be forgotten
 	}
-	n.mu.Unlock()
+	n.pinMu.Unlock()
 	return a
 }
 
@@ -195,9 +202,9 @@ func (n *Node) handle(from uint64, payload []byte) {
 	case !n.pinned(from, a.incarnation, a.expected == n.incarnation):
 		return
 	case kind == frameHello:
-		n.mu.Lock()
+		n.pinMu.Lock()
 		durable := n.pins[from].durable
-		n.mu.Unlock()
+		n.pinMu.Unlock()
 		if durable { // or the peer asks again
 			n.greet(from, frameMet)
 		}
@@ -237,40 +244,56 @@ func (n *Node) handle(from uint64, payload []byte) {
 // with the next commit. The peer's groups begin only once it has heard that: see
 // introduce.go.
 func (n *Node) pinned(peer, incarnation uint64, met bool) bool {
-	n.mu.Lock()
-	defer n.mu.Unlock()
+	n.pinMu.Lock()
 	known, ok := n.pins[peer]
+	if ok && known.incarnation != incarnation && !probe.Bug("a wiped node is trusted") {
+		said := n.refused[peer] == incarnation
+		n.pinMu.Unlock()
+		n.refusePeer(peer, incarnation, said)
+		return false
+	}
+	defer n.pinMu.Unlock()
 	switch {
 	case !ok:
 		n.pins[peer] = pin{incarnation: incarnation, met: met}
-		key := binary.BigEndian.AppendUint64([]byte{tagPeer}, peer)
-		record := storage.AppendRecord(nil, key, binary.LittleEndian.AppendUint64(nil, incarnation))
-		l := n.loops[0]
-		l.do(func() {
-			l.pending.batch.Set(key, record)
-			l.pending.urgent = true
-			l.pending.after = append(l.pending.after, func() {
-				n.mu.Lock()
-				defer n.mu.Unlock()
-				p := n.pins[peer]
-				p.durable = true
-				n.pins[peer] = p
-			})
-		})
-		return true
-	case known.incarnation != incarnation && !probe.Bug("a wiped node is trusted"):
-		probe.Sometimes("replica: a wiped node is refused", true)
-		if n.refused[peer] == incarnation { // it was said
-			n.count(metricFramesRefused, 0, 1)
-		} else if n.refuse(peer, 0, ErrIncarnation) {
-			n.refused[peer] = incarnation
-		}
-		return false
+		n.storePin(peer, incarnation)
 	case met && !known.met:
 		known.met = true
 		n.pins[peer] = known
 	}
 	return true
+}
+
+// refusePeer reports a peer that is not who it was, once.
+func (n *Node) refusePeer(peer, incarnation uint64, said bool) {
+	probe.Sometimes("replica: a wiped node is refused", true)
+	if said {
+		n.count(metricFramesRefused, 0, 1)
+		return
+	}
+	if n.refuse(peer, 0, ErrIncarnation) {
+		n.pinMu.Lock()
+		defer n.pinMu.Unlock()
+		n.refused[peer] = incarnation
+	}
+}
+
+// storePin makes the incarnation of a peer durable with the next commit.
+func (n *Node) storePin(peer, incarnation uint64) {
+	key := binary.BigEndian.AppendUint64([]byte{tagPeer}, peer)
+	record := storage.AppendRecord(nil, key, binary.LittleEndian.AppendUint64(nil, incarnation))
+	l := n.loops[0]
+	l.do(func() {
+		l.pending.batch.Set(key, record)
+		l.pending.urgent = true
+		l.pending.after = append(l.pending.after, func() {
+			n.pinMu.Lock()
+			defer n.pinMu.Unlock()
+			p := n.pins[peer]
+			p.durable = true
+			n.pins[peer] = p
+		})
+	})
 }
 
 // refusalInterval is the least time between two reports of one peer's messages: a
@@ -311,6 +334,26 @@ func (n *Node) commit(b *storage.Batch, done func(error)) {
 
 func (n *Node) loopOf(group uint64) *loop { return n.loops[group%uint64(len(n.loops))] }
 
+// enter begins a call that uses the store and that Close waits for; false if the node
+// is closed.
+func (n *Node) enter() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closed {
+		return false
+	}
+	n.opening++
+	return true
+}
+
+func (n *Node) leave() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.opening--; n.opening == 0 && n.closed {
+		n.opened.Set()
+	}
+}
+
 // Bootstrap writes the first configuration of a group into this node's store.
 func (n *Node) Bootstrap(ctx context.Context, group uint64, voters []uint64) error {
 	fail := func(err error) error {
@@ -330,6 +373,10 @@ func (n *Node) Bootstrap(ctx context.Context, group uint64, voters []uint64) err
 	case !slices.Contains(voters, n.cfg.Node):
 		return fail(&synod.ConfigError{Package: n.cfg.Package, Field: "Members", Reason: fmt.Sprintf("node %d is not among them", n.cfg.Node)})
 	}
+	if !n.enter() {
+		return fail(synod.ErrClosed)
+	}
+	defer n.leave()
 	// One at a time, and nothing else waits for its commit.
 	n.mu.Lock()
 	if n.bootstrapping {
@@ -340,7 +387,6 @@ func (n *Node) Bootstrap(ctx context.Context, group uint64, voters []uint64) err
 		n.mu.Lock()
 	}
 	n.bootstrapping = true
-	closed := n.closed
 	n.mu.Unlock()
 	defer func() {
 		n.mu.Lock()
@@ -350,9 +396,6 @@ func (n *Node) Bootstrap(ctx context.Context, group uint64, voters []uint64) err
 			n.bootstraps = n.bootstraps[1:]
 		}
 	}()
-	if closed {
-		return fail(synod.ErrClosed)
-	}
 	keys := GroupKeys(group)
 	if _, found, err := getRecord(n.cfg.Store, keys.key(tagMeta), group); err != nil {
 		return fail(err)
@@ -382,22 +425,17 @@ func (n *Node) Group(id uint64) (*Group, bool) {
 	return g, ok
 }
 
+// running returns the groups that run, or are being opened, ascending.
+func (n *Node) running() []*Group {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.SortedFunc(maps.Values(n.groups), func(a, b *Group) int { return cmp.Compare(a.id, b.id) })
+}
+
 // Status describes the node and its groups.
 func (n *Node) Status() synod.NodeStatus {
-	n.mu.Lock()
-	groups := make([]*Group, 0, len(n.groups))
-	for _, g := range n.groups {
-		groups = append(groups, g)
-	}
-	n.mu.Unlock()
-	slices.SortFunc(groups, func(a, b *Group) int {
-		if a.id < b.id {
-			return -1
-		}
-		return 1
-	})
 	s := synod.NodeStatus{Node: n.cfg.Node, Cluster: n.cfg.Cluster, Incarnation: n.incarnation}
-	for _, g := range groups {
+	for _, g := range n.running() {
 		s.Groups = append(s.Groups, g.Status())
 	}
 	return s
@@ -406,7 +444,8 @@ func (n *Node) Status() synod.NodeStatus {
 // Events yields what happens from now on, until ctx is done or the node closes.
 func (n *Node) Events(ctx context.Context) iter.Seq[synod.Event] { return n.events.subscribe(ctx) }
 
-// Close stops all groups and waits for what is under way.
+// Close stops all groups and waits for what is under way: calls of Bootstrap and
+// StartGroup too.
 func (n *Node) Close() error {
 	n.mu.Lock()
 	if n.closed {
@@ -422,11 +461,11 @@ func (n *Node) Close() error {
 		return nil
 	}
 	n.closed = true
-	groups := make([]*Group, 0, len(n.groups))
-	for _, g := range n.groups { //synod:ordered the order in which they are waited for does not matter
-		groups = append(groups, g)
+	if n.opening == 0 {
+		n.opened.Set()
 	}
 	n.mu.Unlock()
+	groups := n.running() // of which some may be closed meanwhile
 	for _, l := range n.loops {
 		l.do(func() {
 			l.timer.Stop()
@@ -440,8 +479,9 @@ func (n *Node) Close() error {
 	for _, l := range n.loops {
 		_ = n.ex.Wait(bg, l.exited)
 	}
+	_ = n.ex.Wait(bg, n.opened)
 	n.applier.close(bg)
-	for _, g := range groups {
+	for _, g := range append(groups, n.running()...) {
 		g.tasks.close(g)
 	}
 	n.events.close()

@@ -22,6 +22,9 @@ var groupRules = []rule{
 	{"many groups share a node, and one that fails is alone in that", testManyGroups},
 	{"a group is closed and opened again while others run, and also while the store lags", testReopen},
 	{"Close waits for the state machine, also when it is called twice at once", testCloseWaits},
+	{"Close of a node waits for Bootstrap and StartGroup", testCloseWaitsForStart},
+	{"Close of a group returns while the store has no space, also when that shows after it was called", testCloseFull},
+	{"a group that is bootstrapped holds up no other", testBootstrapApart},
 	{"a transport and a store without optional powers are enough", testPlain},
 	{"groups of several loops and nodes with other numbers of loops work together", testLoops},
 }
@@ -181,6 +184,124 @@ func testCloseWaits(t *testing.T, engine Engine) {
 		c.check(1)
 		c.check(2)
 	}
+}
+
+func testCloseWaitsForStart(t *testing.T, engine Engine) {
+	c := newCluster(t, engine, options{size: 1, group: compacting})
+	c.writes(1, 1, 100)
+	c.member(1).awaitKind(0, synod.EventSnapshotTaken, 1)
+	for _, test := range []struct {
+		what string
+		at   string
+		call func(m *member) error
+	}{
+		{"Bootstrap", "Commit", func(m *member) error { return m.node.Bootstrap(c.ctx, 2, []uint64{1}) }},
+		{"Bootstrap", "Get", func(m *member) error { return m.node.Bootstrap(c.ctx, 3, []uint64{1}) }},
+		{"StartGroup", "Get", func(m *member) error { return m.startGroup(1) }},
+		{"StartGroup", "Restore", func(m *member) error {
+			sm := newMachine("restored", t.Errorf)
+			sm.hooks.restore = func() error { m.disk.pass("Restore"); return nil }
+			return m.startGroupOn(1, sm, sm)
+		}},
+	} {
+		what := test.what + " in " + test.at
+		c.stop(1)
+		m, err := c.open(1, nil)
+		require.NoError(t, err)
+		if test.what == "Bootstrap" {
+			require.NoError(t, m.startGroup(1))
+		}
+		g := newGate()
+		defer g.release()
+		m.disk.block(test.at, g)
+		over := make(chan struct{})
+		call := background(func() error {
+			defer close(over)
+			return test.call(m)
+		})
+		receive(c, g.reached, what)
+		closed := background(func() error {
+			err := m.node.Close()
+			select {
+			case <-over:
+			default:
+				t.Errorf("%s: Close returned while it was under way", what)
+			}
+			return err
+		})
+		c.eventually("it takes no more calls", func() bool {
+			sm := newMachine("late", t.Errorf)
+			_, err := m.node.StartGroup(c.ctx, replica.GroupConfig{ID: 1, StateMachine: sm})
+			require.Error(t, err)
+			return errors.Is(err, synod.ErrClosed)
+		})
+		g.release()
+		if err := receive(c, call, what); err != nil {
+			require.ErrorIs(t, err, synod.ErrClosed, what)
+		}
+		require.NoError(t, receive(c, closed, "Close"))
+		m.disk.block(test.at, nil)
+		c.stop(1)
+		c.start(1)
+		c.check(1)
+	}
+}
+
+func testCloseFull(t *testing.T, engine Engine) {
+	c := newCluster(t, engine, options{size: 1, groups: 2, config: func(cfg *replica.Config) { cfg.Loops = 1 }})
+	end := c.writes(1, 1, 3)
+	c.writes(2, 1, 3)
+	m := c.member(1)
+	g := m.group(1)
+	m.disk.HoldSync()
+	ctx, cancel := context.WithCancel(c.ctx)
+	defer cancel()
+	for range 2 { // one is on its way to the store, another one waits for that
+		last := g.Status().Last
+		go func() { _, _ = c.propose(ctx, m, 1, c.newCommand(1)) }()
+		c.eventually("it is in the log", func() bool { return g.Status().Last > last })
+		require.NoError(t, m.disk.awaitHeld(c.ctx))
+	}
+	m.disk.SetFull(true)
+	closed := background(func() error { return m.closeGroup(1) })
+	c.eventually("it closes", func() bool { return g.Err() != nil })
+	m.node.Status() // and the loop did its part of that
+	m.disk.ReleaseSync()
+	require.NoError(t, receive(c, closed, "Close"))
+	// Its records are not written yet.
+	require.ErrorIs(t, m.startGroup(1), replica.ErrRunning)
+	m.disk.SetFull(false)
+	c.eventually("it is opened again", func() bool {
+		err := m.startGroup(1)
+		if err != nil {
+			require.ErrorIs(t, err, replica.ErrRunning)
+		}
+		return err == nil
+	})
+	require.Greater(t, c.write(1), end)
+	c.check(1)
+	c.check(2)
+}
+
+func testBootstrapApart(t *testing.T, engine Engine) {
+	c := newCluster(t, engine, options{})
+	c.write(1)
+	l := c.leader(1)
+	g := newGate()
+	defer g.release()
+	l.disk.block("Commit", g)
+	first := background(func() error { return l.node.Bootstrap(c.ctx, 2, c.ids()) })
+	second := background(func() error { return l.node.Bootstrap(c.ctx, 3, c.ids()) })
+	receive(c, g.reached, "the commit")
+	c.writes(1, 2, 5, l) // messages come and go
+	for _, o := range c.others(l) {
+		require.NoError(t, o.group(1).Barrier(c.ctx))
+	}
+	require.Len(t, l.node.Status().Groups, 1)
+	g.release()
+	require.NoError(t, receive(c, first, "Bootstrap"))
+	require.NoError(t, receive(c, second, "Bootstrap"))
+	c.check(1)
 }
 
 func testPlain(t *testing.T, engine Engine) {
