@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"io"
 	"os"
+	"regexp"
 	"slices"
 	"testing"
 
@@ -45,12 +46,12 @@ func TestSweep(t *testing.T) {
 func TestReport(t *testing.T) {
 	var out bytes.Buffer
 	bug := "a snapshot forgets how many commands it holds"
-	require.ErrorContains(t, command([]string{"-seeds", "2", "-workers", "1", "-bug", bug}, nil, &out, io.Discard), "violations")
+	require.ErrorContains(t, command([]string{"-seeds", "10", "-workers", "2", "-bug", bug}, nil, &out, io.Discard), "violations")
 	require.Contains(t, out.String(), "applied in order")
-	require.Contains(t, out.String(), "to see it again: -start ")
-	require.Contains(t, out.String(), `-trace -bug "`+bug+`"`)
+	again := regexp.MustCompile(`to see it again: -start (\d+) -seeds 1 -keep (\S+) -trace -bug "` + bug + `"`).FindStringSubmatch(out.String())
+	require.Len(t, again, 3, out.String())
 	out.Reset()
-	err := command([]string{"-start", "1", "-seeds", "1", "-trace", "-bug", bug}, nil, &out, io.Discard)
+	err := command([]string{"-start", again[1], "-seeds", "1", "-keep", again[2], "-trace", "-bug", bug}, nil, &out, io.Discard)
 	require.ErrorContains(t, err, "applied in order")
 	require.Contains(t, out.String(), "node 1 starts")
 }
