@@ -53,11 +53,13 @@ type Config struct {
 	// Default: half of GOMAXPROCS, 1 to 4.
 	Loops int
 
-	// MaxCommandBytes is the largest command that Propose takes. Default: 8 MiB.
+	// MaxCommandBytes is the largest command that Propose takes, at most 256 MiB. The
+	// transport must take messages of MaxBatchBytes and MaxCommandBytes together, and
+	// 1 KiB; where it does not, followers never get such a command. Default: 8 MiB.
 	MaxCommandBytes int
 
 	// MaxBatchBytes is the size from which on commands go into another log entry,
-	// and entries into another message. Default: 1 MiB.
+	// and entries into another message. At most 256 MiB. Default: 1 MiB.
 	MaxBatchBytes int
 
 	// MaxPending and MaxPendingBytes limit the calls of one group that are under way
@@ -75,6 +77,11 @@ type Config struct {
 	// MaxInboxBytes limits what has arrived for one loop and was not worked on. What
 	// exceeds it is dropped and asked for again. Default: 64 MiB.
 	MaxInboxBytes int
+
+	// MaxUnwrittenBytes limits the records of one loop that wait for the store, which may
+	// stall or be full: beyond it commands are refused with synod.ErrOverloaded, and
+	// messages of more than 1 KiB dropped, to be asked for again. Default: 256 MiB.
+	MaxUnwrittenBytes int
 
 	// MaxApplyBytes limits the decided entries of one group that wait for its state
 	// machine in memory. Default: 16 MiB.
@@ -104,6 +111,7 @@ func (c *Config) runtime() replica.Config {
 		MaxPendingBytes:   c.MaxPendingBytes,
 		MaxInflightBytes:  c.MaxInflightBytes,
 		MaxInboxBytes:     c.MaxInboxBytes,
+		MaxUnwrittenBytes: c.MaxUnwrittenBytes,
 		MaxApplyBytes:     c.MaxApplyBytes,
 		CacheBytes:        c.CacheBytes,
 	}

@@ -34,6 +34,7 @@ func (engine) Start(ctx context.Context, c replica.Config) (grouptest.Node, erro
 		MaxPendingBytes:   c.MaxPendingBytes,
 		MaxInflightBytes:  c.MaxInflightBytes,
 		MaxInboxBytes:     c.MaxInboxBytes,
+		MaxUnwrittenBytes: c.MaxUnwrittenBytes,
 		MaxApplyBytes:     c.MaxApplyBytes,
 		CacheBytes:        c.CacheBytes,
 	})

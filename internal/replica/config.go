@@ -32,6 +32,7 @@ type Config struct {
 	MaxPending        int
 	MaxInflightBytes  int
 	MaxInboxBytes     int
+	MaxUnwrittenBytes int
 	MaxApplyBytes     int
 	CacheBytes        int
 }
@@ -46,10 +47,15 @@ const (
 	defaultPending      = 1 << 16
 	defaultInflight     = 16 << 20
 	defaultInbox        = 64 << 20
+	defaultUnwritten    = 256 << 20
 	defaultApply        = 16 << 20
 	defaultCache        = 8 << 20
 
 	maxClusterBytes = 255
+
+	// maxBatchBytes is what the largest batch may have: stores and transports take a
+	// record and a message of that size.
+	maxBatchBytes = 512 << 20
 )
 
 func (c *Config) setDefaults() error {
@@ -98,6 +104,7 @@ func (c *Config) setDefaults() error {
 		{"MaxPending", &c.MaxPending, defaultPending, 1},
 		{"MaxInflightBytes", &c.MaxInflightBytes, defaultInflight, 1},
 		{"MaxInboxBytes", &c.MaxInboxBytes, defaultInbox, 1},
+		{"MaxUnwrittenBytes", &c.MaxUnwrittenBytes, defaultUnwritten, 1},
 		{"MaxApplyBytes", &c.MaxApplyBytes, defaultApply, 1},
 		{"CacheBytes", &c.CacheBytes, defaultCache, 1},
 	} {
@@ -109,6 +116,12 @@ func (c *Config) setDefaults() error {
 		}
 	}
 	// A single batch must fit into whatever bounds the way of batches.
+	switch {
+	case c.MaxBatchBytes > maxBatchBytes/2:
+		return bad("MaxBatchBytes", "%d: at most %d", c.MaxBatchBytes, maxBatchBytes/2)
+	case c.MaxCommandBytes > maxBatchBytes/2:
+		return bad("MaxCommandBytes", "%d: at most %d: keep large values elsewhere", c.MaxCommandBytes, maxBatchBytes/2)
+	}
 	largest := c.MaxBatchBytes + c.MaxCommandBytes
 	if c.MaxPendingBytes < c.MaxCommandBytes {
 		return bad("MaxPendingBytes", "%d: must be at least MaxCommandBytes, %d", c.MaxPendingBytes, c.MaxCommandBytes)

@@ -39,6 +39,7 @@ type Group struct {
 	leading    bool
 	dirty      bool
 	ticks      uint64
+	fed        int // bytes that the core was given since it was last asked what is to be done
 	incoming   []*call
 	batch      []byte
 	transfers  []*call
@@ -184,9 +185,6 @@ func (g *Group) open() (err error) {
 				Reason: fmt.Sprintf("the snapshot ends at index %d, but the log begins after %d", start.Index, logStart.Index)}
 		}
 	}
-	if err := g.dropStrayChunks(); err != nil {
-		return err
-	}
 	g.apply.position, g.apply.config = start, config
 	g.apply.lastSnapshot = start
 	g.applied.Store(start.Index)
@@ -208,6 +206,10 @@ func (g *Group) open() (err error) {
 		CacheBytes:     uint64(c.CacheBytes),
 	})
 	if err != nil {
+		return err
+	}
+	// Only now: a group that can't be opened is left as it is.
+	if err := g.dropStrayChunks(); err != nil {
 		return err
 	}
 	if g.snapshot.Chunks > 0 && !keepsState {
@@ -449,13 +451,16 @@ func (l *loop) closeGroup(g *Group, done *executor.Event) {
 	case l.pending.batch.Len() > 0:
 		l.pending.urgent = true
 		l.pending.always = append(l.pending.always, written)
-		if l.full != nil {
-			l.releaseClosers()
-		}
+	case len(l.queue) > 0:
+		last := l.queue[len(l.queue)-1]
+		last.always = append(last.always, written)
 	case l.inflight != nil:
 		l.inflight.always = append(l.inflight.always, written)
 	default:
 		written()
+	}
+	if l.full != nil {
+		l.releaseClosers()
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"sync"
 
 	"github.com/synod-go/synod"
@@ -19,7 +20,8 @@ import (
 // the store, which is committed while the next rounds go on.
 //
 // At most one commit is under way. What is to be stored meanwhile gathers in the
-// pending batch, so that load makes the batches larger and not the syncs more.
+// pending batch, so that load makes the batches larger and not the syncs more. A batch
+// that has grown to commitBytes is closed, and waits in a queue for its turn.
 type loop struct {
 	node *Node
 	wake *executor.Event
@@ -36,11 +38,13 @@ type loop struct {
 	out      Output
 	scratch  storage.Batch
 	frames   []*outFrame // by order of first use
-	pending  *commit     // gathers for the next commit
-	spare    *commit
+	pending  *commit     // gathers
+	queue    []*commit   // go before it, in this order: closed, or refused for want of space
 	inflight *commit
+	spare    []*commit
+	took     int               // bytes that this round has taken up beside what waits for the store
 	closers  []*executor.Event // of Group.Close: set when its records are written
-	full     error             // the store has no space: why; the pending commit waits for room
+	full     error             // the store has no space: why; all waits for room
 	timer    executor.Timer
 	stopping bool
 	exited   *executor.Event
@@ -90,6 +94,16 @@ type commit struct {
 	done   func(error)
 }
 
+const (
+	// commitBytes is the size at which a commit takes no more. More would not make a
+	// sync cheaper, and stores refuse what is very large: storage/pebble from 1 GiB on.
+	commitBytes = 16 << 20
+
+	// smallMessage is the size up to which messages are taken up whatever waits for the
+	// store: heartbeats, votes and acknowledgements are smaller.
+	smallMessage = 1 << 10
+)
+
 // ack is what a core is told when a commit is durable.
 type ack struct {
 	group   *Group
@@ -111,11 +125,17 @@ func newLoop(n *Node) *loop {
 		groups: make(map[uint64]*Group),
 		exited: executor.NewEvent(),
 	}
-	l.pending, l.spare = l.newCommit(), l.newCommit()
+	l.pending = l.newCommit()
 	return l
 }
 
+// newCommit returns an empty commit.
 func (l *loop) newCommit() *commit {
+	if n := len(l.spare); n > 0 {
+		c := l.spare[n-1]
+		l.spare = l.spare[:n-1]
+		return c
+	}
 	c := &commit{}
 	c.done = func(err error) {
 		c.err = err
@@ -227,13 +247,16 @@ func (l *loop) run() {
 		fn()
 	}
 	// What is pending now promises nothing to anyone and is dropped.
-	for _, fn := range l.pending.always {
-		fn()
+	for _, c := range append(l.queue, l.pending) {
+		for _, fn := range c.always {
+			fn()
+		}
 	}
 	l.exited.Set()
 }
 
 func (l *loop) round(in *inbox) {
+	l.took = 0
 	for _, fn := range in.controls {
 		fn()
 	}
@@ -339,10 +362,14 @@ func (l *loop) begin(c *call) {
 		case l.full != nil:
 			c.answer(nil, fmt.Errorf("group %d: not executed: %w", g.id, l.full))
 			return
+		case l.swamped():
+			c.answer(nil, fmt.Errorf("group %d: %w: too many bytes wait for the store", g.id, synod.ErrOverloaded))
+			return
 		case !g.leading:
 			c.answer(nil, &synod.NotLeaderError{Group: g.id, Leader: g.leader.Load()})
 			return
 		}
+		l.took += len(c.command)
 		g.incoming = append(g.incoming, c)
 	case callRead:
 		if len(g.reads.asked) > 0 && probe.Bug("a read joins an attempt under way") {
@@ -386,6 +413,9 @@ func (l *loop) propose(g *Group) {
 		}
 		clear(calls)
 		g.incoming = g.incoming[n:]
+		if l.fed(g, size); !l.live(g) {
+			return
+		}
 	}
 	g.incoming = g.incoming[:0]
 	if cap(g.batch) > 4*l.node.cfg.MaxBatchBytes {
@@ -421,12 +451,42 @@ func (l *loop) unreachable(g *Group, peer uint64) {
 	l.mark(g)
 }
 
+// fed notes that a core was given so many bytes that it will want stored. An Output
+// becomes part of one commit: where it would grow too large, it is taken early.
+func (l *loop) fed(g *Group, size int) {
+	if g.fed += size; g.fed >= commitBytes {
+		l.ready(g)
+	}
+}
+
+// backlog returns how many bytes wait for the store.
+func (l *loop) backlog() int {
+	size := l.pending.batch.Size()
+	for _, c := range l.queue {
+		size += c.batch.Size()
+	}
+	if l.inflight != nil {
+		size += l.inflight.batch.Size()
+	}
+	return size
+}
+
+// swamped reports whether so much waits for the store that nothing large may be added.
+func (l *loop) swamped() bool { return l.backlog()+l.took > l.node.cfg.MaxUnwrittenBytes }
+
 func (l *loop) receive(f *inFrame) {
 	for _, m := range f.messages {
 		g := l.groups[m.group]
 		if g == nil {
 			l.node.count(metricUnknownGroup, m.group, 1)
 			continue
+		}
+		if len(m.body) > smallMessage {
+			if l.swamped() {
+				l.node.count(metricFramesDropped, m.group, 1)
+				continue
+			}
+			l.took += len(m.body)
 		}
 		switch f.kind {
 		case frameCore:
@@ -448,11 +508,13 @@ func (l *loop) step(g *Group, from uint64, body []byte) {
 	if err := g.core.Step(from, body); err != nil {
 		l.node.refuse(from, g.id, err)
 	}
+	l.fed(g, len(body))
 }
 
 // ready collects and carries out what a core wants done.
 func (l *loop) ready(g *Group) {
 	defer l.recover(g)
+	g.fed = 0
 	for {
 		l.scratch.Reset()
 		l.out.Batch = &l.scratch
@@ -475,12 +537,12 @@ func (l *loop) ready(g *Group) {
 		for i := range out.Messages {
 			l.send(g, &out.Messages[i])
 		}
-		if l.scratch.Len() > 0 {
-			l.pending.batch.Append(&l.scratch)
-		}
+		// Records and their acknowledgement go into the same commit.
+		c := l.gather(l.scratch.Size())
+		c.batch.Append(&l.scratch)
 		if out.Token != 0 {
-			l.pending.urgent = true
-			l.pending.acks = append(l.pending.acks, ack{group: g, token: out.Token, restore: restore})
+			c.urgent = true
+			c.acks = append(c.acks, ack{group: g, token: out.Token, restore: restore})
 		}
 		for _, r := range out.Reads {
 			l.readConfirmed(g, r)
@@ -560,14 +622,30 @@ func (l *loop) flushFrame(f *outFrame) {
 	f.groups = f.groups[:0]
 }
 
-// commit begins to make the pending batch durable, unless one is under way.
+// gather returns the commit to which so many bytes are to be added.
+func (l *loop) gather(size int) *commit {
+	if l.pending.batch.Len() > 0 && l.pending.batch.Size()+size > commitBytes {
+		l.queue = append(l.queue, l.pending)
+		l.pending = l.newCommit()
+	}
+	return l.pending
+}
+
+// commit begins to make durable what comes first, unless a commit is under way.
 func (l *loop) commit() {
-	probe.Sometimes("replica: records gather while a commit is under way", l.inflight != nil && l.pending.urgent)
-	if l.inflight != nil || l.full != nil || !l.pending.urgent || probe.Buggify("replica: a commit waits for the next round") {
+	due := len(l.queue) > 0 || l.pending.urgent
+	probe.Sometimes("replica: records gather while a commit is under way", l.inflight != nil && due)
+	if l.inflight != nil || l.full != nil || !due || probe.Buggify("replica: a commit waits for the next round") {
 		return
 	}
 	c := l.pending
-	l.inflight, l.pending, l.spare = c, l.spare, nil
+	if len(l.queue) > 0 {
+		c = l.queue[0]
+		l.queue = slices.Delete(l.queue, 0, 1)
+	} else {
+		l.pending = l.newCommit()
+	}
+	l.inflight = c
 	if c.batch.Len() == 0 {
 		// Nothing to store, but something waits for what was stored before.
 		c.done(nil)
@@ -590,14 +668,8 @@ func (l *loop) committed(c *commit) {
 		l.node.cfg.Logger.Warn("store has no space: writes are refused", "error", c.err)
 		l.full = c.err
 		l.releaseClosers()
-		next := l.pending
-		c.batch.Append(&next.batch)
-		c.acks = append(c.acks, next.acks...)
-		c.after = append(c.after, next.after...)
-		c.always = append(c.always, next.always...)
-		next.reset()
 		c.err = nil
-		l.pending, l.spare = c, next
+		l.queue = slices.Insert(l.queue, 0, c)
 		return
 	case c.err != nil:
 		err := fmt.Errorf("store: %w", c.err)
@@ -618,7 +690,9 @@ func (l *loop) committed(c *commit) {
 		fn()
 	}
 	c.reset()
-	l.spare = c
+	if len(l.spare) < 2 {
+		l.spare = append(l.spare, c)
+	}
 }
 
 func (c *commit) reset() {

@@ -24,6 +24,8 @@ type disk struct {
 	holds   int              // the number of the commit, from now, from which on syncs are held; 0: none
 	changed chan struct{}
 	crashed bool
+	limit   int // the largest batch that is taken, as other stores have one; 0: none
+	largest int // the largest batch that was to be committed
 }
 
 var _ storage.AsyncCommitter = (*disk)(nil)
@@ -73,6 +75,12 @@ func (d *disk) CommitAsync(b *storage.Batch, done func(error)) {
 		done(errCrashed)
 		return
 	}
+	d.largest = max(d.largest, b.Size())
+	if d.limit > 0 && b.Size() > d.limit {
+		d.mu.Unlock()
+		done(fmt.Errorf("%w: it has %d bytes, the limit is %d", storage.ErrInvalidBatch, b.Size(), d.limit))
+		return
+	}
 	if d.holds > 0 {
 		if d.holds--; d.holds == 0 {
 			d.HoldSync()
@@ -93,6 +101,14 @@ func (d *disk) CommitAsync(b *storage.Batch, done func(error)) {
 			fn(err)
 		}
 	})
+}
+
+// setLimit bounds the batches from now on, and returns the size of the largest so far.
+func (d *disk) setLimit(limit int) (largest int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	largest, d.limit, d.largest = d.largest, limit, 0
+	return largest
 }
 
 // holdFrom is HoldSync from the n-th commit on, counted from one.

@@ -24,6 +24,12 @@ var faultRules = []rule{
 		func(t *testing.T, engine Engine) { testFailedStore(t, engine, true, (*disk).failCommit) }},
 	{"a leader without space refuses commands with ErrNoSpace, loses nothing, and goes on when there is room", testFullLeader},
 	{"a follower without space does not disturb the group, and catches up when there is room", testFullFollower},
+	{"what gathers while the store stalls is committed in parts that a store takes",
+		func(t *testing.T, engine Engine) { testStalledStore(t, engine, false) }},
+	{"what gathers while the store stalls, and finds it full, is committed in its order when there is room",
+		func(t *testing.T, engine Engine) { testStalledStore(t, engine, true) }},
+	{"more bytes than MaxUnwrittenBytes do not gather on a leader whose store stalls", testUnwrittenLeader},
+	{"more bytes than MaxUnwrittenBytes do not gather on a follower whose store stalls", testUnwrittenFollower},
 	{"a state machine that panics in Apply stops its group on its node alone",
 		func(t *testing.T, engine Engine) { testPanic(t, engine, plain) }},
 	{"a state machine that panics in ApplyBatch stops its group on its node alone",
@@ -182,6 +188,112 @@ func testFullFollower(t *testing.T, engine Engine) {
 	c.crash(f.id)
 	c.start(f.id)
 	c.check(1)
+}
+
+func testStalledStore(t *testing.T, engine Engine, full bool) {
+	const groups, size, limit = 8, 3 << 20, 20 << 20
+	c := newCluster(t, engine, options{size: 1, groups: groups, config: func(cfg *replica.Config) { cfg.Loops = 1 }})
+	m := c.member(1)
+	for g := uint64(1); g <= groups; g++ {
+		c.write(g)
+	}
+	m.disk.setLimit(limit)
+	m.disk.HoldSync()
+	answers := make(chan error, 2*groups)
+	for range 2 {
+		for g := uint64(1); g <= groups; g++ {
+			last := m.group(g).Status().Last
+			command := c.newCommand(g) + string(make([]byte, size))
+			go func() {
+				_, err := c.propose(c.ctx, m, g, command)
+				answers <- err
+			}()
+			c.eventually("it is in the log", func() bool { return m.group(g).Status().Last > last })
+		}
+	}
+	if full {
+		m.disk.SetFull(true)
+		m.disk.ReleaseSync()
+		c.eventually("a command is refused", func() bool {
+			one, cancel := contextFor(c, heartbeat)
+			defer cancel()
+			_, err := c.propose(one, m, 1, c.newCommand(1))
+			return errors.Is(err, storage.ErrNoSpace)
+		})
+		m.disk.SetFull(false)
+	}
+	m.disk.ReleaseSync()
+	for range cap(answers) {
+		require.NoError(t, receive(c, answers, "a proposal"))
+	}
+	require.Less(t, m.disk.setLimit(0), limit)
+	for g := uint64(1); g <= groups; g++ {
+		require.NoError(t, m.group(g).Err())
+	}
+	c.crash(1)
+	c.start(1)
+	for g := uint64(1); g <= groups; g++ {
+		c.check(g)
+	}
+}
+
+const unwritten = 1 << 20
+
+func testUnwrittenLeader(t *testing.T, engine Engine) {
+	const groups, size = 4, unwritten / 8
+	c := newCluster(t, engine, options{size: 1, groups: groups, config: func(cfg *replica.Config) {
+		cfg.Loops, cfg.MaxUnwrittenBytes = 1, unwritten
+	}})
+	m := c.member(1)
+	for g := uint64(1); g <= groups; g++ {
+		c.write(g)
+	}
+	m.disk.HoldSync()
+	answers := make(chan error)
+	for n := range 16 {
+		go func() {
+			group := uint64(n%groups + 1)
+			_, err := c.propose(c.ctx, m, group, c.newCommand(group)+string(make([]byte, size)))
+			answers <- err
+		}()
+	}
+	// Those that are refused are so at once.
+	for range 16 - 8 {
+		require.ErrorIs(t, receive(c, answers, "a proposal"), synod.ErrOverloaded)
+	}
+	m.disk.ReleaseSync()
+	for range 8 {
+		require.NoError(t, receive(c, answers, "a proposal"))
+	}
+	for g := uint64(1); g <= groups; g++ {
+		c.check(g)
+	}
+}
+
+func testUnwrittenFollower(t *testing.T, engine Engine) {
+	const size, count = 64 << 10, 100
+	c := newCluster(t, engine, options{config: func(cfg *replica.Config) {
+		cfg.Loops, cfg.MaxUnwrittenBytes, cfg.MaxBatchBytes = 1, unwritten, size
+	}})
+	c.write(1)
+	l := c.leader(1)
+	f := c.others(l)[0]
+	f.disk.setLimit(0)
+	f.disk.HoldSync()
+	for range count {
+		c.eventually("a command is acknowledged", func() bool {
+			one, cancel := contextFor(c, attempt)
+			defer cancel()
+			_, err := c.propose(one, c.leader(1, c.others(f)...), 1, c.newCommand(1)+string(make([]byte, size)))
+			return err == nil
+		})
+	}
+	c.network.drain()
+	f.node.Status()
+	f.disk.ReleaseSync()
+	c.check(1)
+	// Whatever the last message brought went beyond the limit, and no more.
+	require.Less(t, f.disk.setLimit(0), unwritten+3*size)
 }
 
 // awaitFailure waits until a group has stopped with a cause.
