@@ -75,7 +75,8 @@ type Config struct {
 	MaxInflightBytes int
 
 	// MaxInboxBytes limits what has arrived for one loop and was not worked on. What
-	// exceeds it is dropped and asked for again. Default: 64 MiB.
+	// exceeds it is dropped and asked for again. At least MaxBatchBytes and
+	// MaxCommandBytes together, and 1 KiB. Default: 64 MiB.
 	MaxInboxBytes int
 
 	// MaxUnwrittenBytes limits the records of one loop that wait for the store, which may

@@ -56,6 +56,9 @@ const (
 	// maxBatchBytes is what the largest batch may have: stores and transports take a
 	// record and a message of that size.
 	maxBatchBytes = 512 << 20
+
+	// maxMessageHead is more than what a message has beside the commands of a batch.
+	maxMessageHead = 1 << 10
 )
 
 func (c *Config) setDefaults() error {
@@ -128,6 +131,9 @@ func (c *Config) setDefaults() error {
 	}
 	if c.MaxInflightBytes < largest {
 		return bad("MaxInflightBytes", "%d: must be at least MaxBatchBytes and MaxCommandBytes together, %d", c.MaxInflightBytes, largest)
+	}
+	if need := largest + maxMessageHead; c.MaxInboxBytes < need {
+		return bad("MaxInboxBytes", "%d: must be at least MaxBatchBytes and MaxCommandBytes together and 1 KiB, %d", c.MaxInboxBytes, need)
 	}
 	return nil
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/synod-go/synod/internal/executor"
 	"github.com/synod-go/synod/internal/probe"
 	"github.com/synod-go/synod/storage"
+	"github.com/synod-go/synod/transport"
 )
 
 // loop is an event loop: one task that owns the cores of many groups. It works in
@@ -184,7 +185,8 @@ func (l *loop) postFrame(f inFrame) {
 		l.mu.Unlock()
 		return
 	}
-	if l.in.bytes+f.bytes > l.node.cfg.MaxInboxBytes || probe.Buggify("replica: the inbox is full") {
+	// An empty inbox takes anything: a sender may have larger limits.
+	if l.in.bytes > 0 && l.in.bytes+f.bytes > l.node.cfg.MaxInboxBytes || probe.Buggify("replica: the inbox is full") {
 		l.mu.Unlock()
 		l.node.count(metricFramesDropped, 0, 1)
 		return
@@ -614,6 +616,9 @@ func (l *loop) flushFrame(f *outFrame) {
 	f.buf = nil // the transport's now
 	if err != nil {
 		l.node.count(metricSendFailures, 0, 1)
+		if errors.Is(err, transport.ErrTooLarge) && !l.node.quiet(f.to) {
+			l.node.cfg.Logger.Error("the transport refuses a message for its size, and always will: let it take more than MaxBatchBytes and MaxCommandBytes together", "to", f.to, "error", err)
+		}
 		for _, g := range f.groups {
 			l.unreachable(g, f.to)
 		}

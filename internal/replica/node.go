@@ -58,7 +58,7 @@ type Node struct {
 	refused map[uint64]uint64 // the last incarnation of each peer that was refused
 
 	refusalMu sync.Mutex
-	refusals  map[uint64]time.Time // when a refusal of each peer was last reported
+	refusals  map[uint64]time.Time // when something about each peer was last reported
 }
 
 // pin is what a node remembers of a peer.
@@ -300,22 +300,27 @@ func (n *Node) storePin(peer, incarnation uint64) {
 // peer that sends nothing else must not fill the log.
 const refusalInterval = time.Second
 
+// quiet reports whether something was just reported of a peer, and is not to be said
+// again.
+func (n *Node) quiet(peer uint64) bool {
+	now := n.ex.Now()
+	n.refusalMu.Lock()
+	defer n.refusalMu.Unlock()
+	if last, ok := n.refusals[peer]; ok && now.Sub(last) < refusalInterval {
+		return true
+	}
+	if len(n.refusals) >= 1024 {
+		clear(n.refusals)
+	}
+	n.refusals[peer] = now
+	return false
+}
+
 // refuse reports a message that is not believed, unless it has just reported another
 // one of that peer, and says whether it did.
 func (n *Node) refuse(from, group uint64, err error) bool {
 	n.count(metricFramesRefused, group, 1)
-	now := n.ex.Now()
-	n.refusalMu.Lock()
-	last, ok := n.refusals[from]
-	quiet := ok && now.Sub(last) < refusalInterval
-	if !quiet {
-		if len(n.refusals) >= 1024 {
-			clear(n.refusals)
-		}
-		n.refusals[from] = now
-	}
-	n.refusalMu.Unlock()
-	if quiet {
+	if n.quiet(from) {
 		return false
 	}
 	n.cfg.Logger.Warn("refused a message", "from", from, "group", group, "error", err)

@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"io"
+	"log/slog"
 	"strings"
 	"sync"
 	"testing"
@@ -12,6 +15,7 @@ import (
 
 	"github.com/synod-go/synod"
 	"github.com/synod-go/synod/internal/replica"
+	"github.com/synod-go/synod/transport"
 )
 
 var commandRules = []rule{
@@ -23,6 +27,8 @@ var commandRules = []rule{
 		func(t *testing.T, engine Engine) { testApply(t, engine, durable) }},
 	{"a group of one member works alone, and of five with two down", testSizes},
 	{"a command over the limit is refused with ErrTooLarge", testTooLarge},
+	{"a command that is large to some members reaches them too", testLargeToSome},
+	{"a transport that takes no message as large as a command is complained of", testNarrowTransport},
 	{"a command is copied before Propose returns", testCopied},
 	{"a command whose context ends before it is taken up is not executed", testNotExecuted},
 	{"calls that are under way when a group or a node is closed get one answer each, and a true one", testCloseUnderCalls},
@@ -93,6 +99,77 @@ func testTooLarge(t *testing.T, engine Engine) {
 		return err == nil || errors.Is(err, synod.ErrUnknownOutcome)
 	})
 	c.check(1)
+}
+
+func testLargeToSome(t *testing.T, engine Engine) {
+	const small, size = 16 << 10, 256 << 10
+	c := newCluster(t, engine, options{config: func(cfg *replica.Config) {
+		if cfg.Node > 1 {
+			cfg.MaxCommandBytes, cfg.MaxBatchBytes, cfg.MaxInboxBytes = small, small, 3*small
+		}
+	}})
+	c.eventually("a large command is acknowledged", func() bool {
+		if l := c.leader(1); l.id != 1 {
+			_ = l.group(1).TransferLeader(c.ctx, 1)
+			return false
+		}
+		one, cancel := contextFor(c, attempt)
+		defer cancel()
+		_, err := c.propose(one, c.member(1), 1, c.newCommand(1)+strings.Repeat("x", size))
+		return err == nil
+	})
+	c.check(1)
+}
+
+// narrowTransport takes no large messages.
+type narrowTransport struct {
+	transport.Transport
+	limit int
+}
+
+func (n narrowTransport) Send(to uint64, payload []byte) error {
+	if len(payload) > n.limit {
+		return fmt.Errorf("to node %d: %w: %d bytes, at most %d", to, transport.ErrTooLarge, len(payload), n.limit)
+	}
+	return n.Transport.Send(to, payload)
+}
+
+func testNarrowTransport(t *testing.T, engine Engine) {
+	const limit = 64 << 10
+	var mu sync.Mutex
+	var log bytes.Buffer
+	c := newCluster(t, engine, options{config: func(cfg *replica.Config) {
+		cfg.Transport = narrowTransport{cfg.Transport, limit}
+		cfg.Logger = slog.New(slog.NewTextHandler(lockedWriter{&mu, &log}, nil))
+	}})
+	c.write(1)
+	one, cancel := context.WithCancel(c.ctx)
+	call := background(func() error {
+		_, err := c.propose(one, c.leader(1), 1, c.newCommand(1)+strings.Repeat("x", 2*limit))
+		return err
+	})
+	c.eventually("the log says so", func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return strings.Contains(log.String(), transport.ErrTooLarge.Error())
+	})
+	cancel()
+	require.Error(t, receive(c, call, "the proposal"))
+	mu.Lock()
+	defer mu.Unlock()
+	require.Contains(t, log.String(), "MaxCommandBytes")
+	require.Less(t, strings.Count(log.String(), transport.ErrTooLarge.Error()), 50, "it fills the log")
+}
+
+type lockedWriter struct {
+	mu *sync.Mutex
+	to io.Writer
+}
+
+func (w lockedWriter) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.to.Write(p)
 }
 
 func testCopied(t *testing.T, engine Engine) {

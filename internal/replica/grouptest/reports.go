@@ -49,6 +49,11 @@ func testConfig(t *testing.T, engine Engine) {
 		{"MaxInflightBytes", func(c *replica.Config) { c.MaxInflightBytes = -1 }},
 		{"MaxInflightBytes", func(c *replica.Config) { c.MaxInflightBytes, c.MaxBatchBytes, c.MaxCommandBytes = 29, 10, 20 }},
 		{"MaxInboxBytes", func(c *replica.Config) { c.MaxInboxBytes = -1 }},
+		{"MaxInboxBytes", func(c *replica.Config) { c.MaxInboxBytes, c.MaxBatchBytes, c.MaxCommandBytes = 29, 10, 20 }},
+		{"MaxInboxBytes", func(c *replica.Config) { c.MaxInboxBytes = 8 << 20 }}, // as large as a command may be by default
+		{"MaxUnwrittenBytes", func(c *replica.Config) { c.MaxUnwrittenBytes = -1 }},
+		{"MaxBatchBytes", func(c *replica.Config) { c.MaxBatchBytes = 1<<28 + 1 }},
+		{"MaxCommandBytes", func(c *replica.Config) { c.MaxCommandBytes = 1<<28 + 1 }},
 		{"MaxApplyBytes", func(c *replica.Config) { c.MaxApplyBytes = -1 }},
 		{"CacheBytes", func(c *replica.Config) { c.CacheBytes = -1 }},
 	} {
