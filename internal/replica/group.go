@@ -44,6 +44,7 @@ type Group struct {
 	batch      []byte
 	transfers  []*call
 	incomer    *incoming
+	unstored   int    // chunks that were received and are not durable yet
 	received   uint64 // the last transfer that came through
 	compacted  uint64 // what the core was last told to compact to
 	introduced bool   // the members have met: see introduce.go

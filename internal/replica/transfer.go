@@ -52,6 +52,7 @@ type sender struct {
 	late   bool // nothing has moved for a while
 	asked  int  // how often next was asked for since it moved
 	again  bool // a chunk was lost: the receiver asks for it, again and again
+	behind bool // the receiver asks for a chunk that it has acknowledged
 }
 
 // chunkGap is how many acknowledgements that ask for the same chunk say that it was
@@ -234,8 +235,9 @@ func (g *Group) sendSnapshot(s *sender, req SnapshotRequest, meta SnapshotMeta, 
 }
 
 var (
-	errTransferRefused = errors.New("the receiver broke the transfer off")
-	errTransferStuck   = errors.New("the receiver does not answer")
+	errTransferRefused   = errors.New("the receiver broke the transfer off")
+	errTransferForgotten = errors.New("the receiver has restarted and lost what it had")
+	errTransferStuck     = errors.New("the receiver does not answer")
 )
 
 // stream sends all chunks and waits until the receiver has them.
@@ -260,8 +262,11 @@ func (g *Group) stream(s *sender, req SnapshotRequest, meta SnapshotMeta, live *
 		idle := 0
 		for {
 			s.mu.Lock()
-			next, status, ended, late, again := s.next, s.status, s.ended, s.late, s.again
+			next, status, ended, late, again, behind := s.next, s.status, s.ended, s.late, s.again, s.behind
 			s.late, s.again = false, false
+			if late {
+				s.behind = false
+			}
 			s.mu.Unlock()
 			moved := next > first
 			for ; first < next && len(unacked) > 0; first++ {
@@ -284,8 +289,12 @@ func (g *Group) stream(s *sender, req SnapshotRequest, meta SnapshotMeta, live *
 				if late {
 					idle++
 				}
-				if idle > chunkRetries {
+				switch {
+				case idle > chunkRetries:
 					return errTransferStuck
+				case late && idle > 1 && behind:
+					// To repeated chunks: no such answer comes late. It has restarted.
+					return errTransferForgotten
 				}
 				for _, m := range unacked {
 					probe.Sometimes("replica: a chunk is sent again", true)
@@ -371,6 +380,8 @@ func (l *loop) receiveChunkAck(g *Group, from uint64, body []byte) {
 		switch {
 		case next > s.next:
 			s.next, s.asked = next, 0
+		case next < s.next && status == chunkWanted:
+			s.behind = true
 		case next == s.next && status == chunkWanted:
 			if s.asked++; s.asked == chunkGap {
 				s.again = true
@@ -449,6 +460,10 @@ func (l *loop) receiveChunk(g *Group, from uint64, body []byte) {
 	case number != 0:
 		l.ackChunk(g, from, transfer, 0, chunkWanted)
 		return
+	case l.full != nil, g.unstored > 0:
+		// Chunks of the transfer before wait for the store, and those of this one would
+		// pile up behind them: the sender will repeat it.
+		return
 	default:
 		if in != nil {
 			g.deleteChunks(&l.pending.batch, in.id)
@@ -465,6 +480,9 @@ func (l *loop) receiveChunk(g *Group, from uint64, body []byte) {
 		l.ackChunk(g, from, transfer, in.durable, status)
 		return
 	}
+	if l.full != nil || number >= in.durable+chunkWindow {
+		return // it is repeated
+	}
 	in.next++
 	in.size += uint64(len(data))
 	in.sum = ChecksumUpdate(in.sum, data)
@@ -477,9 +495,13 @@ func (l *loop) receiveChunk(g *Group, from uint64, body []byte) {
 		meta.ID = in.id
 	}
 	key := g.chunkKey(in.id, number)
-	l.pending.batch.Set(key, storage.AppendRecord(nil, key, data))
-	l.pending.urgent = true
-	l.pending.after = append(l.pending.after, func() {
+	record := storage.AppendRecord(nil, key, data)
+	g.unstored++
+	c := l.gather(len(record))
+	c.batch.Set(key, record)
+	c.urgent = true
+	c.after = append(c.after, func() {
+		g.unstored--
 		if !l.live(g) || g.incomer != in {
 			return
 		}

@@ -1,8 +1,12 @@
 package grouptest
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
+	"fmt"
+	"slices"
 	"sync"
 	"testing"
 
@@ -31,6 +35,13 @@ var snapshotRules = concat(
 	both("snapshots are taken and installed under load", testSnapshotLoad),
 	both("a snapshot of a state machine that is ahead of its replayed log says what it holds", testSnapshotAhead),
 	[]rule{
+		{"a member without space keeps no pieces of snapshots in memory", func(t *testing.T, engine Engine) {
+			testPiecesPileUp(t, engine, func(d *disk) { d.SetFull(true) }, func(d *disk) { d.SetFull(false) })
+		}},
+		{"a member whose store stalls keeps the pieces of one transfer in memory", func(t *testing.T, engine Engine) {
+			testPiecesPileUp(t, engine, func(d *disk) { d.HoldSync() }, func(d *disk) { d.ReleaseSync() })
+		}},
+		{"a receiver that restarts before the end of a small snapshot is sent another one soon", testSmallSnapshotReceiverRestarts},
 		{"a proposal that may stand in a snapshot that is installed has an unknown outcome", testSnapshotOutcome},
 		{"the log is cut up to the durable index of its state machine, and no further", testDurableCut},
 		{"a DurableIndex that lost its data is refused", testDurableLost},
@@ -241,6 +252,88 @@ func testSnapshotReceiverRestarts(t *testing.T, engine Engine, k kind) {
 	if k == durable {
 		c.awaitNoChunks()
 	}
+}
+
+// transferOf returns the ID of the transfer that a piece belongs to: behind the
+// frame's header, the group and the length.
+func transferOf(piece []byte) []byte {
+	const header = 2 + 5*8
+	_, group := binary.Uvarint(piece[header:])
+	_, length := binary.Uvarint(piece[header+group:])
+	return piece[header+group+length:][:8]
+}
+
+// testPiecesPileUp has one transfer after the other given up by its sender, while
+// the receiver's store takes nothing.
+func testPiecesPileUp(t *testing.T, engine Engine, block, unblock func(*disk)) {
+	c := newCluster(t, engine, options{group: compacting, machine: large})
+	c.writes(1, 2, 5)
+	f := c.others(c.leader(1))[0].id
+	c.leaveBehind(f)
+	d := c.disks[f]
+	first := make(chan packet, 1)
+	c.network.setRule(func(p packet) fate {
+		if !p.bulk || p.to != f {
+			return fate{}
+		}
+		select {
+		case first <- packet{link: p.link, payload: bytes.Clone(p.payload)}:
+			block(d)
+			return fate{}
+		default:
+			return fate{drop: true}
+		}
+	})
+	back := c.start(f)
+	p := receive(c, first, "the first piece")
+	d.setLimit(0)
+	for transfer := range 40 {
+		piece := bytes.Clone(p.payload)
+		copy(transferOf(piece), fmt.Sprintf("%08d", transfer))
+		c.network.inject(p.from, f, reseal(piece))
+	}
+	c.network.drain()
+	back.node.Status() // it has worked on them
+	c.network.setRule(nil)
+	unblock(d)
+	back.awaitKind(0, synod.EventSnapshotInstalled, 1)
+	c.check(1)
+	const window = 8
+	require.Less(t, d.setLimit(0), (window+2)*256<<10, "pieces of transfers that are over were kept")
+}
+
+func testSmallSnapshotReceiverRestarts(t *testing.T, engine Engine) {
+	c := newCluster(t, engine, options{group: compacting, machine: large})
+	c.writes(1, 2, 5)
+	f := c.others(c.leader(1))[0].id
+	c.leaveBehind(f)
+	reached := c.midway(f, 4)
+	old := c.start(f)
+	receive(c, reached, "the transfer")
+	c.eventually("a piece is durable", func() bool {
+		records, err := old.disk.records()
+		require.NoError(t, err)
+		return slices.ContainsFunc(records, func(r record) bool { return recordKind(r.key) == "chunk" })
+	})
+	c.network.drain() // its sender knows
+	c.crash(f)
+	var transfer []byte
+	pieces := 0
+	c.network.setRule(func(p packet) fate {
+		if p.bulk && p.to == f {
+			if transfer == nil {
+				transfer = bytes.Clone(transferOf(p.payload))
+			}
+			if bytes.Equal(transfer, transferOf(p.payload)) {
+				pieces++
+			}
+		}
+		return fate{}
+	})
+	c.start(f).awaitKind(0, synod.EventSnapshotInstalled, 1)
+	c.network.setRule(nil)
+	c.check(1)
+	require.Less(t, pieces, 20, "the old transfer goes on and on")
 }
 
 func testSnapshotLinkBreaks(t *testing.T, engine Engine, k kind) {
