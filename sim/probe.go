@@ -7,7 +7,22 @@ import "github.com/synod-go/synod/internal/probe"
 // counts it, so that a test over many seeds can demand that each place was reached
 // (Result.Sites): a simulation that never gets there proves nothing about it. Outside
 // of a simulation it does nothing, and costs about a nanosecond.
-func Sometimes(name string, condition bool) { probe.Sometimes(name, condition) }
+func Sometimes(name string, condition bool) {
+	if !probe.Active() {
+		return
+	}
+	if p, ok := probe.Current().(*worldProbe); ok {
+		mark(p.own, name, condition)
+	}
+}
+
+func mark(sites map[string]int, name string, condition bool) {
+	if condition {
+		sites[name]++
+	} else if _, ok := sites[name]; !ok {
+		sites[name] = 0
+	}
+}
 
 // Buggify reports whether a rare branch of an application shall be taken for once: a
 // buffer of one byte, an early flush, an extra retry. It is false outside of a
@@ -27,13 +42,7 @@ type worldProbe World
 var _ probe.Probe = (*worldProbe)(nil)
 
 // Sometimes implements probe.Probe.
-func (p *worldProbe) Sometimes(name string, condition bool) {
-	if condition {
-		p.sites[name]++
-	} else if _, ok := p.sites[name]; !ok {
-		p.sites[name] = 0
-	}
-}
+func (p *worldProbe) Sometimes(name string, condition bool) { mark(p.sites, name, condition) }
 
 // Buggify implements probe.Probe.
 func (p *worldProbe) Buggify(name string) bool {

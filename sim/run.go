@@ -100,6 +100,7 @@ type Result struct {
 	Faults  map[string]int // injected, by kind
 	Effects map[string]int // what they brought about: messages lost, commits torn, …
 	Sites   map[string]int // of Sometimes: how often each was reached, 0 too
+	Library map[string]int // the same of the library's own places
 	Forced  map[string]int // of Buggify: how often each was taken, 0 too
 	Err     error          // why the run failed; nil: it did not
 	Check   string         // the invariant that was broken, where it has a name
@@ -274,7 +275,8 @@ func Execute(c Config, fn func(w *World)) Result {
 	if w.failure != nil {
 		r.Trace = w.ending()
 	}
-	r.Faults, r.Effects, r.Sites, r.Forced = maps.Clone(w.faults), maps.Clone(w.effects), w.sites, make(map[string]int)
+	r.Faults, r.Effects, r.Sites, r.Forced = maps.Clone(w.faults), maps.Clone(w.effects), w.own, make(map[string]int)
+	r.Library = w.sites
 	for name, b := range w.buggify {
 		r.Forced[name] = b.taken
 	}
@@ -313,6 +315,7 @@ func newWorld(c Config) *World {
 		recent:  make([]record, c.TraceLines),
 		faults:  make(map[string]int),
 		effects: make(map[string]int),
+		own:     make(map[string]int),
 		sites:   make(map[string]int),
 		bugs:    make(map[string]bool),
 		buggify: make(map[string]*branch),

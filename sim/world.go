@@ -45,7 +45,8 @@ type World struct {
 	rates   []string // of the kinds of faults, as the seed drew them
 	faults  map[string]int
 	effects map[string]int
-	sites   map[string]int
+	own     map[string]int // sites of the application
+	sites   map[string]int // of the library
 	bugs    map[string]bool
 	buggify map[string]*branch
 	watch   func(node uint64, what any)

@@ -24,6 +24,14 @@ func Install(p Probe) (remove func()) {
 // Active reports whether somebody listens: for what is dear to describe.
 func Active() bool { return active.Load() != nil }
 
+// Current returns who listens; nil: nobody.
+func Current() Probe {
+	if p := active.Load(); p != nil {
+		return p.Probe
+	}
+	return nil
+}
+
 // Sometimes marks a place, and says whether what makes it worth visiting was so this
 // time. A sweep of simulations fails if it never was.
 func Sometimes(name string, condition bool) {

@@ -122,7 +122,7 @@ func (s System) Do(j Job) Outcome {
 		c.Seed++
 		r, current = s.Execute(c)
 	}
-	o := Outcome{Seed: c.Seed, Hours: r.Time.Hours(), Events: r.Events, Faults: r.Faults, Effects: r.Effects, Sites: r.Sites, Forced: r.Forced, Check: r.Check}
+	o := Outcome{Seed: c.Seed, Hours: r.Time.Hours(), Events: r.Events, Faults: r.Faults, Effects: r.Effects, Sites: r.Library, Forced: r.Forced, Check: r.Check}
 	if current != nil {
 		o.Histories, o.Calls = current.Checked()
 	}
