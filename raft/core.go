@@ -146,7 +146,11 @@ func (c *core) Propose(value []byte) error {
 }
 
 // Step implements replica.Core.
-func (c *core) Step(from uint64, message []byte) error {
+func (c *core) Step(from uint64, message []byte, frame int) error {
+	if holdsRun(message) && 2*len(message) < frame {
+		// Its entries stay in the cache of the log: the rest of the frame must not.
+		message = bytes.Clone(message)
+	}
 	m, run, err := decodeMessage(c.group, from, c.node, message)
 	if err != nil {
 		return err

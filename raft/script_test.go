@@ -516,7 +516,7 @@ func (s *script) deliver(m scriptMessage) {
 		to.incoming = &state
 		s.nodes[m.from].core.SnapshotSent(m.to, true)
 	}
-	if err := to.core.Step(m.from, m.bytes); err != nil {
+	if err := to.core.Step(m.from, m.bytes, len(m.bytes)); err != nil {
 		s.printf("refused: %v", err)
 	}
 }

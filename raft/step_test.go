@@ -77,7 +77,7 @@ func newVictim(t *testing.T, leads bool) *victim {
 // step gives the core a message and does all that follows, as the runtime would.
 func (v *victim) step(from uint64, message []byte) (err error) {
 	v.guard(func() {
-		err = v.core.Step(from, message)
+		err = v.core.Step(from, message, len(message))
 	})
 	if v.stopped == nil {
 		v.work()
@@ -324,6 +324,32 @@ func TestHostileMessages(t *testing.T) {
 			}
 			v.check()
 		})
+	}
+}
+
+// What a core keeps of a message must not keep a frame that is much larger.
+func TestStepKeepsNoFrame(t *testing.T) {
+	app := encodeMessage(&raftpb.Message{Type: raftpb.MsgApp.Enum(), Term: new(uint64(3)), Index: new(uint64(6)), LogTerm: new(uint64(3)), Commit: new(uint64(4)),
+		Entries: []*raftpb.Entry{{Index: new(uint64(7)), Term: new(uint64(3)), Data: []byte("small")}}})
+	for _, test := range []struct {
+		frame int
+		keeps bool
+	}{
+		{len(app), true},
+		{2 * len(app), true},
+		{2*len(app) + 1, false},
+		{1 << 20, false},
+	} {
+		v := newVictim(t, false)
+		message := bytes.Clone(app)
+		require.NoError(t, v.core.Step(2, message, test.frame))
+		v.work()
+		entries, err := v.core.log.Entries(7, 8, 1<<20)
+		require.NoError(t, err)
+		require.Equal(t, "small", string(entries[0].Data))
+		at := bytes.Index(message, []byte("small"))
+		message[at] = 'S'
+		require.Equal(t, test.keeps, string(entries[0].Data) == "Small", "a frame of %d bytes, a message of %d", test.frame, len(app))
 	}
 }
 

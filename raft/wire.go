@@ -66,6 +66,11 @@ func snapshotPosition(s *raftpb.Snapshot) replica.Position {
 	return replica.Position{Index: s.GetMetadata().GetIndex(), Term: s.GetMetadata().GetTerm(), Commands: commands}
 }
 
+// holdsRun reports whether a message looks like one with entries.
+func holdsRun(b []byte) bool {
+	return len(b) >= runHeader+minEntryBytes && raftpb.MessageType(b[0]) == raftpb.MsgApp
+}
+
 // decoded is a message and all that it points to, in one allocation.
 type decoded struct {
 	message                                      raftpb.Message

@@ -21,9 +21,10 @@ type Core interface {
 	// ErrBudget say that it certainly was not.
 	Propose(value []byte) error
 
-	// Step takes in a message of a peer. The core may keep the bytes. An error
+	// Step takes in a message of a peer. The core may keep the bytes; they are part of
+	// a frame of that many bytes, all of which is kept as long as any of it. An error
 	// says that the message was malformed; it has had no effect then.
-	Step(from uint64, message []byte) error
+	Step(from uint64, message []byte, frame int) error
 
 	// Tick says that one unit of time has passed.
 	Tick()

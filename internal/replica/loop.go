@@ -81,7 +81,8 @@ type inFrame struct {
 	from     uint64
 	kind     frameKind
 	messages []frameMessage
-	bytes    int
+	bytes    int // of the messages, as the inbox counts them
+	size     int // of the frame in which they came, maybe with those for other loops
 }
 
 // commit is one batch on its way to the store.
@@ -492,7 +493,7 @@ func (l *loop) receive(f *inFrame) {
 		}
 		switch f.kind {
 		case frameCore:
-			l.step(g, f.from, m.body)
+			l.step(g, f.from, m.body, f.size)
 		case frameChunk:
 			l.receiveChunk(g, f.from, m.body)
 		case frameChunkAck:
@@ -502,12 +503,12 @@ func (l *loop) receive(f *inFrame) {
 	}
 }
 
-func (l *loop) step(g *Group, from uint64, body []byte) {
+func (l *loop) step(g *Group, from uint64, body []byte, frame int) {
 	if !l.live(g) || !g.introduced {
 		return
 	}
 	defer l.recover(g)
-	if err := g.core.Step(from, body); err != nil {
+	if err := g.core.Step(from, body, frame); err != nil {
 		l.node.refuse(from, g.id, err)
 	}
 	l.fed(g, len(body))

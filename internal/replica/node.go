@@ -226,7 +226,7 @@ func (n *Node) handle(from uint64, payload []byte) {
 		if i < 0 {
 			i = len(loops)
 			loops = append(loops, l)
-			frames = append(frames, inFrame{from: from, kind: kind})
+			frames = append(frames, inFrame{from: from, kind: kind, size: len(payload)})
 		}
 		frames[i].messages = append(frames[i].messages, m)
 		frames[i].bytes += len(m.body) + messageCost

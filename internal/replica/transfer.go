@@ -513,7 +513,7 @@ func (l *loop) receiveChunk(g *Group, from uint64, body []byte) {
 		in.complete, in.meta = true, meta
 		g.received = transfer
 		l.ackChunk(g, from, transfer, in.durable, chunkComplete)
-		l.step(g, from, message)
+		l.step(g, from, message, len(body))
 		if l.live(g) {
 			l.ready(g)
 		}

@@ -2,6 +2,8 @@ package grouptest
 
 import (
 	"context"
+	"runtime"
+	"strings"
 	"sync"
 	"testing"
 
@@ -20,7 +22,34 @@ var linkRules = []rule{
 	{"a group without a majority anywhere stands still, and goes on when there is one", testNoMajority},
 	{"messages that are lost, repeated, late and out of order change nothing", testChaos},
 	{"everything that was on its way before a partition may arrive after it", testLateMessages},
+	{"what a member keeps of a message does not keep the frame in which it came", testKeptFrames},
 	{"a member that is cut off does not slow the group, nor is more sent to it than the limit", testSilentFollower},
+}
+
+func testKeptFrames(t *testing.T, engine Engine) {
+	const rounds, size = 100, 128 << 10
+	c := newCluster(t, engine, options{groups: 2, config: func(cfg *replica.Config) {
+		cfg.Loops, cfg.CacheBytes = 1, 64<<10
+	}})
+	var l *member
+	c.eventually("both groups have one leader", func() bool {
+		l = c.leader(1)
+		return c.leader(2) == l || c.leader(2).group(2).TransferLeader(c.ctx, l.id) == nil && c.leader(2) == l
+	})
+	c.network.track()
+	for range rounds {
+		// In one round mostly, and so in one frame.
+		var wg sync.WaitGroup
+		wg.Go(func() { _, _ = c.propose(c.ctx, l, 1, c.newCommand(1)+strings.Repeat("x", size)) })
+		wg.Go(func() { _, _ = c.propose(c.ctx, l, 2, c.newCommand(2)) })
+		wg.Wait()
+	}
+	c.check(1)
+	c.check(2)
+	require.Eventually(t, func() bool {
+		runtime.GC()
+		return c.network.live.Load() < rounds*size/10
+	}, patience/6, heartbeat, "small entries in the cache of the log keep large frames")
 }
 
 func testDeafLeader(t *testing.T, engine Engine) {

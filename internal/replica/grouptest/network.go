@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"sync"
+	"sync/atomic"
 
 	"github.com/synod-go/synod/transport"
 )
@@ -21,6 +23,15 @@ type network struct {
 	held      []heldPacket
 	sent      map[link]int64 // bytes, whatever became of them
 	last      map[link][]byte
+	tracked   bool
+	live      atomic.Int64 // bytes of tracked messages that somebody still keeps
+}
+
+// track counts in live what arrives from now on.
+func (n *network) track() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.tracked = true
 }
 
 // link is one direction between two nodes.
@@ -190,11 +201,17 @@ func (n *network) inject(from, to uint64, payload []byte) {
 func (n *network) deliver(p packet, to uint64) {
 	n.mu.Lock()
 	receivers := append([]*endpoint(nil), n.endpoints[to]...)
+	tracked := n.tracked
 	n.mu.Unlock()
 	for i, e := range receivers {
 		payload := p.payload
-		if i < len(receivers)-1 {
+		if i < len(receivers)-1 || tracked {
 			payload = bytes.Clone(payload)
+		}
+		if tracked {
+			size := int64(len(payload))
+			n.live.Add(size)
+			runtime.AddCleanup(&payload[0], func(size int64) { n.live.Add(-size) }, size)
 		}
 		e.enqueue(lane{p.from, p.bulk}, payload)
 	}
