@@ -243,7 +243,7 @@ func (g *Group) applyEntries(entries []Entry) error {
 			s.fence = e.Fence
 			g.pend.lost(e.Fence, func(c *call) {
 				probe.Sometimes("replica: a proposal is lost to a later term", true)
-				c.answer(nil, &synod.NotLeaderError{Group: g.id, Leader: g.leader.Load()})
+				c.answer(nil, g.notLeader())
 			})
 		}
 		s.bytes += uint64(len(e.Data))

@@ -289,15 +289,21 @@ func (g *Group) released(c *call) {
 func (g *Group) refused(err error) error {
 	switch {
 	case errors.Is(err, ErrNotLeading):
-		leader := g.leader.Load()
-		if leader == g.node.cfg.Node {
-			leader = 0 // it is handing over: who asks it again at once gets the same answer
-		}
-		return &synod.NotLeaderError{Group: g.id, Leader: leader}
+		return g.notLeader()
 	case errors.Is(err, ErrBudget):
 		return fmt.Errorf("group %d: %w: too many bytes are not decided yet", g.id, synod.ErrOverloaded)
 	}
 	return fmt.Errorf("group %d: not executed: %w", g.id, err)
+}
+
+// notLeader says who leads. It does not name this node, which may be handing over, or
+// lead again since the command in question was lost.
+func (g *Group) notLeader() error {
+	leader := g.leader.Load()
+	if leader == g.node.cfg.Node {
+		leader = 0
+	}
+	return &synod.NotLeaderError{Group: g.id, Leader: leader}
 }
 
 // Barrier implements synod.Log.
@@ -335,7 +341,7 @@ func (l *loop) transfer(g *Group, c *call) {
 	to := c.index
 	switch {
 	case !g.leading:
-		c.answer(nil, &synod.NotLeaderError{Group: g.id, Leader: g.leader.Load()})
+		c.answer(nil, g.notLeader())
 	case to == l.node.cfg.Node:
 		c.answer(nil, nil)
 	case !slices.Contains(g.core.Status().Members, to):

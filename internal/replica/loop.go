@@ -369,7 +369,7 @@ func (l *loop) begin(c *call) {
 			c.answer(nil, fmt.Errorf("group %d: %w: too many bytes wait for the store", g.id, synod.ErrOverloaded))
 			return
 		case !g.leading:
-			c.answer(nil, &synod.NotLeaderError{Group: g.id, Leader: g.leader.Load()})
+			c.answer(nil, g.notLeader())
 			return
 		}
 		l.took += len(c.command)

@@ -21,6 +21,7 @@ var leaderRules = []rule{
 	{"a member does not lead before its own promise is durable", testLeaderDurable},
 	{"leadership that can't be handed over stays, or goes elsewhere, and the caller is told", testTransferFails},
 	{"a leader that is cut off acknowledges nothing, and what is overwritten was certainly not executed", testLeaderCutOff},
+	{"a leader that has been deposed meanwhile does not name itself for a proposal that was lost", testLostOfLeader},
 	{"a proposal with a deadline on a leader that is cut off has an unknown outcome", testDeadline},
 }
 
@@ -271,6 +272,50 @@ func testLeaderCutOff(t *testing.T, engine Engine) {
 	for _, id := range c.ids() {
 		c.start(id)
 	}
+	c.check(1)
+}
+
+func testLostOfLeader(t *testing.T, engine Engine) {
+	c := newCluster(t, engine, options{})
+	c.eventually("it leads again before it learns what was lost", func() bool {
+		l := c.leader(1)
+		others := c.others(l)
+		g := newGate()
+		l.machine(1).set(func(h *hooks) { h.apply = func(uint64, []byte) { g.pass() } })
+		defer l.machine(1).set(func(h *hooks) { h.apply = nil })
+		defer g.release()
+		first := background(func() error { _, err := c.propose(c.ctx, l, 1, c.newCommand(1)); return err })
+		select {
+		case <-g.reached:
+		case <-first: // it does not lead, for once
+			return false
+		}
+		last := l.group(1).Status().Last
+		c.network.isolate(l.id)
+		lost := background(func() error { _, err := c.propose(c.ctx, l, 1, c.newCommand(1)); return err })
+		for l.group(1).Status().Last == last && len(lost) == 0 {
+			require.NoError(t, c.ctx.Err())
+		}
+		c.writes(1, 1, 2, others...)
+		c.network.healAll()
+		one, cancel := contextFor(c, 2*attempt)
+		defer cancel()
+		for others[0].group(1).Status().Leader != l.id {
+			if one.Err() != nil {
+				return false
+			}
+			_ = c.leader(1, others...).group(1).TransferLeader(one, l.id)
+		}
+		if l.group(1).Status().Leader != l.id {
+			return false
+		}
+		g.release()
+		require.NoError(t, receive(c, first, "the first proposal"))
+		var elsewhere *synod.NotLeaderError
+		require.ErrorAs(t, receive(c, lost, "the lost proposal"), &elsewhere)
+		require.NotEqual(t, l.id, elsewhere.Leader, "it names itself")
+		return true
+	})
 	c.check(1)
 }
 
