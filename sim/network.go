@@ -38,6 +38,9 @@ func (l *Link) effective() Link {
 	return e
 }
 
+// Broken reports whether everything that is sent now is lost, by a fault or otherwise.
+func (l *Link) Broken() bool { return l.effective().Cut }
+
 // suffer puts a fault on the link until the function that is returned is called.
 func (l *Link) suffer(f *Link) (end func()) {
 	l.faults = append(l.faults, f)
