@@ -41,7 +41,8 @@
 // A store that fails, a record that can't be read, a state machine that panics:
 // the group concerned stops on this node and says why; nothing is retried or
 // skipped. A store without space (storage.ErrNoSpace) refuses commands and goes
-// on when there is room.
+// on when there is room. What waits for a store that is full, or stalls, is limited
+// by Config.MaxUnwrittenBytes.
 //
 // # Identity
 //
@@ -57,7 +58,11 @@
 //
 // The members of a group are those that it was bootstrapped with: they can't be
 // changed yet. Followers do not pass proposals on. Leases are not used for reads.
-// A single command is limited to Config.MaxCommandBytes. A leader reads the log
+// A single command is limited to Config.MaxCommandBytes, and the transport must take
+// messages of that and MaxBatchBytes: Start can't ask it, and a message that it refuses
+// for its size is complained of in the log. A leader whose disk is full, or stalls,
+// keeps its office as long as it hears a majority: commands are refused or wait, reads
+// go on. To have another one lead, call TransferLeader. A leader reads the log
 // from the store for a follower that lags by more than Config.CacheBytes; the
 // loop's other groups wait for those reads. Only the log and a snapshot stand
 // between a crash and the state of a state machine that keeps it in memory: on

@@ -91,8 +91,8 @@ func (n *Node) Status() synod.NodeStatus { return n.n.Status() }
 // more than 1,024 events loses some and is told so by an EventMissed.
 func (n *Node) Events(ctx context.Context) iter.Seq[synod.Event] { return n.n.Events(ctx) }
 
-// Close stops all groups and waits for what is under way; then it is safe to close
-// the transport and the store. Callers that still wait get an error: synod.ErrClosed
+// Close stops all groups and waits for what is under way, calls of Bootstrap and
+// StartGroup too; then it is safe to close the transport and the store. Callers that still wait get an error: synod.ErrClosed
 // where the command was not taken up, synod.ErrUnknownOutcome where it was. Calls
 // after the first return nil.
 func (n *Node) Close() error { return n.n.Close() }
@@ -137,5 +137,7 @@ func (g *Group) Err() error { return g.g.Err() }
 
 // Close stops this replica and leaves its data as they are: StartGroup opens it
 // again, with a fresh state machine. The rest of the group goes on without it.
-// When Close returns, the state machine is not used any more.
+// When Close returns, the state machine is not used any more, and the group's records
+// are written; while the store has no space Close does not wait for them, and
+// StartGroup says ErrRunning until there is room.
 func (g *Group) Close() error { return g.g.Close() }

@@ -4,7 +4,7 @@
 //
 //   - event loops, each a task that owns the cores of many groups (loop.go);
 //   - frames: all messages for one peer, of all groups of a loop, in one round (frame.go);
-//   - one commit a round for all groups of a loop, acknowledged to the cores when durable;
+//   - one commit at a time for all groups of a loop, acknowledged to the cores when durable;
 //   - calls: what became of each proposal, read and transfer (call.go, pending.go, read.go);
 //   - the state machines, on tasks of their own (apply.go);
 //   - snapshots: taking, storing, sending, installing (snapshot.go, transfer.go);
@@ -34,6 +34,17 @@
 // records of the same Output are durable. A store that fails ends every group on
 // it, and none of their callers hears yes. One that has no space is waited for:
 // what it refused is committed, in the old order, when it takes it.
+//
+// The records of one Output are one commit, and commits are closed at 16 MiB: none is
+// larger than that, or than one Output, which a core is asked for before it would
+// grow far beyond it. What waits for the store is bounded by Config.MaxUnwrittenBytes and
+// one round more: then commands are refused as overload, and large messages and chunks
+// of snapshots lost. Small messages are taken up always, so that a node whose store
+// stalls still answers heartbeats and votes that need no record.
+//
+// A snapshot says how many commands its state holds. These may be more than those up to
+// its position: a state machine that keeps its state itself is ahead of the log that it
+// replays. Whoever restores it is given none of them again.
 //
 // A call ends in exactly one answer. One that was not shown to the core, or whose
 // value the core knows lost ([Entry].Fence), certainly had no effect. One that may
