@@ -49,10 +49,10 @@ type placement interface {
 type ranged interface {
 	placement
 
-	// ranges returns the number of ranges; upTo the last hash of the i-th one, and
-	// its owner. The last one ends at the highest hash.
-	ranges() int
-	upTo(i int) (last uint64, owner uint32)
+	// nextRange returns the last hash of the range at a position, its owner, and the
+	// position of the next range. The first one is at position 0; the last one ends at
+	// the highest hash.
+	nextRange(at uint64) (last uint64, owner uint32, next uint64)
 }
 
 // cursor is how far a walk through the preferences of a hash has come: plain values,

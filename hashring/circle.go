@@ -105,16 +105,9 @@ func (c *circle) next(hash uint64, at cursor) (uint32, cursor) {
 
 func (c *circle) size() int { return 8*len(c.places) + 4*len(c.owners) + 4*len(c.first) }
 
-// The circle as ranges: one for each place, and one more for what lies above the
-// last, unless nothing does.
-func (c *circle) ranges() int {
-	if c.places[c.n-1] == ^uint64(0) {
-		return c.n
-	}
-	return c.n + 1
+func (c *circle) nextRange(at uint64) (last uint64, owner uint32, next uint64) {
+	return c.places[at], c.owners[at], at + 1
 }
-
-func (c *circle) upTo(i int) (uint64, uint32) { return c.places[i], c.owners[i] }
 
 // tokens returns the places as a list of its own.
 func (c *circle) tokens() []token {
@@ -132,76 +125,6 @@ func circleOf(list []token) *circle {
 		c.places[i], c.owners[i] = t.place, t.owner
 	}
 	return c.finish()
-}
-
-// merge returns the circle with some tokens taken out and others put in, both sorted
-// and in new numbers. It reports false if two tokens have one place, or one that is
-// to go is not there: the caller then begins from scratch. What stays is copied in
-// runs, and the index with it, so that the cost is that of copying.
-func (c *circle) merge(toNew []uint32, out, in []token) (*circle, bool) {
-	if !distinct(in) {
-		return nil, false
-	}
-	m := makeCircle(c.n - len(out) + len(in))
-	reindex := bits.Len(uint(m.n)) != bits.Len(uint(c.n))
-	if !reindex {
-		m.shift, m.dense = c.shift, c.dense
-		m.first = make([]uint32, len(c.first))
-	}
-	added := in
-	from, to, bucket := 0, 0, 0
-	// copyUpTo copies the places below an index, and the buckets up to one.
-	copyUpTo := func(i int, b int) {
-		copy(m.places[to:], c.places[from:i])
-		for k, o := range c.owners[from:i] {
-			m.owners[to+k] = toNew[o]
-		}
-		to += i - from
-		from = i
-		if !reindex && b > bucket {
-			shift := uint32(to - from)
-			old := c.first[bucket:b]
-			for k, f := range m.first[bucket:b] {
-				m.first[bucket+k] = f + old[k] + shift
-			}
-			bucket = b
-		}
-	}
-	for len(out) > 0 || len(in) > 0 {
-		if len(in) == 0 || len(out) > 0 && out[0].place < in[0].place {
-			p := out[0].place
-			i := c.find(p)
-			if i == c.n || c.places[i] != p {
-				return nil, false
-			}
-			copyUpTo(i, int(p>>c.shift)+1)
-			from++
-			out = out[1:]
-			continue
-		}
-		p := in[0].place
-		i := c.find(p)
-		if i < c.n && c.places[i] == p {
-			return nil, false
-		}
-		copyUpTo(i, int(p>>c.shift)+1)
-		m.places[to], m.owners[to] = p, in[0].owner
-		to++
-		in = in[1:]
-	}
-	copyUpTo(c.n, len(c.first))
-	if to != m.n {
-		return nil, false
-	}
-	if reindex {
-		return m.finish(), true
-	}
-	m.seal()
-	for _, t := range added {
-		b := t.place >> m.shift
-		m.dense = m.dense || m.first[b+1]-m.first[b] > scan
-	}
-	return m, true
 }
 
 func distinct(list []token) bool {

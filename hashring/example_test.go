@@ -231,7 +231,7 @@ func ExampleAlgorithm() {
 		fmt.Printf("%-25T %6d bytes, largest share %.3f of the mean, exact %t\n", a, ring.TableBytes(), most, exact)
 	}
 	// Output:
-	// hashring.Points            27408 bytes, largest share 1.185 of the mean, exact true
+	// hashring.Points            27432 bytes, largest share 1.185 of the mean, exact true
 	// hashring.Allocated         11792 bytes, largest share 1.000 of the mean, exact true
 	// hashring.Maglev           131074 bytes, largest share 1.000 of the mean, exact true
 	// hashring.Asura               124 bytes, largest share 1.000 of the mean, exact false

@@ -67,10 +67,17 @@ func hashes(seed uint64, n int) []uint64 {
 func edges[N any](r *Ring[N], most int) []uint64 {
 	list := []uint64{0, 1, ^uint64(0), ^uint64(0) - 1}
 	if p, ok := rangesOf(r.placed); ok {
-		step := max(1, p.ranges()/most)
-		for i := 0; i < p.ranges(); i += step {
-			last, _ := p.upTo(i)
-			list = append(list, last-1, last, last+1)
+		var ends []uint64
+		for at := uint64(0); ; {
+			last, _, next := p.nextRange(at)
+			ends = append(ends, last)
+			if last == ^uint64(0) {
+				break
+			}
+			at = next
+		}
+		for i := 0; i < len(ends); i += max(1, len(ends)/most) {
+			list = append(list, ends[i]-1, ends[i], ends[i]+1)
 		}
 	}
 	return list
@@ -88,4 +95,14 @@ func encode[N any](t *testing.T, r *Ring[N]) []byte {
 	b, err := r.MarshalBinary()
 	require.NoError(t, err)
 	return b
+}
+
+// samePlaces checks that two rings have placed the same members in the same places.
+func samePlaces(t *testing.T, want, got *Ring[string], what string) {
+	t.Helper()
+	if p, ok := want.placed.(*points); ok {
+		require.Equal(t, p.tokens(), got.placed.(*points).tokens(), what)
+		return
+	}
+	require.Equal(t, want.placed, got.placed, what)
 }

@@ -36,43 +36,28 @@ func (m MultiProbe) params() []uint64                    { return []uint64{uint6
 func (m MultiProbe) cost(members int, _ float64) float64 { return 20 * float64(members) }
 
 type multiProbe struct {
-	*points
+	*circle
 	probes int
-}
-
-// onePoint is the ring that MultiProbe searches.
-var onePoint = Points{PerNode: 1}
-
-// level returns the members with the weight that counts as one.
-func level(list []member) []member {
-	list = slices.Clone(list)
-	for i := range list {
-		list[i].weight = 1
-	}
-	return list
 }
 
 func (m MultiProbe) place(list []member) (placement, error) {
 	if err := equalOnly(list, "MultiProbe"); err != nil {
 		return nil, err
 	}
-	p, err := onePoint.place(level(list))
-	if err != nil {
-		return nil, err
+	var tokens []token
+	for i := range list {
+		if list[i].takes() != 0 {
+			tokens = append(tokens, token{placeOf(list[i].seed, 0), uint32(i)})
+		}
 	}
-	return &multiProbe{p.(*points), m.probes()}, nil
+	tokens, _ = unshare(sortTokens(tokens))
+	return &multiProbe{circleOf(tokens), m.probes()}, nil
 }
 
-func (m *multiProbe) change(c *change) (placement, error) {
-	if err := equalOnly(c.now, "MultiProbe"); err != nil {
-		return nil, err
-	}
-	p, err := m.points.change(&change{level(c.old), level(c.now), c.toNew, c.toOld})
-	if err != nil {
-		return nil, err
-	}
-	return &multiProbe{p.(*points), m.probes}, nil
-}
+// change places the members anew: each has one place only.
+func (m *multiProbe) change(c *change) (placement, error) { return MultiProbe{m.probes}.place(c.now) }
+
+func (m *multiProbe) appendState(b []byte) []byte { return b }
 
 // probe returns where a hash is tried.
 func probe(hash uint64, i int) uint64 { return fold(hash^uint64(i)*k3, k1) }

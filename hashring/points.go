@@ -49,7 +49,7 @@ func (p Points) count(weight float64) int {
 
 // points is a placement of Points.
 type points struct {
-	*circle
+	*leaves
 	config Points
 	shared bool // two members want one place: see place
 }
@@ -74,7 +74,7 @@ func (p Points) place(list []member) (placement, error) {
 		}
 	}
 	tokens, shared := unshare(sortTokens(tokens))
-	return &points{circleOf(tokens), p, shared}, nil
+	return &points{leavesOf(tokens, len(list)), p, shared}, nil
 }
 
 // unshare keeps the first of the tokens that have one place.
@@ -115,7 +115,7 @@ func (r *points) change(c *change) (placement, error) {
 			in = append(in, token{placeOf(seed, k), uint32(i)})
 		}
 	}
-	merged, ok := r.merge(c.toNew, sortTokens(out), sortTokens(in))
+	merged, ok := r.merge(c.toNew, len(c.now), sortTokens(out), sortTokens(in))
 	if !ok {
 		return r.config.place(c.now)
 	}

@@ -411,17 +411,20 @@ func TestNoTwoNodesHaveOnePlace(t *testing.T) {
 	_, shared = unshare([]token{{1, 3}, {5, 0}})
 	require.False(t, shared)
 
-	c := circleOf([]token{{10, 0}, {20, 1}, {30, 0}})
+	l := leavesOf([]token{{10, 0}, {20, 1}, {30, 0}}, 2)
 	same := []uint32{0, 1}
-	_, ok := c.merge(same, nil, []token{{20, 0}})
+	_, ok := l.merge(same, 2, nil, []token{{20, 0}})
 	require.False(t, ok, "the place is taken")
-	_, ok = c.merge(same, nil, []token{{25, 0}, {25, 1}})
+	_, ok = l.merge(same, 2, nil, []token{{25, 0}, {25, 1}})
 	require.False(t, ok)
-	_, ok = c.merge(same, []token{{21, 0}}, nil)
+	_, ok = l.merge(same, 2, []token{{21, 0}}, nil)
 	require.False(t, ok, "what goes must be there")
-	m, ok := c.merge(same, []token{{20, 0}}, []token{{25, 1}})
+	_, ok = l.merge(same, 2, []token{{1, 0}, {2, 0}, {3, 0}, {4, 0}}, nil)
+	require.False(t, ok)
+	m, ok := l.merge(same, 2, []token{{20, 0}}, []token{{25, 1}})
 	require.True(t, ok)
 	require.Equal(t, []token{{10, 0}, {25, 1}, {30, 0}}, m.tokens())
+	require.Equal(t, []token{{10, 0}, {20, 1}, {30, 0}}, l.tokens())
 
 	for _, a := range everyAlgorithm {
 		r := mustNew(t, a, numbered(300))
@@ -455,9 +458,10 @@ func TestDenseCircle(t *testing.T) {
 		require.True(t, i == 0 || c.places[i-1] < h)
 		require.True(t, i == c.n || c.places[i] >= h)
 	}
-	m, ok := circleOf([]token{{1 << 60, 0}, {1 << 62, 0}, {1 << 63, 0}}).merge([]uint32{0}, nil, []token{{5, 1}})
-	require.True(t, ok)
-	require.False(t, m.dense)
+	l := leavesOf(tokens, 3)
+	for h := uint64(0); h < 15_100; h++ {
+		require.Equal(t, c.locate(h), l.locate(h))
+	}
 }
 
 func TestSortTokens(t *testing.T) {

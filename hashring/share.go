@@ -86,13 +86,14 @@ func (r *Ring[N]) owned(fair []float64) (owned []Share, exact bool) {
 		}
 		return owned, false
 	case ranged:
-		first := uint64(0)
-		for i := range p.ranges() {
-			last, owner := p.upTo(i)
+		for first, at := uint64(0), uint64(0); ; {
+			last, owner, next := p.nextRange(at)
 			owned[owner] = owned[owner].Add(rangeShare(first, last))
-			first = last + 1
+			if last == ^uint64(0) {
+				return owned, true
+			}
+			first, at = last+1, next
 		}
-		return owned, true
 	}
 	for i, x := range fair {
 		owned[i] = shareOf(x)
@@ -140,9 +141,8 @@ func Diff[N any](old, new *Ring[N]) (*Difference[N], error) {
 	gained := make([]Share, len(new.list))
 	lost := make([]Share, len(new.list))
 	d := &Difference[N]{Old: old.version, New: new.version, Fair: LowerBound(old, new)}
-	i, k := 0, 0
-	lastA, ownerA := a.upTo(0)
-	lastB, ownerB := b.upTo(0)
+	lastA, ownerA, atA := a.nextRange(0)
+	lastB, ownerB, atB := b.nextRange(0)
 	first := uint64(0)
 	before, behind := none, none // the old and the new owner of the last move
 	for {
@@ -167,12 +167,10 @@ func Diff[N any](old, new *Ring[N]) (*Difference[N], error) {
 		}
 		first = last + 1
 		if lastA == last {
-			i++
-			lastA, ownerA = a.upTo(i)
+			lastA, ownerA, atA = a.nextRange(atA)
 		}
 		if lastB == last {
-			k++
-			lastB, ownerB = b.upTo(k)
+			lastB, ownerB, atB = b.nextRange(atB)
 		}
 	}
 	for n := range gained {

@@ -37,10 +37,11 @@ func (s *slots) next(hash uint64, at cursor) (uint32, cursor) {
 	return owner, at
 }
 
-func (s *slots) size() int   { return 2 * len(s.owner) }
-func (s *slots) ranges() int { return len(s.owner) }
+func (s *slots) size() int { return 2 * len(s.owner) }
 
-func (s *slots) upTo(i int) (uint64, uint32) { return lastOf(i, len(s.owner)), uint32(s.owner[i]) }
+func (s *slots) nextRange(at uint64) (last uint64, owner uint32, next uint64) {
+	return lastOf(int(at), len(s.owner)), uint32(s.owner[at]), at + 1
+}
 
 // lastOf returns the last hash of the i-th of m slots: one before the first hash of
 // the next, which is (i+1)·2^64/m rounded up.

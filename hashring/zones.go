@@ -164,6 +164,9 @@ func (r *Ring[N]) first(hash uint64, chosen []uint32) bool {
 		return true
 	}
 	var seen [quick]uint32
+	if p, ok := r.placed.(*points); ok {
+		return p.firstOf(hash, r.zones.top, chosen, seen[:len(chosen)])
+	}
 	for n := 0; n < len(chosen); {
 		if m, at = r.placed.next(hash, at); m == none {
 			return false
