@@ -144,8 +144,10 @@ func testNarrowTransport(t *testing.T, engine Engine) {
 	}})
 	c.write(1)
 	one, cancel := context.WithCancel(c.ctx)
-	call := background(func() error {
-		_, err := c.propose(one, c.leader(1), 1, c.newCommand(1)+strings.Repeat("x", 2*limit))
+	call := background(func() (err error) {
+		for one.Err() == nil { // its leader may have lost its office
+			_, err = c.propose(one, c.running()[c.names.Load()%3], 1, c.newCommand(1)+strings.Repeat("x", 2*limit))
+		}
 		return err
 	})
 	c.eventually("the log says so", func() bool {

@@ -276,10 +276,17 @@ func testUnwrittenFollower(t *testing.T, engine Engine) {
 		cfg.Loops, cfg.MaxUnwrittenBytes, cfg.MaxBatchBytes = 1, unwritten, size
 	}})
 	c.write(1)
-	l := c.leader(1)
-	f := c.others(l)[0]
-	f.disk.setLimit(0)
-	f.disk.HoldSync()
+	var f *member
+	c.eventually("the store of a follower stalls", func() bool {
+		f = c.others(c.leader(1))[0]
+		f.disk.setLimit(0)
+		f.disk.HoldSync()
+		if f.group(1).Status().Leader != f.id {
+			return true
+		}
+		f.disk.ReleaseSync() // it leads by now
+		return false
+	})
 	for range count {
 		c.eventually("a command is acknowledged", func() bool {
 			one, cancel := contextFor(c, attempt)
