@@ -47,7 +47,6 @@ var raftSites = []string{
 	"replica: a read waits for the state machine",
 	"replica: a snapshot can't be sent",
 	"replica: a snapshot has many chunks",
-	"replica: a snapshot holds more than its position says",
 	"replica: a snapshot is sent",
 	"replica: a start removes the chunks of an unfinished snapshot",
 	"replica: a wiped node is refused",

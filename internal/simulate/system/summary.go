@@ -28,7 +28,7 @@ type Summary struct {
 }
 
 // enough is how many seeds must reach every site.
-const enough = 100
+const enough = 400
 
 // Verdict is the error of a sweep that found something, or did not look everywhere.
 func (s *Summary) Verdict() error {
