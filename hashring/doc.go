@@ -33,7 +33,7 @@
 //	Jump              33       4        0.1 ms  1.00 ±    none (last)   equal    last     no      no
 //	MultiProbe        195      16       0.1 ms  1.05 ±    none          equal    any      no      yes
 //
-// Measured with 1,000 nodes and the defaults on one core of an AMD EPYC (Zen 5), string
+// Measured with 1,000 nodes and the defaults on one core, string
 // keys of 16 bytes, hash included, nothing allocated (go test -bench . ./hashring).
 // Largest share is that of the busiest node as a multiple of the mean, exact for a new
 // ring; ± says that each key draws on its own, so that counts of keys vary as chance
