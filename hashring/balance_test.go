@@ -56,7 +56,7 @@ func TestPublishedRing(t *testing.T) {
 func TestPublishedJump(t *testing.T) {
 	within99(t, math.Sqrt(999)/(1<<32), 7.64e-9, 1000, "the published figure")
 	r := mustNew(t, Jump{}, numbered(1000))
-	const keys = 2_000_000
+	const keys = 500_000
 	counts := make(map[string]float64)
 	for i := range keys {
 		counts[r.OwnerHash(HashUint64(uint64(i)))]++
@@ -166,16 +166,16 @@ func TestAllocatedTokens(t *testing.T) {
 	}
 	r := mustNew(t, Allocated{PerNode: 16, Tolerance: 0.03}, numbered(2))
 	var err error
-	for i := range 300 {
+	for i := range 200 {
 		r, err = r.Add(Node[string]{ID: fmt.Sprintf("later-%03d", i), Weight: 1})
 		require.NoError(t, err)
-		if i%7 == 0 {
+		if i%20 == 0 {
 			_, most := deviation(must(r.Shares()))
 			require.LessOrEqual(t, most, 1.03)
 		}
 	}
-	perNode := float64(r.placed.(*allocated).n) / 302
-	require.Less(t, perNode, 24.0, "points a node after 300 additions")
+	perNode := float64(r.placed.(*allocated).n) / 202
+	require.Less(t, perNode, 24.0, "points a node after 200 additions")
 	t.Logf("%.1f points a node", perNode)
 }
 
@@ -194,7 +194,11 @@ func TestWeightsWithinOnePercent(t *testing.T) {
 		return r
 	}
 	t.Run("Allocated", func(t *testing.T) { fairly(t, Allocated{}) })
-	t.Run("Maglev", func(t *testing.T) { fairly(t, Maglev{Slots: 4194301}) })
+	t.Run("Maglev", func(t *testing.T) {
+		for _, s := range must(mustNew(t, Maglev{}, nodes).Shares()) {
+			require.InDelta(t, s.Fair*65537, s.Share.Float64()*65537, 1.1, "to within a slot or so: %s", s.Node)
+		}
+	})
 	// These draw by the key: their counts are to be as chance would have them.
 	for _, a := range []Algorithm{Asura{}, Rendezvous{}} {
 		t.Run(name(a), func(t *testing.T) {
@@ -239,7 +243,7 @@ func TestEveryChoiceIsEven(t *testing.T) {
 		}
 		r, err := r.Remove("node-0001", "node-0004", "node-0005", "later-0", "later-3", "later-9", "later-19", "later-18", "later-17")
 		require.NoError(t, err)
-		const keys = 200_000
+		const keys = 60_000
 		counts := make([]map[string]float64, 3)
 		pairs := make(map[[2]string]float64)
 		for k := range counts {

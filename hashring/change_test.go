@@ -212,7 +212,7 @@ func TestArbitraryRemoval(t *testing.T) {
 			for _, i := range gone {
 				order = append(order, fmt.Sprintf("node-%04d", i))
 			}
-			keys := hashes(1, 3000)
+			keys := hashes(1, 800)
 			moved, needed := 0, 0
 			for _, id := range order {
 				next, err := r.Remove(id)
@@ -246,7 +246,7 @@ func TestMovementBeyondTheNeed(t *testing.T) {
 		next, err := r.Remove(id)
 		require.NoError(t, err)
 		moved, needed := 0.0, 0.0
-		for _, h := range hashes(2, 200_000) {
+		for _, h := range hashes(2, 60_000) {
 			from := r.OwnerHash(h)
 			if from == id {
 				needed++
@@ -268,8 +268,8 @@ func TestMovementBeyondTheNeed(t *testing.T) {
 // An Asura ring that grew: nothing moves but to the new node, over many levels.
 func TestAsuraGrows(t *testing.T) {
 	r := mustNew(t, Asura{}, numbered(1))
-	keys := hashes(8, 2000)
-	for i := range 400 {
+	keys := hashes(8, 500)
+	for i := range 300 {
 		id := fmt.Sprintf("later-%d", i)
 		next, err := r.Add(Node[string]{ID: id, Weight: 1})
 		require.NoError(t, err)

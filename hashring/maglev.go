@@ -5,7 +5,7 @@ import (
 )
 
 // Maglev is the look-up table of Google's load balancer: the fastest look-up, shares
-// within one slot of the weights, at the price of some movement beyond the need: a
+// within a slot or so of the weights, at the price of some movement beyond the need: a
 // change also moves a few keys between nodes that it does not concern.
 type Maglev struct {
 	// Slots is the size of the table, a prime. Default 65,537, which takes 128 KiB.
@@ -79,7 +79,7 @@ func (m Maglev) place(list []member) (placement, error) {
 			skip:  uint32(slotOf(mix(h, k3), uint64(size-1))) + 1,
 			owner: uint16(i),
 			// What is left of a turn is kept, so that in the end each has had its share
-			// of turns, to within one.
+			// of turns, to within one or so.
 			turns: 0.5,
 			gain:  list[i].takes() / heaviest,
 		})

@@ -444,6 +444,19 @@ func TestNoTwoNodesHaveOnePlace(t *testing.T) {
 	require.ErrorIs(t, checkSeeds(long, make([]int, 30)), ErrDuplicate)
 }
 
+// A point that gave way to another's is back when the other one goes.
+func TestSharedPlacesComeBack(t *testing.T) {
+	r := mustNew(t, Points{PerNode: 5}, numbered(4))
+	whole := r.placed.(*points)
+	tokens := whole.tokens()
+	lost := tokens[7] // as if another point had its place
+	r.placed = &points{leavesOf(slices.Delete(slices.Clone(tokens), 7, 8), 4), whole.config, true}
+	other := fmt.Sprintf("node-%04d", (lost.owner+1)%4)
+	next, err := r.Drain(other)
+	require.NoError(t, err)
+	require.Contains(t, next.placed.(*points).tokens(), lost)
+}
+
 // A circle where all points crowd into one bucket is still searched quickly, and
 // rightly.
 func TestDenseCircle(t *testing.T) {

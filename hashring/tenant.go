@@ -69,14 +69,13 @@ func OverlapProbability(nodes, size, shared int) float64 {
 	}
 	sum := 0.0
 	for i := shared; i <= size; i++ {
-		if size-i <= nodes-size {
-			sum += math.Exp(choose(size, i) + choose(nodes-size, size-i) - choose(nodes, size))
-		}
+		sum += math.Exp(choose(size, i) + choose(nodes-size, size-i) - choose(nodes, size))
 	}
 	return min(sum, 1)
 }
 
-// choose returns the logarithm of the number of ways to choose k of n.
+// choose returns the logarithm of the number of ways to choose k of n: of zero, if k
+// is more.
 func choose(n, k int) float64 {
 	a, _ := math.Lgamma(float64(n + 1))
 	b, _ := math.Lgamma(float64(k + 1))

@@ -260,13 +260,8 @@ func (b *books) open(d uint32, quota int) {
 // admit takes a member of a domain in, if it and those around it have room.
 func (b *books) admit(leaf uint32) bool {
 	for d := leaf; d != 0; d = b.z.domains[d].parent {
-		parent := b.z.domains[d].parent
-		if b.used[d] > 0 || b.even[parent] {
-			if b.used[d] >= b.quota[d] {
-				return false
-			}
-		} else if b.used[parent] > 0 && b.used[parent] >= b.quota[parent] {
-			return false // enough other parts have come before
+		if (b.used[d] > 0 || b.even[b.z.domains[d].parent]) && b.used[d] >= b.quota[d] {
+			return false
 		}
 	}
 	if b.used[0] >= b.quota[0] {
