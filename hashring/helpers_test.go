@@ -10,7 +10,7 @@ import (
 )
 
 // For the long run: go test ./hashring -run Property -rings 1000000 -timeout 0
-var rings = flag.Int("rings", 150, "random rings and changes of the property tests")
+var rings = flag.Int("rings", 120, "random rings and changes of the property tests")
 
 // everyAlgorithm are those that rings are made of in tests, small where that is quicker.
 var everyAlgorithm = []Algorithm{

@@ -26,7 +26,7 @@ func TestPropertyReplicas(t *testing.T) {
 	forEvery(t, func(t *testing.T, a Algorithm) {
 		t.Parallel()
 		rng := rand.New(rand.NewPCG(uint64(a.code()), 7))
-		for changes := 0; changes < *rings/2; {
+		for changes := 0; changes < *rings/4; {
 			maxPerZone := 1 + rng.IntN(6)
 			zone := func() string {
 				switch rng.IntN(5) {
