@@ -33,8 +33,8 @@
 //	Jump              32       4       0.1 ms  1.00 ±   × 1; × 2      equal    last     no      no
 //	MultiProbe        195      16      0.1 ms  1.06 ±   none          equal    any      no      yes
 //
-// Measured with 1,000 nodes and the defaults on one core of an AMD EPYC (Zen 5), string
-// keys of 16 bytes, hash included, nothing allocated (go test -bench . ./hashring).
+// Measured with 1,000 nodes and the defaults on one core, string keys of 16 bytes,
+// hash included, nothing allocated (go test -bench . ./hashring).
 // With half of the nodes gone, Asura takes 10 ns. Largest share is that of the busiest
 // node as a multiple of the mean, counted out for a new ring; ± says that each key, or
 // slot, draws on its own, so that counts vary as chance would have it, by √(nodes/keys).
