@@ -228,6 +228,8 @@ func testEvents(t *testing.T, engine Engine) {
 			case synod.EventLogCompacted:
 				require.Greater(t, e.Index, compacted)
 				compacted = e.Index
+			case synod.EventSnapshotSent, synod.EventSnapshotInstalled:
+				require.NotZero(t, e.Index) // a member was slow, and the log is short
 			default:
 				require.Fail(t, "an event that has no reason", "%v", e)
 			}
