@@ -461,8 +461,8 @@ func testSnapshotLoad(t *testing.T, engine Engine, k kind) {
 	for round := range 4 {
 		f := c.others(c.leader(1))[round%2]
 		from := f.events.now()
-		last := f.group(1).Status().Last
 		c.network.isolate(f.id)
+		last := f.group(1).Status().Last // now that nothing more reaches it
 		c.eventually("the log is cut", func() bool {
 			c.write(1, c.others(f)...)
 			for _, m := range c.others(f) {
