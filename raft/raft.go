@@ -166,7 +166,8 @@ func (g *Group) TransferLeader(ctx context.Context, to uint64) error {
 // node's Status shows. It leaves the group, comes back as a learner, and votes again when it
 // has caught up.
 //
-// Errors: *synod.ConfigError, if the list is no good (a group needs a voter);
+// Errors: *synod.ConfigError, if the list is no good (a group needs a voter); ErrIncarnation, if
+// the ID of a new node was that of another one before, and Member.Incarnation does not say that this is meant;
 // synod.ErrChanging, if another change is under way; synod.ErrSuperseded, if this one was
 // taken back; synod.ErrUnknownOutcome, with the cause, if ctx is done or the group stopped and the change
 // may have been begun.

@@ -141,8 +141,12 @@ func (g *Group) open() (err error) {
 	case err != nil:
 		return err
 	case !found:
-		if err := absent(store, g.keys); err != nil {
+		if _, left, err := getRecord(store, g.keys.key(tagLeft), g.id); err != nil {
 			return err
+		} else if !left {
+			if err := absent(store, g.keys); err != nil {
+				return err
+			}
 		}
 		return ErrNotBootstrapped
 	case string(name) != g.node.cfg.Protocol.Name():

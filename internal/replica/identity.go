@@ -56,6 +56,7 @@ type pin struct {
 	met       bool   // the peer has said that it remembers this node's run, durably
 	said      bool   // that it was refused was reported
 	dirty     bool   // progress is to be stored
+	heard     bool   // since Node.listenFor
 }
 
 // identify reads the node's identity, or gives it one if the store is empty, and begins a
@@ -219,6 +220,7 @@ func (n *Node) listens(peer uint64, a frameAddress) bool {
 	if p == nil {
 		if _, known := n.current[peer]; known && !trust {
 			said := n.refused[peer] == a.incarnation
+			n.stranger[peer] = a.incarnation
 			n.pinMu.Unlock()
 			probe.Sometimes("replica: a wiped node is refused", true)
 			n.refuseOnce(peer, said, ErrIncarnation, func() { n.refused[peer] = a.incarnation })
@@ -244,6 +246,7 @@ func (n *Node) listens(peer uint64, a frameAddress) bool {
 	}
 	defer n.pinMu.Unlock()
 	n.current[peer] = a.incarnation
+	p.heard = true
 	if a.run.number > p.run {
 		p.run, p.name, p.durable, p.said = a.run.number, a.run.name, false, false
 		n.storePin(key, p)
@@ -347,6 +350,31 @@ func (n *Node) incarnationOf(peer uint64) uint64 {
 		return 0
 	}
 	return incarnation
+}
+
+// listenFor forgets what was heard of a peer, to find out whether it is there.
+func (n *Node) listenFor(peer uint64) {
+	n.pinMu.Lock()
+	defer n.pinMu.Unlock()
+	delete(n.stranger, peer)
+	if p := n.pins[pinKey{peer, n.current[peer]}]; p != nil {
+		p.heard = false
+	}
+}
+
+// heardOf returns the incarnation that was heard of since listenFor, and that is durably
+// remembered, and one that is not listened to.
+func (n *Node) heardOf(peer uint64) (incarnation, stranger uint64) {
+	if peer == n.cfg.Node {
+		return n.incarnation, 0
+	}
+	n.pinMu.Lock()
+	defer n.pinMu.Unlock()
+	incarnation = n.current[peer]
+	if p := n.pins[pinKey{peer, incarnation}]; p == nil || !p.durable || !p.heard {
+		incarnation = 0
+	}
+	return incarnation, n.stranger[peer]
 }
 
 // met reports whether a peer has said that it remembers this run of this node.

@@ -106,6 +106,11 @@ func (l *loop) setMembers(g *Group, c *call) {
 		l.endChange(g, synod.ErrSuperseded)
 	}
 	g.change = &change{id: l.node.ex.Uint64() | 1, target: c.members, calls: []*call{c}, ticks: g.ticks}
+	for _, m := range c.members {
+		if _, old := g.conf.Find(m.Node); !old {
+			l.node.listenFor(m.Node)
+		}
+	}
 	l.drive(g)
 }
 
@@ -282,7 +287,12 @@ func (l *loop) beginChange(g *Group) {
 		}
 		l.node.setAddress(m.Node, m.Address)
 		if m.Incarnation == 0 {
-			m.Incarnation = l.node.incarnationOf(m.Node)
+			var stranger uint64
+			if m.Incarnation, stranger = l.node.heardOf(m.Node); m.Incarnation == 0 && stranger != 0 {
+				l.endChange(g, fmt.Errorf("node %d, with incarnation %d: %w: if it is to take the place of its predecessor, name its incarnation",
+					m.Node, stranger, ErrIncarnation))
+				return
+			}
 		}
 		if m.Incarnation == 0 {
 			missing = append(missing, m.Node)

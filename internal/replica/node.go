@@ -61,6 +61,8 @@ type Node struct {
 	current map[uint64]uint64 // the incarnation of each peer that is spoken to; 0: the one that is heard from next
 	refused map[uint64]uint64 // the last incarnation of each peer that was refused
 
+	stranger map[uint64]uint64 // an incarnation of each peer that was not listened to, since listenFor
+
 	addressMu sync.Mutex
 	addresses map[uint64]string // as Config.SetAddress was told them last
 
@@ -84,6 +86,7 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 		pins:      make(map[pinKey]*pin),
 		current:   make(map[uint64]uint64),
 		refused:   make(map[uint64]uint64),
+		stranger:  make(map[uint64]uint64),
 		refusals:  make(map[uint64]time.Time),
 		greeted:   make(map[uint64]time.Time),
 		told:      make(map[uint64]time.Time),
@@ -132,6 +135,9 @@ func (n *Node) handle(from uint64, payload []byte) {
 		// What is meant for this node's predecessor speaks of promises that this one
 		// does not remember.
 		n.refuse(from, 0, fmt.Errorf("%w: node %d remembers another incarnation of this node", ErrIncarnation, from))
+		if kind == frameHello {
+			n.greet(from, frameMet) // so that it learns of this one
+		}
 		return
 	case !n.listens(from, a):
 		return
