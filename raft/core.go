@@ -316,8 +316,8 @@ func (c *core) Applied(index uint64) {
 func (c *core) step(m *raftpb.Message) {
 	if err := c.raft.Step(m); err != nil {
 		// A proposal that raft makes itself while it applies may be dropped, and is
-		// made again.
-		if !errors.Is(err, etcd.ErrProposalDropped) {
+		// made again. An answer to itself means nothing to a node that was removed since.
+		if !errors.Is(err, etcd.ErrProposalDropped) && !errors.Is(err, etcd.ErrStepPeerNotFound) {
 			panic(fmt.Errorf("raft: group %d: own %v: %w", c.group, m.GetType(), err))
 		}
 	}
