@@ -157,12 +157,14 @@ func (c *core) reconfigured(e *raftpb.Entry) []byte {
 		}
 	}
 	probe.Sometimes("raft: two sets of voters decide together", next.Joint())
-	c.config = cc.GetContext()
+	c.config, c.member = cc.GetContext(), true
 	return c.config
 }
 
 // Trust implements replica.Core.
 func (c *core) Trust() { c.held = false }
 
-// mayVote reports whether the replica may give votes and stand for election.
-func (c *core) mayVote() bool { return !c.held }
+// mayVote reports whether the replica may give votes and stand for election. One that was
+// told nothing yet of the group that it joins may not: it is no member, or one that nobody
+// needs before it has caught up.
+func (c *core) mayVote() bool { return !c.held && c.member }

@@ -45,6 +45,7 @@ type core struct {
 	config  []byte // the configuration in effect
 	leading bool
 	held    bool // gives no vote yet
+	member  bool // has a configuration
 
 	observed probe.RaftState
 }
@@ -79,7 +80,7 @@ func newCore(o replica.OpenOptions, logger etcd.Logger) (*core, error) {
 			Reason: fmt.Sprintf("the log ends at index %d, but the snapshot at %d", log.last, o.Start.Index)}
 	}
 	log.hard.Commit = new(max(log.hard.GetCommit(), o.Start.Index))
-	c := &core{node: o.Node, group: o.Keys.Group(), keys: o.Keys, log: log, config: o.Config, held: o.Held, hard: log.hard, stored: log.hard}
+	c := &core{node: o.Node, group: o.Keys.Group(), keys: o.Keys, log: log, config: o.Config, held: o.Held, member: len(log.conf.GetVoters()) > 0, hard: log.hard, stored: log.hard}
 	if c.written, err = log.end(); err != nil {
 		return nil, err
 	}
@@ -463,7 +464,7 @@ func (c *core) store(out *replica.Output, m *raftpb.Message, votes []*raftpb.Mes
 		probe.Observe(probe.RaftSnapshot{Group: c.group, Index: at.Index, Term: at.Term})
 		out.Restore = &at
 		c.written = at
-		c.config = snapshotConfig(snap)
+		c.config, c.member = snapshotConfig(snap), true
 		key := c.keys.Protocol(tagStart)
 		out.Batch.Set(key, storage.AppendRecord(nil, key, encodeStart(at, c.config)))
 	}

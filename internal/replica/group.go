@@ -204,6 +204,8 @@ func (g *Group) open() (err error) {
 		return &storage.CorruptError{Group: g.id, Index: start.Index, Reason: err.Error()}
 	}
 	g.confIndex = start.Index
+	_, is := g.conf.Find(g.node.cfg.Node)
+	g.removed = !is && len(g.conf.Members) > 0
 	others := g.conf.Nodes(func(p Participant) bool { return p.Node != g.node.cfg.Node })
 	g.apply.position, g.apply.config = start, config
 	g.apply.lastSnapshot = start
