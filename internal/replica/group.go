@@ -203,6 +203,11 @@ func (g *Group) open() (err error) {
 	if g.conf, err = DecodeConfiguration(config); err != nil {
 		return &storage.CorruptError{Group: g.id, Index: start.Index, Reason: err.Error()}
 	}
+	if g.introduced {
+		if err := g.unadmitted(g.conf); err != nil {
+			return err
+		}
+	}
 	g.confIndex = start.Index
 	_, is := g.conf.Find(g.node.cfg.Node)
 	g.removed = !is && len(g.conf.Members) > 0

@@ -158,6 +158,9 @@ func (l *loop) configured(g *Group, index uint64, encoded []byte) {
 	if err != nil {
 		panic(err) // the core has read it before
 	}
+	if err := g.unadmitted(conf); err != nil {
+		panic(err) // before anything leaves that depends on it
+	}
 	old := g.conf
 	g.conf, g.confIndex = conf, index
 	g.driver.again = 0
@@ -216,7 +219,6 @@ func (n *Node) setAddress(node uint64, address string) {
 // earlier term, and is not in the configuration by now, never will be.
 func (l *loop) fenced(g *Group, fence uint64) {
 	if ch := g.change; ch != nil && ch.term != 0 && ch.term < fence && g.conf.Change != ch.id {
-		probe.Sometimes("replica: a change of members is lost to a later term", true)
 		g.change = nil
 		for _, c := range ch.calls {
 			c.answer(nil, g.notLeader())

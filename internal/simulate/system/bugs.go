@@ -46,7 +46,6 @@ var raftSites = []string{
 	"raft: two sets of voters decide together",
 	"raft: vote requests wait for the term",
 	"replica: a batch holds many commands",
-	"replica: a change of members is lost to a later term",
 	"replica: a chunk is sent again",
 	"replica: a group refuses an incarnation that it has not admitted",
 	"replica: a leader that leaves hands over",

@@ -124,7 +124,17 @@ func (s *raftRun) startNode(ctx context.Context, env *sim.Env) (func(), error) {
 		return nil, err
 	}
 	m := s.machine(env.ID)
-	group, err := node.StartGroup(ctx, raft.GroupConfig{ID: 1, StateMachine: m.powers(), SnapshotEntries: s.options.snapshotEntries, RetainEntries: s.options.retainEntries})
+	cfg := raft.GroupConfig{ID: 1, StateMachine: m.powers(), SnapshotEntries: s.options.snapshotEntries, RetainEntries: s.options.retainEntries}
+	group, err := node.StartGroup(ctx, cfg)
+	if errors.Is(err, raft.ErrIncarnation) { // it has promised nothing, and begins anew
+		s.removed[env.ID] = true
+		if err := s.create(ctx, env, node); err != nil {
+			return nil, err
+		}
+		m = s.machine(env.ID)
+		cfg.StateMachine = m.powers()
+		group, err = node.StartGroup(ctx, cfg)
+	}
 	if err != nil {
 		return nil, err
 	}
