@@ -82,7 +82,7 @@ func (g *Group) captureLive() {
 	if old != nil {
 		closeSnapshot(old.writer)
 	}
-	w, err := g.cfg.StateMachine.Snapshot()
+	w, err := g.captureState()
 	if err != nil {
 		g.node.cfg.Logger.Error("state machine gave no snapshot: a peer that is behind must wait", "group", g.id, "error", err)
 		return

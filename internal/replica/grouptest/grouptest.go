@@ -31,7 +31,7 @@ type Node interface {
 
 // Group is a group of a [Node].
 type Group interface {
-	synod.Log
+	synod.SessionLog
 	ID() uint64
 	TransferLeader(ctx context.Context, to uint64) error
 	Status() synod.GroupStatus
@@ -58,7 +58,7 @@ func Run(t *testing.T, engine Engine) {
 		})
 	}
 	for _, list := range [][]rule{durabilityRules, corruptionRules, groupRules, snapshotRules, linkRules, identityRules,
-		commandRules, leaderRules, readRules, faultRules, reportRules} {
+		commandRules, sessionRules, leaderRules, readRules, faultRules, reportRules} {
 		for _, r := range list {
 			rules <- r
 		}
