@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"io"
 	"slices"
 	"time"
@@ -117,6 +118,11 @@ func (g *Group) applySessionBatch(e *Entry, batcher synod.BatchApplier) (int, er
 	}
 	s.taken = s.taken[:0]
 	g.sessions.Store(int64(len(s.sessions.sessions)))
+	if probe.Active() {
+		sum := fnv.New64a()
+		_, _ = sum.Write(s.sessions.append(binary.LittleEndian.AppendUint64(nil, s.position.Commands), false))
+		probe.Observe(probe.Sessions{Group: g.id, Index: e.Index, Hash: sum.Sum64()})
+	}
 	return h.count, r.Err()
 }
 

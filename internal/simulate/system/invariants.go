@@ -18,6 +18,8 @@ type invariants struct {
 	entries map[place]entry   // what stands where, in any log
 	chosen  []uint64          // the term of each committed entry, by index
 	until   map[uint64]uint64 // what was known as committed in each term, at most
+
+	sessions map[uint64]uint64 // a hash of what is remembered of them after each entry
 }
 
 // place names an entry: with a term, an index has one.
@@ -52,6 +54,8 @@ func newInvariants(w *sim.World) *invariants {
 		entries: make(map[place]entry),
 		chosen:  []uint64{0},
 		until:   make(map[uint64]uint64),
+
+		sessions: make(map[uint64]uint64),
 	}
 }
 
@@ -85,6 +89,11 @@ func (v *invariants) observe(node uint64, what any) {
 		m.first, m.terms = x.Index, []uint64{x.Term}
 		m.accepted = place{}
 		v.committed(node, x.Index, x.Term)
+	case probe.Sessions:
+		if known, ok := v.sessions[x.Index]; ok && known != x.Hash {
+			v.w.Failf("equal sessions at equal index", "node %d remembers another thing of sessions than another node, after index %d", node, x.Index)
+		}
+		v.sessions[x.Index] = x.Hash
 	case probe.RaftVoted:
 		v.promises(node)
 		m.promised = max(m.promised, x.Term)
