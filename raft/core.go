@@ -42,8 +42,9 @@ type core struct {
 	runs    []receivedRun     // what was stepped since the last Ready
 	reads   []*raftpb.Message // to be taken up: the newest of each node
 	head    []byte
-	config  []byte
+	config  []byte // the configuration in effect
 	leading bool
+	held    bool // gives no vote yet
 
 	observed probe.RaftState
 }
@@ -65,9 +66,6 @@ type receivedRun struct {
 
 var _ replica.Core = (*core)(nil)
 
-// errMembership says that the log holds what this release does not know.
-var errMembership = errors.New("raft: the log holds a membership change, which this release does not know")
-
 func newCore(o replica.OpenOptions, logger etcd.Logger) (*core, error) {
 	log, err := openLog(o.Keys, o.Store, o.CacheBytes)
 	if err != nil {
@@ -81,7 +79,7 @@ func newCore(o replica.OpenOptions, logger etcd.Logger) (*core, error) {
 			Reason: fmt.Sprintf("the log ends at index %d, but the snapshot at %d", log.last, o.Start.Index)}
 	}
 	log.hard.Commit = new(max(log.hard.GetCommit(), o.Start.Index))
-	c := &core{node: o.Node, group: o.Keys.Group(), keys: o.Keys, log: log, config: o.Config, hard: log.hard, stored: log.hard}
+	c := &core{node: o.Node, group: o.Keys.Group(), keys: o.Keys, log: log, config: o.Config, held: o.Held, hard: log.hard, stored: log.hard}
 	if c.written, err = log.end(); err != nil {
 		return nil, err
 	}
@@ -158,6 +156,13 @@ func (c *core) Step(from uint64, message []byte, frame int) error {
 	if len(run) > 0 {
 		c.runs = append(c.runs, receivedRun{m.Entries, run})
 	}
+	switch m.GetType() {
+	case raftpb.MsgVote, raftpb.MsgPreVote, raftpb.MsgTimeoutNow:
+		if !c.mayVote() {
+			probe.Sometimes("raft: a node that has just started gives no vote", true)
+			return nil
+		}
+	}
 	if m.GetType() == raftpb.MsgReadIndex {
 		m.Entries[0].Data = bytes.Clone(m.Entries[0].Data) // it may stay for long, the message need not
 		c.read(m)
@@ -170,7 +175,11 @@ func (c *core) Step(from uint64, message []byte, frame int) error {
 }
 
 // Tick implements replica.Core.
-func (c *core) Tick() { c.raft.Tick() }
+func (c *core) Tick() {
+	if c.mayVote() {
+		c.raft.Tick()
+	}
+}
 
 // Read implements replica.Core.
 func (c *core) Read(id replica.ReadID) {
@@ -221,6 +230,9 @@ func (c *core) Transfer(to uint64) { c.raft.TransferLeader(to) }
 
 // Campaign implements replica.Core.
 func (c *core) Campaign() {
+	if !c.mayVote() {
+		return
+	}
 	// Raft refuses in a state in which there is no need.
 	_ = c.raft.Campaign()
 }
@@ -239,11 +251,7 @@ func (c *core) SnapshotSent(peer uint64, ok bool) {
 
 // SnapshotAvailable implements replica.Core.
 func (c *core) SnapshotAvailable(meta replica.SnapshotMeta) {
-	conf, err := decodeConf(meta.Config)
-	if err != nil {
-		panic(err)
-	}
-	c.log.snap = makeSnapshot(meta.Position, conf)
+	c.log.snap = makeSnapshot(meta.Position, meta.Config)
 	c.log.wanted = false
 }
 
@@ -308,8 +316,8 @@ func (c *core) Applied(index uint64) {
 func (c *core) step(m *raftpb.Message) {
 	if err := c.raft.Step(m); err != nil {
 		// A proposal that raft makes itself while it applies may be dropped, and is
-		// made again.
-		if !errors.Is(err, etcd.ErrProposalDropped) {
+		// made again. An answer to itself means nothing to a node that was removed since.
+		if !errors.Is(err, etcd.ErrProposalDropped) && !errors.Is(err, etcd.ErrStepPeerNotFound) {
 			panic(fmt.Errorf("raft: group %d: own %v: %w", c.group, m.GetType(), err))
 		}
 	}
@@ -402,7 +410,7 @@ func (c *core) commit(out *replica.Output, m *raftpb.Message) {
 		entry := replica.Entry{Index: e.GetIndex(), Term: e.GetTerm(), Fence: e.GetTerm(), Data: e.GetData()}
 		switch {
 		case e.GetType() != raftpb.EntryNormal:
-			panic(errMembership)
+			entry.Kind, entry.Data = replica.EntryConfig, c.reconfigured(e)
 		case len(e.GetData()) > 0:
 			entry.Kind = replica.EntryCommand
 		}
@@ -455,7 +463,7 @@ func (c *core) store(out *replica.Output, m *raftpb.Message, votes []*raftpb.Mes
 		probe.Observe(probe.RaftSnapshot{Group: c.group, Index: at.Index, Term: at.Term})
 		out.Restore = &at
 		c.written = at
-		c.config = encodeConf(snap.GetMetadata().GetConfState())
+		c.config = snapshotConfig(snap)
 		key := c.keys.Protocol(tagStart)
 		out.Batch.Set(key, storage.AppendRecord(nil, key, encodeStart(at, c.config)))
 	}

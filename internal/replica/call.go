@@ -16,6 +16,7 @@ const (
 	callPropose callKind = iota + 1
 	callRead
 	callTransfer
+	callMembers
 )
 
 // call is one blocking call of the application, on its way through the loop and
@@ -35,6 +36,7 @@ type call struct {
 	item    item   // what a proposal does in a session
 	epoch   uint64 // the term in which it was proposed
 	index   uint64 // a read: what must have been applied. A transfer: the target
+	members []synod.Member
 
 	result []byte
 	err    error
@@ -66,7 +68,7 @@ func (n *Node) recycle(c *call) {
 		c.command = nil
 	}
 	c.command = c.command[:0]
-	c.group, c.result, c.err, c.epoch, c.index, c.item = nil, nil, nil, 0, 0, item{}
+	c.group, c.result, c.err, c.epoch, c.index, c.members, c.item = nil, nil, nil, 0, 0, nil, item{}
 	n.calls.Put(c)
 }
 
@@ -103,7 +105,7 @@ func (c *call) wait(ctx context.Context) ([]byte, error) {
 		}
 		kind := c.kind
 		if c.state.CompareAndSwap(callTaken, callAbandoned) {
-			if kind == callPropose {
+			if kind == callPropose || kind == callMembers {
 				return nil, unknown(g.id, err)
 			}
 			return nil, fmt.Errorf("group %d: %w", g.id, err)

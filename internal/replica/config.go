@@ -23,6 +23,7 @@ type Config struct {
 
 	Logger            *slog.Logger
 	Metrics           synod.Metrics
+	SetAddress        func(node uint64, address string)
 	HeartbeatInterval time.Duration
 	ElectionTimeout   time.Duration
 	Loops             int
