@@ -55,6 +55,7 @@ type resultKey struct{ session, sequence uint64 }
 // keptResult is the result of a command that was applied.
 type keptResult struct {
 	resultKey
+	of            *sessionState
 	result        []byte
 	waiting       bool // for the state machine, which has the command
 	dropped       bool
@@ -62,8 +63,8 @@ type keptResult struct {
 }
 
 const (
-	// resultOverhead is what a kept result counts for beside its bytes.
-	resultOverhead = 64
+	// resultOverhead is what a kept result counts for beside its bytes: about what it takes.
+	resultOverhead = 128
 
 	defaultSessions     = 1 << 16
 	maxSessions         = 1 << 20
@@ -169,7 +170,7 @@ func (t *sessionTable) request(r synod.Request) (verdict, *keptResult) {
 		return requestLost, nil
 	}
 	s.applied[r.Sequence%synod.SessionWindow/64] |= 1 << (r.Sequence % 64)
-	k := &keptResult{resultKey: key, waiting: true}
+	k := &keptResult{resultKey: key, of: s, waiting: true}
 	t.link(k)
 	return requestNew, k
 }
@@ -255,6 +256,10 @@ func (t *sessionTable) append(b []byte, results bool) []byte {
 	if t.unused() {
 		return b
 	}
+	n := len(t.results)
+	if results {
+		b = slices.Grow(b, 32*len(t.sessions)+12*n+max(0, int(t.bytes)-n*resultOverhead))
+	}
 	b = append(b, tableVersion)
 	b = binary.AppendUvarint(b, t.time)
 	b = binary.LittleEndian.AppendUint64(b, t.boot)
@@ -267,15 +272,15 @@ func (t *sessionTable) append(b []byte, results bool) []byte {
 		b = binary.AppendUvarint(b, s.ttl)
 		b = binary.AppendUvarint(b, t.time-s.last)
 		b = binary.AppendUvarint(b, s.floor)
-		b = AppendBytes(b, s.bitmap())
+		b = AppendBytes(b, s.bitmap(make([]byte, 0, synod.SessionWindow/8)))
 	}
 	if !results {
 		return binary.AppendUvarint(b, 0)
 	}
-	b = binary.AppendUvarint(b, uint64(len(t.results)))
+	b = binary.AppendUvarint(b, uint64(n))
 	for k := t.oldest; k != nil; k = k.after {
 		b = binary.LittleEndian.AppendUint64(b, k.session)
-		b = binary.AppendUvarint(b, k.sequence-t.sessions[k.session].floor)
+		b = binary.AppendUvarint(b, k.sequence-k.of.floor)
 		if k.result == nil {
 			b = append(b, 0)
 			continue
@@ -286,8 +291,7 @@ func (t *sessionTable) append(b []byte, results bool) []byte {
 	return b
 }
 
-func (s *sessionState) bitmap() []byte {
-	b := make([]byte, 0, synod.SessionWindow/8)
+func (s *sessionState) bitmap(b []byte) []byte {
 	for i := range uint64(synod.SessionWindow / 64) {
 		// 64 numbers from n on lie in two words.
 		n := s.floor + 64*i
@@ -349,7 +353,7 @@ func decodeSessionTable(b []byte) (*sessionTable, error) {
 			r.fail()
 			break
 		}
-		k := &keptResult{resultKey: key}
+		k := &keptResult{resultKey: key, of: s}
 		if length > 0 {
 			k.result = make([]byte, length-1)
 			copy(k.result, r.take(length-1))

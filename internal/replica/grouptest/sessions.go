@@ -612,7 +612,7 @@ func testSessionBytes(t *testing.T, engine Engine) {
 			require.Zero(t, kept, "a result is lost, and an older one is not")
 		}
 		require.Positive(t, kept)
-		require.Less(t, kept, limit/64)
+		require.Less(t, kept, limit/100)
 		// The same on another one.
 		_ = c.leader(1).group(1).TransferLeader(c.ctx, uint64(round+1))
 	}
