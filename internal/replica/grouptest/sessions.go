@@ -413,7 +413,7 @@ func testSessionsLazy(t *testing.T, engine Engine) {
 	var commands []string
 	first := c.member(1).group(1).Status().First
 	for round := range 5 {
-		for i := range 150 {
+		for i := range 150 + round%2*100 {
 			r, err := s.Begin(c.ctx)
 			require.NoError(t, err)
 			command := c.newCommand(1)
