@@ -44,6 +44,40 @@
 // on when there is room. What waits for a store that is full, or stalls, is limited
 // by Config.MaxUnwrittenBytes.
 //
+// # Sessions
+//
+// A command whose outcome is unknown can't be proposed again without the risk that it is
+// applied twice, unless it was proposed in a session:
+//
+//	id, err := group.OpenSession(ctx, time.Hour) // on the leader; once for a client
+//	session := raft.NewSession(id, 0)
+//	result, err := session.Do(ctx, func(ctx context.Context, r synod.Request) ([]byte, error) {
+//		… // find a node of the group, and there:
+//		return group.ProposeOnce(ctx, r, command)
+//	})
+//
+// A session numbers its commands. The group remembers, as a part of its replicated state,
+// which numbers it has applied, and what the state machine answered; a request that comes
+// again, to whichever leader, after whatever crash, is not given to the state machine a
+// second time, and gets that answer. This lasts until the client says that it has the
+// answer (synod.Request.Floor), until the results are more than GroupConfig.MaxSessionBytes
+// (then it is synod.ErrResultLost; the number is still known), or until the session ends:
+// by CloseSession, or because nobody used it for as long as OpenSession was told. Then
+// nothing of it is applied any more (synod.ErrSessionExpired). A state machine that is a
+// synod.DurableIndex loses results in a restart, and nothing else.
+//
+// Sessions expire at one place in the log, when an entry of a session is applied: so the same
+// everywhere. The time by which they do is what leaders have seen pass between their
+// own entries, by their monotonic clocks: no clock has to be right, or to agree with another
+// one. What passes between the last entry of one leader and the first of the next
+// does not count, nor while no session is used at all.
+//
+// A plain Propose costs what it would without sessions. One in a session costs 10 to 20
+// bytes more in the log, and its result and some 128 bytes of memory on each member until
+// its number is below the floor. A snapshot begins with what is remembered: capturing it
+// holds up the group's state machine for the time that it takes to copy it, some
+// milliseconds for ten thousand sessions.
+//
 // # Identity
 //
 // A node draws a random incarnation when its store is first used, and its peers
