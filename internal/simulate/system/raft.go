@@ -112,7 +112,7 @@ func (s *raftRun) start(w *sim.World) {
 	if s.options.operator = r.IntN(2) == 0; s.options.operator {
 		s.options.nodes += uint64(r.IntN(3))
 	}
-	s.options.mistaken = r.IntN(4) == 0
+	s.options.mistaken = r.IntN(4) == 0 && s.options.founders > 1 // one that is alone nobody would correct
 	w.Logf("options: %+v", s.options)
 	for id := uint64(1); id <= s.options.nodes; id++ {
 		w.AddNode(id, s.startNode)
