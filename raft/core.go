@@ -44,6 +44,7 @@ type core struct {
 	head    []byte
 	config  []byte
 	leading bool
+	votes   votes
 
 	observed probe.RaftState
 }
@@ -82,6 +83,7 @@ func newCore(o replica.OpenOptions, logger etcd.Logger) (*core, error) {
 	}
 	log.hard.Commit = new(max(log.hard.GetCommit(), o.Start.Index))
 	c := &core{node: o.Node, group: o.Keys.Group(), keys: o.Keys, log: log, config: o.Config, hard: log.hard, stored: log.hard}
+	c.votes.init(o)
 	if c.written, err = log.end(); err != nil {
 		return nil, err
 	}
@@ -155,6 +157,9 @@ func (c *core) Step(from uint64, message []byte, frame int) error {
 	if err != nil {
 		return err
 	}
+	if c.ignores(m) {
+		return nil
+	}
 	if len(run) > 0 {
 		c.runs = append(c.runs, receivedRun{m.Entries, run})
 	}
@@ -170,7 +175,10 @@ func (c *core) Step(from uint64, message []byte, frame int) error {
 }
 
 // Tick implements replica.Core.
-func (c *core) Tick() { c.raft.Tick() }
+func (c *core) Tick() {
+	c.votes.tick()
+	c.raft.Tick()
+}
 
 // Read implements replica.Core.
 func (c *core) Read(id replica.ReadID) {
@@ -217,12 +225,17 @@ func (c *core) takeReads() {
 }
 
 // Transfer implements replica.Core.
-func (c *core) Transfer(to uint64) { c.raft.TransferLeader(to) }
+func (c *core) Transfer(to uint64) {
+	c.votes.handedOver = c.raft.BasicStatus().GetTerm()
+	c.raft.TransferLeader(to)
+}
 
 // Campaign implements replica.Core.
 func (c *core) Campaign() {
 	// Raft refuses in a state in which there is no need.
-	_ = c.raft.Campaign()
+	if c.mayVote() {
+		_ = c.raft.Campaign()
+	}
 }
 
 // Unreachable implements replica.Core.
@@ -337,6 +350,7 @@ func (c *core) Ready(out *replica.Output) bool {
 	c.runs = nil
 	status := c.raft.BasicStatus()
 	out.Leader, out.Term, out.Leading = status.Lead, status.GetTerm(), status.RaftState == etcd.StateLeader
+	out.Decided, out.HandedOver = status.GetCommit(), c.votes.handedOver == out.Term
 	c.leading = out.Leading
 	if probe.Active() {
 		c.observe(probe.RaftState{Group: c.group, Term: out.Term, Leader: out.Leader, Leading: out.Leading, Commit: status.GetCommit()})

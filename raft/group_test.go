@@ -27,6 +27,7 @@ func (engine) Start(ctx context.Context, c replica.Config) (grouptest.Node, erro
 		Metrics:           c.Metrics,
 		HeartbeatInterval: c.HeartbeatInterval,
 		ElectionTimeout:   c.ElectionTimeout,
+		MaxClockDrift:     c.MaxClockDrift,
 		Loops:             c.Loops,
 		MaxCommandBytes:   c.MaxCommandBytes,
 		MaxBatchBytes:     c.MaxBatchBytes,

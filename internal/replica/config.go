@@ -25,6 +25,7 @@ type Config struct {
 	Metrics           synod.Metrics
 	HeartbeatInterval time.Duration
 	ElectionTimeout   time.Duration
+	MaxClockDrift     time.Duration
 	Loops             int
 	MaxCommandBytes   int
 	MaxBatchBytes     int
@@ -91,6 +92,11 @@ func (c *Config) setDefaults() error {
 		return bad("HeartbeatInterval", "%v: at least 1ms", c.HeartbeatInterval)
 	case c.ElectionTimeout < 3*c.HeartbeatInterval:
 		return bad("ElectionTimeout", "%v: at least three heartbeats of %v, better ten", c.ElectionTimeout, c.HeartbeatInterval)
+	case c.MaxClockDrift < 0:
+		return bad("MaxClockDrift", "%v: must not be below 0", c.MaxClockDrift)
+	case c.MaxClockDrift > 0 && c.leaseLength() < c.HeartbeatInterval:
+		return bad("MaxClockDrift", "%v: at most %v, which is ElectionTimeout (%v in whole heartbeats) less two heartbeats: beyond that no lease is left",
+			c.MaxClockDrift, time.Duration(c.electionTicks()-2)*c.HeartbeatInterval, time.Duration(c.electionTicks())*c.HeartbeatInterval)
 	}
 	if c.Loops == 0 {
 		c.Loops = min(4, max(1, runtime.GOMAXPROCS(0)/2))
@@ -136,6 +142,17 @@ func (c *Config) setDefaults() error {
 		return bad("MaxInboxBytes", "%d: must be at least MaxBatchBytes and MaxCommandBytes together and 1 KiB, %d", c.MaxInboxBytes, need)
 	}
 	return nil
+}
+
+func (c *Config) electionTicks() int { return int(c.ElectionTimeout / c.HeartbeatInterval) }
+
+// leaseLength returns how long a lease is, from the beginning of the attempt that it comes
+// from: see lease.go. 0: there are none.
+func (c *Config) leaseLength() time.Duration {
+	if c.MaxClockDrift == 0 {
+		return 0
+	}
+	return time.Duration(c.electionTicks()-1)*c.HeartbeatInterval - c.MaxClockDrift
 }
 
 // GroupConfig is what a group needs to run.

@@ -529,6 +529,7 @@ func (l *loop) ready(g *Group) {
 		if out.Leader != g.leader.Load() || out.Term != g.term || out.Leading != g.leading {
 			l.leaderChanged(g, out)
 		}
+		l.keepLease(g, out)
 		var restore *SnapshotMeta
 		if out.Restore != nil {
 			restore = l.install(g, *out.Restore, &l.scratch)

@@ -1,0 +1,72 @@
+package raft
+
+//synod:core
+
+import (
+	etcd "go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/synod-go/synod/internal/probe"
+	"github.com/synod-go/synod/internal/replica"
+)
+
+// votes is what a core knows about whether it may help to elect a leader. Where leaders
+// count on leases it must not while a leader may hold one that this node has
+// confirmed: replica.Core.Read says what is promised, internal/replica/lease.go what
+// is made of it. etcd's raft does most of it (with CheckQuorum): a member that knows a
+// leader ignores requests for votes until ElectionTicks ticks after it last heard from
+// that, and stands for election no earlier, unless that leader asks it to take over
+// (then everybody votes at once). Three things are left to do here.
+//
+//   - A restart makes a member forget whom it heard. So it helps nobody in the first
+//     ElectionTicks ticks: see mayVote.
+//   - A member that knows a leader takes any answer of a later term for the end of its
+//     leader, also one that did not come from a leader: to what it sent when it led, or
+//     stood for election, itself, long ago. Then it would vote for whoever is in that
+//     term. So it ignores such answers: see ignores.
+//   - The runtime is told of transfers (replica.Output.HandedOver).
+type votes struct {
+	leases     bool
+	quiet      int    // ticks that are left until the node may vote
+	handedOver uint64 // the last term in which Transfer was called
+}
+
+func (v *votes) init(o replica.OpenOptions) {
+	if v.leases = o.Leases; v.leases && !probe.Bug("a restarted member votes at once") {
+		v.quiet = o.ElectionTicks
+	}
+}
+
+func (v *votes) tick() {
+	if v.quiet > 0 {
+		v.quiet--
+	}
+}
+
+// mayVote reports whether this node may vote, also for itself. etcd's raft needs no leave
+// to stand for election by itself: it does so after ElectionTicks ticks at the earliest.
+func (c *core) mayVote() bool {
+	if c.votes.quiet == 0 {
+		return true
+	}
+	voters := c.raft.Status().Config.Voters.IDs()
+	_, votes := voters[c.node]
+	return votes && len(voters) == 1 // there is nobody else to lead
+}
+
+// ignores reports whether a message is to be dropped.
+func (c *core) ignores(m *raftpb.Message) bool {
+	switch m.GetType() {
+	case raftpb.MsgVote, raftpb.MsgPreVote, raftpb.MsgTimeoutNow:
+		no := !c.mayVote()
+		probe.Sometimes("raft: a restarted member does not vote", no)
+		return no
+	case raftpb.MsgAppResp, raftpb.MsgVoteResp, raftpb.MsgPreVoteResp:
+		if !c.votes.leases {
+			return false
+		}
+		s := c.raft.BasicStatus()
+		return m.GetTerm() > s.GetTerm() && s.RaftState == etcd.StateFollower && s.Lead != etcd.None
+	}
+	return false
+}
