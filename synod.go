@@ -105,6 +105,22 @@ var (
 	// was refused. Retry later, with jitter.
 	ErrOverloaded = errors.New("synod: overloaded")
 
+	// ErrChanging says that a change of members was refused because another one is under
+	// way. Wait for it, or take it back.
+	ErrChanging = errors.New("synod: another change of members is under way")
+
+	// ErrSuperseded says that a change of members was taken back by a later one.
+	ErrSuperseded = errors.New("synod: the change of members was taken back")
+
+	// ErrRemoved is the cause of a *FailedError: the node is not a member of the group any
+	// more.
+	ErrRemoved = errors.New("synod: not a member of the group any more")
+
+	// ErrRolledBack is the cause of a *FailedError: other nodes remember a later state of
+	// this node's store than it has. It is an old copy, and has forgotten what the node
+	// promised.
+	ErrRolledBack = errors.New("synod: the store is an old copy")
+
 	// ErrTooLarge says that a command is over the configured limit.
 	ErrTooLarge = errors.New("synod: command too large")
 )
@@ -152,23 +168,46 @@ func (e *ConfigError) Error() string {
 	return fmt.Sprintf("%s: Config.%s: %s", e.Package, e.Field, e.Reason)
 }
 
+// Member is a node of a group, as the group's configuration has it.
+type Member struct {
+	// Node is the node's ID, above 0.
+	Node uint64
+
+	// Address is where the other members reach it, in the terms of the transport: at most
+	// 255 bytes. It may be empty where the transport knows by itself.
+	Address string
+
+	// Learner says that the member receives everything and can be read from, but does
+	// not vote and can't lead.
+	Learner bool
+
+	// Incarnation is the one under which the node was admitted, see NodeStatus. 0 is any:
+	// where a change of members is asked for, that which the node has now.
+	Incarnation uint64
+}
+
 // GroupStatus is what one node knows of one of its groups at one moment.
 type GroupStatus struct {
 	Group    uint64
-	Node     uint64       // the node that reports
-	Leader   uint64       // 0: unknown
-	Term     uint64       // the current term (Raft) or the round of the promised ballot (Paxos)
-	First    uint64       // index of the oldest entry that the log still holds
-	Last     uint64       // index of the newest entry, durable or not
-	Commit   uint64       // every index up to this one is decided
-	Applied  uint64       // every index up to this one has been applied here
-	Commands uint64       // the number of commands that were applied: the last index that Apply saw
-	Snapshot uint64       // index of the newest stored snapshot; 0: none
-	Members  []uint64     // voting members, ascending
-	Learners []uint64     // non-voting members, ascending
-	Peers    []PeerStatus // on the leader: one for each other member, ascending
-	Pending  int          // proposals of this node without an outcome yet
-	Err      error        // why the group stopped, or nil while it runs
+	Node     uint64   // the node that reports
+	Leader   uint64   // 0: unknown
+	Term     uint64   // the current term (Raft) or the round of the promised ballot (Paxos)
+	First    uint64   // index of the oldest entry that the log still holds
+	Last     uint64   // index of the newest entry, durable or not
+	Commit   uint64   // every index up to this one is decided
+	Applied  uint64   // every index up to this one has been applied here
+	Commands uint64   // the number of commands that were applied: the last index that Apply saw
+	Snapshot uint64   // index of the newest stored snapshot; 0: none
+	Members  []uint64 // voting members, ascending
+	Learners []uint64 // non-voting members, ascending
+
+	// Configuration is all members, ascending. While voters are exchanged it names the old
+	// ones and the new.
+	Configuration []Member
+	Target        []Member     // what a change under way leads to, ascending; nil: none is
+	Peers         []PeerStatus // on the leader: one for each other member, ascending
+	Pending       int          // proposals of this node without an outcome yet
+	Err           error        // why the group stopped, or nil while it runs
 }
 
 // PeerStatus is what a leader knows of another member.
@@ -197,7 +236,7 @@ const (
 	EventSnapshotSent                           // Peer took a snapshot up to Index over
 	EventSnapshotInstalled                      // the state was replaced by a snapshot up to Index
 	EventLogCompacted                           // entries up to Index were removed from the log
-	EventMembershipChanged                      // Members are the voters as of Index
+	EventMembershipChanged                      // Members are the voters as of Index, Configuration all members
 	EventPeerRefused                            // a message of Peer was refused: see Err
 	EventGroupFailed                            // the group stopped: see Err
 	EventMissed                                 // the reader was too slow and lost events: Index says how many
@@ -225,6 +264,8 @@ type Event struct {
 	Peer    uint64
 	Members []uint64
 	Err     error
+
+	Configuration []Member
 }
 
 // Metrics receives figures, for a collector of the application's choice. Both

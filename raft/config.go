@@ -37,6 +37,11 @@ type Config struct {
 	// Metrics receives figures. Default: none are taken.
 	Metrics synod.Metrics
 
+	// SetAddress is told the addresses of members, as configurations name them, at the start
+	// and when they change: hand in what makes the transport follow (tcp.Transport's
+	// SetPeer). It is called from an event loop and must not block. Default: nobody is told.
+	SetAddress func(node uint64, address string)
+
 	// HeartbeatInterval is the time between two heartbeats of a leader, and the unit
 	// in which time passes for a group. At least 1 ms, and well above the round trip
 	// between the nodes. Default: 50 ms.
@@ -117,6 +122,7 @@ func (c *Config) runtime() replica.Config {
 		Store:             c.Store,
 		Logger:            c.Logger,
 		Metrics:           c.Metrics,
+		SetAddress:        c.SetAddress,
 		HeartbeatInterval: c.HeartbeatInterval,
 		ElectionTimeout:   c.ElectionTimeout,
 		MaxClockDrift:     c.MaxClockDrift,

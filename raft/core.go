@@ -42,7 +42,7 @@ type core struct {
 	runs    []receivedRun     // what was stepped since the last Ready
 	reads   []*raftpb.Message // to be taken up: the newest of each node
 	head    []byte
-	config  []byte
+	config  []byte // the configuration in effect
 	leading bool
 	votes   votes
 
@@ -65,9 +65,6 @@ type receivedRun struct {
 }
 
 var _ replica.Core = (*core)(nil)
-
-// errMembership says that the log holds what this release does not know.
-var errMembership = errors.New("raft: the log holds a membership change, which this release does not know")
 
 func newCore(o replica.OpenOptions, logger etcd.Logger) (*core, error) {
 	log, err := openLog(o.Keys, o.Store, o.CacheBytes)
@@ -176,8 +173,9 @@ func (c *core) Step(from uint64, message []byte, frame int) error {
 
 // Tick implements replica.Core.
 func (c *core) Tick() {
-	c.votes.tick()
-	c.raft.Tick()
+	if c.votes.tick(); !c.votes.held {
+		c.raft.Tick()
+	}
 }
 
 // Read implements replica.Core.
@@ -232,10 +230,11 @@ func (c *core) Transfer(to uint64) {
 
 // Campaign implements replica.Core.
 func (c *core) Campaign() {
-	// Raft refuses in a state in which there is no need.
-	if c.mayVote() {
-		_ = c.raft.Campaign()
+	if !c.mayVote() {
+		return
 	}
+	// Raft refuses in a state in which there is no need.
+	_ = c.raft.Campaign()
 }
 
 // Unreachable implements replica.Core.
@@ -252,11 +251,7 @@ func (c *core) SnapshotSent(peer uint64, ok bool) {
 
 // SnapshotAvailable implements replica.Core.
 func (c *core) SnapshotAvailable(meta replica.SnapshotMeta) {
-	conf, err := decodeConf(meta.Config)
-	if err != nil {
-		panic(err)
-	}
-	c.log.snap = makeSnapshot(meta.Position, conf)
+	c.log.snap = makeSnapshot(meta.Position, meta.Config)
 	c.log.wanted = false
 }
 
@@ -321,8 +316,8 @@ func (c *core) Applied(index uint64) {
 func (c *core) step(m *raftpb.Message) {
 	if err := c.raft.Step(m); err != nil {
 		// A proposal that raft makes itself while it applies may be dropped, and is
-		// made again.
-		if !errors.Is(err, etcd.ErrProposalDropped) {
+		// made again. An answer to itself means nothing to a node that was removed since.
+		if !errors.Is(err, etcd.ErrProposalDropped) && !errors.Is(err, etcd.ErrStepPeerNotFound) {
 			panic(fmt.Errorf("raft: group %d: own %v: %w", c.group, m.GetType(), err))
 		}
 	}
@@ -416,7 +411,7 @@ func (c *core) commit(out *replica.Output, m *raftpb.Message) {
 		entry := replica.Entry{Index: e.GetIndex(), Term: e.GetTerm(), Fence: e.GetTerm(), Data: e.GetData()}
 		switch {
 		case e.GetType() != raftpb.EntryNormal:
-			panic(errMembership)
+			entry.Kind, entry.Data = replica.EntryConfig, c.reconfigured(e)
 		case len(e.GetData()) > 0:
 			entry.Kind = replica.EntryCommand
 		}
@@ -469,7 +464,7 @@ func (c *core) store(out *replica.Output, m *raftpb.Message, votes []*raftpb.Mes
 		probe.Observe(probe.RaftSnapshot{Group: c.group, Index: at.Index, Term: at.Term})
 		out.Restore = &at
 		c.written = at
-		c.config = encodeConf(snap.GetMetadata().GetConfState())
+		c.config = snapshotConfig(snap)
 		key := c.keys.Protocol(tagStart)
 		out.Batch.Set(key, storage.AppendRecord(nil, key, encodeStart(at, c.config)))
 	}

@@ -27,7 +27,7 @@ func damagedLog(t *testing.T) *memory.Store {
 	keys := replica.GroupKeys(7)
 	store := memory.Open(memory.Config{})
 	var b storage.Batch
-	require.NoError(t, protocol{}.Bootstrap(keys, []uint64{1, 2, 3}, &b))
+	require.NoError(t, protocol{}.Bootstrap(keys, bootConfig([]uint64{1, 2, 3}), &b))
 	require.NoError(t, store.Commit(&b))
 	log, err := openLog(keys, store, 1<<20)
 	require.NoError(t, err)
@@ -181,7 +181,7 @@ func TestCorruptMoved(t *testing.T) {
 		}
 	}), "all records moved to group 8")
 	all := change(t, store, func(b *storage.Batch) {
-		require.NoError(t, protocol{}.Bootstrap(replica.GroupKeys(8), []uint64{1, 2, 3}, b))
+		require.NoError(t, protocol{}.Bootstrap(replica.GroupKeys(8), bootConfig([]uint64{1, 2, 3}), b))
 	})
 	require.Equal(t, "8: 1/1, 1 0 1", contents(t, 8, all))
 	for i, key := range keys {

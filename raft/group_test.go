@@ -25,6 +25,7 @@ func (engine) Start(ctx context.Context, c replica.Config) (grouptest.Node, erro
 		Store:             c.Store,
 		Logger:            c.Logger,
 		Metrics:           c.Metrics,
+		SetAddress:        c.SetAddress,
 		HeartbeatInterval: c.HeartbeatInterval,
 		ElectionTimeout:   c.ElectionTimeout,
 		MaxClockDrift:     c.MaxClockDrift,

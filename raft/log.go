@@ -21,10 +21,12 @@ import (
 //	h           hard state: term, vote, commit; index and term of the last entry
 //	s           where the log begins, and the configuration there
 //	l <first>   a run of entries. Its entries from the next run's first on are void.
+//	v           term and vote of a replica that has left the group
 const (
 	tagHard  = 'h'
 	tagStart = 's'
 	tagLog   = 'l'
+	tagLeft  = 'v'
 )
 
 // logStore is the durable log of one group, as etcd's raft wants to see it. It
@@ -45,6 +47,7 @@ type logStore struct {
 	limit  uint64
 	snap   *raftpb.Snapshot // offered to followers that are too far behind
 	wanted bool             // one was asked for and there is none
+	since  uint64           // an older snapshot does not know all members and is of no use to the new ones
 }
 
 // termStart says that entries from first on have this term.
@@ -69,7 +72,7 @@ func readStart(keys replica.Keys, store storage.Store) (p replica.Position, conf
 	r := replica.NewReader(payload)
 	p.Index, p.Term, p.Commands = r.Uvarint(), r.Uvarint(), r.Uvarint()
 	config = slices.Clone(r.Bytes())
-	if r.Err() != nil || p.Index == 0 {
+	if r.Err() != nil || p.Index == 0 && p.Term != 0 {
 		return p, nil, &storage.CorruptError{Group: keys.Group(), Key: key, Reason: "the record of where the log begins is missing or malformed"}
 	}
 	return p, config, nil
@@ -100,50 +103,6 @@ func readHard(keys replica.Keys, store storage.Store) (h *raftpb.HardState, last
 	return h, last, nil
 }
 
-// encodeConf encodes a configuration: four lists of node IDs, each ascending, and a
-// flag.
-func encodeConf(c *raftpb.ConfState) []byte {
-	var b []byte
-	for _, list := range [][]uint64{c.GetVoters(), c.GetLearners(), c.GetVotersOutgoing(), c.GetLearnersNext()} {
-		b = binary.AppendUvarint(b, uint64(len(list)))
-		for _, id := range list {
-			b = binary.LittleEndian.AppendUint64(b, id)
-		}
-	}
-	if c.GetAutoLeave() {
-		return append(b, 1)
-	}
-	return append(b, 0)
-}
-
-func decodeConf(b []byte) (*raftpb.ConfState, error) {
-	r := replica.NewReader(b)
-	ascending := true
-	list := func() []uint64 {
-		var ids []uint64
-		var before uint64
-		if n := r.Count(8); n > 0 {
-			ids = make([]uint64, n)
-		}
-		for i := range ids {
-			ids[i] = r.Uint64()
-			ascending = ascending && ids[i] > before
-			before = ids[i]
-		}
-		return ids
-	}
-	c := &raftpb.ConfState{Voters: list(), Learners: list(), VotersOutgoing: list(), LearnersNext: list()}
-	leave := r.Byte()
-	c.AutoLeave = new(leave == 1)
-	if err := r.Err(); err != nil {
-		return nil, err
-	}
-	if len(c.Voters) == 0 || !ascending || leave > 1 {
-		return nil, errors.New("raft: malformed configuration")
-	}
-	return c, nil
-}
-
 // openLog reads a group's log from the store, all of it, so that a corrupt record
 // is found now and not when it is needed.
 func openLog(keys replica.Keys, store storage.Store, limit uint64) (*logStore, error) {
@@ -155,6 +114,9 @@ func openLog(keys replica.Keys, store storage.Store, limit uint64) (*logStore, e
 	}
 	if l.conf, err = decodeConf(config); err != nil {
 		return nil, &storage.CorruptError{Group: keys.Group(), Key: keys.Protocol(tagStart), Reason: err.Error()}
+	}
+	if len(l.conf.GetVoters()) == 0 && l.start.Index > 0 {
+		return nil, &storage.CorruptError{Group: keys.Group(), Key: keys.Protocol(tagStart), Reason: "the configuration has no voters"}
 	}
 	var end replica.Position
 	if l.hard, end, err = readHard(keys, store); err != nil {
@@ -433,7 +395,7 @@ func (l *logStore) FirstIndex() (uint64, error) { return l.start.Index + 1, nil 
 // Snapshot implements etcd's Storage. It runs inside the core's step, and so only
 // offers what was built before.
 func (l *logStore) Snapshot() (*raftpb.Snapshot, error) {
-	if l.snap == nil || l.snap.GetMetadata().GetIndex() < l.start.Index {
+	if l.snap == nil || l.snap.GetMetadata().GetIndex() < max(l.start.Index, l.since) {
 		l.wanted = true
 		return nil, etcd.ErrSnapshotTemporarilyUnavailable
 	}

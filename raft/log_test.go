@@ -47,7 +47,7 @@ func newLogPair(t *testing.T, seed, limit uint64) *logPair {
 	p := &logPair{t: t, rand: rand.New(rand.NewPCG(seed, limit)), limit: limit, keys: replica.GroupKeys(7),
 		store: memory.Open(memory.Config{}), start: bootPosition, commit: bootPosition.Index, term: bootPosition.Term}
 	var b storage.Batch
-	require.NoError(t, protocol{}.Bootstrap(p.keys, []uint64{1, 2, 3}, &b))
+	require.NoError(t, protocol{}.Bootstrap(p.keys, bootConfig([]uint64{1, 2, 3}), &b))
 	require.NoError(t, p.store.Commit(&b))
 	p.open()
 	return p
@@ -377,7 +377,7 @@ func TestLogReset(t *testing.T) {
 func TestLogSnapshot(t *testing.T) {
 	l := &logStore{}
 	l.reset(replica.Position{Index: 10, Term: 2})
-	conf := &raftpb.ConfState{Voters: []uint64{1}}
+	conf := bootConfig([]uint64{1})
 	_, err := l.Snapshot()
 	require.ErrorIs(t, err, etcd.ErrSnapshotTemporarilyUnavailable)
 	require.True(t, l.wanted)
@@ -391,3 +391,6 @@ func TestLogSnapshot(t *testing.T) {
 	require.False(t, l.wanted)
 	require.Equal(t, replica.Position{Index: 10, Term: 2, Commands: 70}, snapshotPosition(s))
 }
+
+// bootConfig is the configuration of a new group.
+func bootConfig(voters []uint64) []byte { return encodeConf(&raftpb.ConfState{Voters: voters}) }

@@ -2,6 +2,7 @@ package raft
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"log/slog"
 
@@ -25,12 +26,51 @@ var bootPosition = replica.Position{Index: 1, Term: 1}
 func (protocol) Name() string { return "raft" }
 
 // Bootstrap implements replica.Protocol.
-func (protocol) Bootstrap(keys replica.Keys, voters []uint64, batch *storage.Batch) error {
+func (protocol) Bootstrap(keys replica.Keys, config []byte, batch *storage.Batch) error {
+	begin(keys, bootPosition, config, &raftpb.HardState{Term: new(bootPosition.Term), Commit: new(bootPosition.Index)}, batch)
+	return nil
+}
+
+// begin writes the records of a log without entries.
+func begin(keys replica.Keys, at replica.Position, config []byte, state *raftpb.HardState, batch *storage.Batch) {
 	start, hard := keys.Protocol(tagStart), keys.Protocol(tagHard)
-	config := encodeConf(&raftpb.ConfState{Voters: voters})
-	batch.Set(start, storage.AppendRecord(nil, start, encodeStart(bootPosition, config)))
-	state := &raftpb.HardState{Term: new(bootPosition.Term), Commit: new(bootPosition.Index)}
-	batch.Set(hard, storage.AppendRecord(nil, hard, encodeHard(state, bootPosition)))
+	batch.Set(start, storage.AppendRecord(nil, start, encodeStart(at, config)))
+	batch.Set(hard, storage.AppendRecord(nil, hard, encodeHard(state, at)))
+}
+
+// Join implements replica.Protocol. The log is empty: a leader sends a snapshot first,
+// which says what the group's configuration is.
+func (protocol) Join(keys replica.Keys, store storage.Store, batch *storage.Batch) error {
+	state := &raftpb.HardState{Term: new(bootPosition.Term)}
+	left, err := replica.GetRecord(store, keys.Protocol(tagLeft), keys.Group())
+	if err != nil {
+		return err
+	}
+	if left != nil {
+		r := replica.NewReader(left)
+		state.Term, state.Vote = new(r.Uvarint()), new(r.Uvarint())
+		if r.Err() != nil || state.GetTerm() == 0 {
+			return &storage.CorruptError{Group: keys.Group(), Key: keys.Protocol(tagLeft), Reason: "the record of term and vote is malformed"}
+		}
+		batch.Delete(keys.Protocol(tagLeft))
+	}
+	begin(keys, replica.Position{}, replica.Configuration{}.Append(nil), state, batch)
+	return nil
+}
+
+// Leave implements replica.Protocol. Term and vote stay: a replica that joins again must
+// not vote twice in a term.
+func (protocol) Leave(keys replica.Keys, store storage.Store, batch *storage.Batch) error {
+	state, _, err := readHard(keys, store)
+	if err != nil {
+		return err
+	}
+	from, _ := keys.ProtocolRange(0)
+	_, to := keys.ProtocolRange(^byte(0) - 1)
+	batch.DeleteRange(from, to)
+	key := keys.Protocol(tagLeft)
+	left := binary.AppendUvarint(nil, state.GetTerm())
+	batch.Set(key, storage.AppendRecord(nil, key, binary.AppendUvarint(left, state.GetVote())))
 	return nil
 }
 
@@ -46,15 +86,6 @@ func (protocol) Open(o replica.OpenOptions) (replica.Core, error) {
 // Start implements replica.Protocol.
 func (protocol) Start(keys replica.Keys, store storage.Store) (replica.Position, []byte, error) {
 	return readStart(keys, store)
-}
-
-// Members implements replica.Protocol.
-func (protocol) Members(config []byte) (voters, learners []uint64, err error) {
-	c, err := decodeConf(config)
-	if err != nil {
-		return nil, nil, err
-	}
-	return c.GetVoters(), c.GetLearners(), nil
 }
 
 // logger passes etcd's log lines on. Its panics are how etcd's raft says that

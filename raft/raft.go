@@ -61,8 +61,30 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 // group that exists. It returns an error that matches ErrBootstrapped if the group
 // is there already, which is harmless.
 func (n *Node) Bootstrap(ctx context.Context, group uint64, members []uint64) error {
+	list := make([]synod.Member, 0, len(members))
+	for _, node := range members {
+		list = append(list, synod.Member{Node: node})
+	}
+	return n.n.Bootstrap(ctx, group, list)
+}
+
+// BootstrapMembers is Bootstrap with members whose addresses the group is to know, so
+// that nodes that join later learn them: see Config.SetAddress.
+func (n *Node) BootstrapMembers(ctx context.Context, group uint64, members []synod.Member) error {
 	return n.n.Bootstrap(ctx, group, members)
 }
+
+// Join creates a replica of a group that exists elsewhere, and that this node is to become
+// a member of, in the node's store, durably. After it, StartGroup runs the replica, which
+// waits until the group's leader adds the node: see Group.SetMembers. The error matches
+// ErrBootstrapped if there is a replica already.
+func (n *Node) Join(ctx context.Context, group uint64) error { return n.n.Join(ctx, group) }
+
+// Leave removes a replica's data from the node's store, durably, when the group has removed the
+// node. The replica must not run: close it before. What it must not forget, should the node ever
+// Join the group again, stays: some bytes. A node that is still a member must not leave; the group
+// would count on a replica that has lost its data.
+func (n *Node) Leave(ctx context.Context, group uint64) error { return n.n.Leave(ctx, group) }
 
 // StartGroup opens a group that Bootstrap has created, restores its state machine
 // from the newest snapshot if there is one, and takes part. It blocks while it
@@ -126,6 +148,31 @@ func (g *Group) Barrier(ctx context.Context) error { return g.g.Barrier(ctx) }
 // that this node is not the one to ask.
 func (g *Group) TransferLeader(ctx context.Context, to uint64) error {
 	return g.g.TransferLeader(ctx, to)
+}
+
+// SetMembers makes the group's members the given ones, in any order, and waits until they
+// are, up to ctx. Only the leader takes it: elsewhere the error is a *synod.NotLeaderError.
+//
+// New members become learners first, and voters once they have caught up; old and new voters
+// decide together before the new ones do alone (joint consensus); a leader that is to go
+// hands its office over. All of that is in the log: a change that was begun is
+// completed by whoever leads then, whatever becomes of this call. Each new node must run, with
+// the group joined and started (Join, StartGroup), and be reachable, under its Member.Address
+// if there is one. A change that hangs because a new node does not catch up is taken back by
+// a call with the members as they were.
+//
+// A member that lost its data, or whose disk was replaced by an old copy, comes back with an
+// empty store: Join and StartGroup there, and SetMembers here, with the Member.Incarnation that the
+// node's Status shows. It leaves the group, comes back as a learner, and votes again when it
+// has caught up.
+//
+// Errors: *synod.ConfigError, if the list is no good (a group needs a voter); ErrIncarnation, if
+// the ID of a new node was that of another one before, and Member.Incarnation does not say that this is meant;
+// synod.ErrChanging, if another change is under way; synod.ErrSuperseded, if this one was
+// taken back; synod.ErrUnknownOutcome, with the cause, if ctx is done or the group stopped and the change
+// may have been begun.
+func (g *Group) SetMembers(ctx context.Context, members []synod.Member) error {
+	return g.g.SetMembers(ctx, members)
 }
 
 // Status describes the group as this node sees it.

@@ -293,7 +293,7 @@ func (s *script) bootstrap() {
 	for _, id := range voters {
 		n := &scriptNode{script: s, id: id, store: memory.Open(memory.Config{})}
 		var b storage.Batch
-		err := protocol{}.Bootstrap(replica.GroupKeys(1), voters, &b)
+		err := protocol{}.Bootstrap(replica.GroupKeys(1), bootConfig(voters), &b)
 		if err == nil {
 			err = n.store.Commit(&b)
 		}

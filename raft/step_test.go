@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.etcd.io/raft/v3/raftpb"
 
+	"github.com/synod-go/synod"
 	"github.com/synod-go/synod/internal/replica"
 	"github.com/synod-go/synod/storage"
 	"github.com/synod-go/synod/storage/memory"
@@ -35,7 +36,7 @@ type scriptHard struct{ term, vote, commit uint64 }
 func bootVictim(t *testing.T, voters ...uint64) *victim {
 	v := &victim{t: t, store: memory.Open(memory.Config{})}
 	var b storage.Batch
-	require.NoError(t, protocol{}.Bootstrap(replica.GroupKeys(7), voters, &b))
+	require.NoError(t, protocol{}.Bootstrap(replica.GroupKeys(7), bootConfig(voters), &b))
 	require.NoError(t, v.store.Commit(&b))
 	v.open(voters...)
 	return v
@@ -173,7 +174,12 @@ func TestRefusedMessages(t *testing.T) {
 	}
 	snap := func(p replica.Position, voters ...uint64) []byte {
 		m := at(raftpb.MsgSnap)
-		m.Snapshot = makeSnapshot(p, &raftpb.ConfState{Voters: voters})
+		var c replica.Configuration // which may be malformed
+		for _, node := range voters {
+			c.Members = append(c.Members, replica.Participant{Member: synod.Member{Node: node}, Voter: true})
+		}
+		m.Snapshot = &raftpb.Snapshot{Data: c.Append(binary.AppendUvarint(nil, p.Commands)),
+			Metadata: &raftpb.SnapshotMetadata{Index: new(p.Index), Term: new(p.Term)}}
 		return encodeMessage(m)
 	}
 	run := func(group uint64, first uint64, entries ...*raftpb.Entry) []byte {
@@ -281,10 +287,10 @@ func TestHostileMessages(t *testing.T) {
 			m.Index, m.LogTerm = new(^uint64(0)), new(uint64(3))
 		}},
 		{what: "snapshot that does not know this node", kind: raftpb.MsgSnap, term: 3, set: func(m *raftpb.Message) {
-			m.Snapshot = makeSnapshot(replica.Position{Index: 50, Term: 3}, &raftpb.ConfState{Voters: []uint64{8, 9}})
+			m.Snapshot = makeSnapshot(replica.Position{Index: 50, Term: 3}, bootConfig([]uint64{8, 9}))
 		}},
 		{what: "snapshot that did not come", kind: raftpb.MsgSnap, term: 3, set: func(m *raftpb.Message) {
-			m.Snapshot = makeSnapshot(replica.Position{Index: 50, Term: 3}, &raftpb.ConfState{Voters: []uint64{1, 2, 3}})
+			m.Snapshot = makeSnapshot(replica.Position{Index: 50, Term: 3}, bootConfig([]uint64{1, 2, 3}))
 		}, stops: "not received"},
 		{what: "acknowledgement beyond the log", leads: true, kind: raftpb.MsgAppResp, term: 4, set: far},
 		{what: "acknowledgement at the end of the numbers", leads: true, kind: raftpb.MsgAppResp, term: 4, set: func(m *raftpb.Message) { m.Index = new(^uint64(0)) }},
@@ -353,14 +359,14 @@ func TestStepKeepsNoFrame(t *testing.T) {
 	}
 }
 
-// A membership change in the log is something that this release does not know: the
-// group stops before it would go on with wrong members.
-func TestMembershipChangeStopsGroup(t *testing.T) {
+// A change of members that can't be read stops the group before it would go on with wrong
+// members.
+func TestMalformedMembershipChangeStopsGroup(t *testing.T) {
 	v := newVictim(t, false)
 	m := &raftpb.Message{Type: raftpb.MsgApp.Enum(), Term: new(uint64(3)), Index: new(uint64(6)), LogTerm: new(uint64(3)), Commit: new(uint64(7)),
 		Entries: []*raftpb.Entry{{Index: new(uint64(7)), Term: new(uint64(3)), Type: raftpb.EntryConfChangeV2.Enum()}}}
 	require.NoError(t, v.step(2, encodeMessage(m)))
-	require.ErrorIs(t, v.stopped.(error), errMembership)
+	require.ErrorIs(t, v.stopped.(error), errChange)
 }
 
 // FuzzStep gives a core any messages, and ticks between them.

@@ -10,7 +10,8 @@ import (
 	"github.com/synod-go/synod/internal/replica"
 )
 
-// votes is what a core knows about whether it may help to elect a leader. Where leaders
+// votes is what a core knows about whether it may help to elect a leader. One that is held
+// (replica.Core.Trust) must not, and time does not pass for it. And where leaders
 // count on leases it must not while a leader may hold one that this node has
 // confirmed: replica.Core.Read says what is promised, internal/replica/lease.go what
 // is made of it. etcd's raft does most of it (with CheckQuorum): a member that knows a
@@ -26,12 +27,14 @@ import (
 //     term. So it ignores such answers: see ignores.
 //   - The runtime is told of transfers (replica.Output.HandedOver).
 type votes struct {
+	held       bool // until the others have been asked what they know of this node
 	leases     bool
 	quiet      int    // ticks that are left until the node may vote
 	handedOver uint64 // the last term in which Transfer was called
 }
 
 func (v *votes) init(o replica.OpenOptions) {
+	v.held = o.Held
 	if v.leases = o.Leases; v.leases && !probe.Bug("a restarted member votes at once") {
 		v.quiet = o.ElectionTicks
 	}
@@ -43,10 +46,14 @@ func (v *votes) tick() {
 	}
 }
 
-// mayVote reports whether this node may vote, also for itself. etcd's raft needs no leave
-// to stand for election by itself: it does so after ElectionTicks ticks at the earliest.
+// mayVote reports whether this node may give votes, and stand for election. In its first
+// ticks etcd's raft needs no leave for the latter: it does so by itself after ElectionTicks
+// ticks at the earliest.
 func (c *core) mayVote() bool {
-	if c.votes.quiet == 0 {
+	switch {
+	case c.votes.held:
+		return false
+	case c.votes.quiet == 0:
 		return true
 	}
 	voters := c.raft.Status().Config.Voters.IDs()
@@ -58,9 +65,12 @@ func (c *core) mayVote() bool {
 func (c *core) ignores(m *raftpb.Message) bool {
 	switch m.GetType() {
 	case raftpb.MsgVote, raftpb.MsgPreVote, raftpb.MsgTimeoutNow:
-		no := !c.mayVote()
-		probe.Sometimes("raft: a restarted member does not vote", no)
-		return no
+		if c.mayVote() {
+			return false
+		}
+		probe.Sometimes("raft: a node that has just started gives no vote", c.votes.held)
+		probe.Sometimes("raft: a node that may have forgotten a lease gives no vote", !c.votes.held)
+		return true
 	case raftpb.MsgAppResp, raftpb.MsgVoteResp, raftpb.MsgPreVoteResp:
 		if !c.votes.leases {
 			return false

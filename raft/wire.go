@@ -1,6 +1,7 @@
 package raft
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -47,16 +48,21 @@ func appendMessage(dst []byte, m *raftpb.Message) []byte {
 		dst = binary.AppendUvarint(dst, at.Index)
 		dst = binary.AppendUvarint(dst, at.Term)
 		dst = binary.AppendUvarint(dst, at.Commands)
-		dst = append(dst, encodeConf(m.GetSnapshot().GetMetadata().GetConfState())...)
+		dst = append(dst, snapshotConfig(m.GetSnapshot())...)
 	}
 	return dst
 }
 
 // makeSnapshot describes a snapshot to etcd's raft, which passes the data on as they
-// are: the number of commands up to its position.
-func makeSnapshot(at replica.Position, conf *raftpb.ConfState) *raftpb.Snapshot {
+// are: the number of commands up to its position, and the configuration there. That must
+// be well-formed.
+func makeSnapshot(at replica.Position, config []byte) *raftpb.Snapshot {
+	conf, err := decodeConf(config)
+	if err != nil {
+		panic(err)
+	}
 	return &raftpb.Snapshot{
-		Data:     binary.AppendUvarint(nil, at.Commands),
+		Data:     append(binary.AppendUvarint(nil, at.Commands), config...),
 		Metadata: &raftpb.SnapshotMetadata{ConfState: conf, Index: new(at.Index), Term: new(at.Term)},
 	}
 }
@@ -64,6 +70,11 @@ func makeSnapshot(at replica.Position, conf *raftpb.ConfState) *raftpb.Snapshot 
 func snapshotPosition(s *raftpb.Snapshot) replica.Position {
 	commands, _ := binary.Uvarint(s.GetData())
 	return replica.Position{Index: s.GetMetadata().GetIndex(), Term: s.GetMetadata().GetTerm(), Commands: commands}
+}
+
+func snapshotConfig(s *raftpb.Snapshot) []byte {
+	_, n := binary.Uvarint(s.GetData())
+	return s.GetData()[max(n, 0):]
 }
 
 // holdsRun reports whether a message looks like one with entries.
@@ -164,11 +175,12 @@ func decodeMessage(group, from, to uint64, b []byte) (*raftpb.Message, []byte, e
 	case raftpb.MsgSnap:
 		r := replica.NewReader(rest)
 		at := replica.Position{Index: r.Uvarint(), Term: r.Uvarint(), Commands: r.Uvarint()}
-		conf, err := decodeConf(r.Rest())
-		if err != nil || at.Index == 0 || at.Term == 0 || at.Term > term {
+		config := r.Rest()
+		conf, err := decodeConf(config)
+		if err != nil || len(conf.GetVoters()) == 0 || at.Index == 0 || at.Term == 0 || at.Term > term {
 			return bad("its description can't be read")
 		}
-		m.Snapshot = makeSnapshot(at, conf)
+		m.Snapshot = makeSnapshot(at, bytes.Clone(config))
 		rest = nil
 	}
 	return m, rest, nil

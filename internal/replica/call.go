@@ -16,6 +16,7 @@ const (
 	callPropose callKind = iota + 1
 	callRead
 	callTransfer
+	callMembers
 )
 
 // call is one blocking call of the application, on its way through the loop and
@@ -34,6 +35,7 @@ type call struct {
 	command []byte // a copy that belongs to the call
 	epoch   uint64 // the term in which it was proposed
 	index   uint64 // a read: what must have been applied. A transfer: the target
+	members []synod.Member
 
 	result []byte
 	err    error
@@ -65,7 +67,7 @@ func (n *Node) recycle(c *call) {
 		c.command = nil
 	}
 	c.command = c.command[:0]
-	c.group, c.result, c.err, c.epoch, c.index = nil, nil, nil, 0, 0
+	c.group, c.result, c.err, c.epoch, c.index, c.members = nil, nil, nil, 0, 0, nil
 	n.calls.Put(c)
 }
 
@@ -102,7 +104,7 @@ func (c *call) wait(ctx context.Context) ([]byte, error) {
 		}
 		kind := c.kind
 		if c.state.CompareAndSwap(callTaken, callAbandoned) {
-			if kind == callPropose {
+			if kind == callPropose || kind == callMembers {
 				return nil, unknown(g.id, err)
 			}
 			return nil, fmt.Errorf("group %d: %w", g.id, err)

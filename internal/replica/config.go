@@ -23,6 +23,7 @@ type Config struct {
 
 	Logger            *slog.Logger
 	Metrics           synod.Metrics
+	SetAddress        func(node uint64, address string)
 	HeartbeatInterval time.Duration
 	ElectionTimeout   time.Duration
 	MaxClockDrift     time.Duration
@@ -96,7 +97,7 @@ func (c *Config) setDefaults() error {
 		return bad("MaxClockDrift", "%v: must not be below 0", c.MaxClockDrift)
 	case c.MaxClockDrift > 0 && c.leaseLength() < c.HeartbeatInterval:
 		return bad("MaxClockDrift", "%v: at most %v, which is ElectionTimeout (%v in whole heartbeats) less two heartbeats: beyond that no lease is left",
-			c.MaxClockDrift, time.Duration(c.electionTicks()-2)*c.HeartbeatInterval, time.Duration(c.electionTicks())*c.HeartbeatInterval)
+			c.MaxClockDrift, c.ElectionTimeout.Truncate(c.HeartbeatInterval)-2*c.HeartbeatInterval, c.ElectionTimeout.Truncate(c.HeartbeatInterval))
 	}
 	if c.Loops == 0 {
 		c.Loops = min(4, max(1, runtime.GOMAXPROCS(0)/2))
@@ -144,15 +145,13 @@ func (c *Config) setDefaults() error {
 	return nil
 }
 
-func (c *Config) electionTicks() int { return int(c.ElectionTimeout / c.HeartbeatInterval) }
-
 // leaseLength returns how long a lease is, from the beginning of the attempt that it comes
 // from: see lease.go. 0: there are none.
 func (c *Config) leaseLength() time.Duration {
 	if c.MaxClockDrift == 0 {
 		return 0
 	}
-	return time.Duration(c.electionTicks()-1)*c.HeartbeatInterval - c.MaxClockDrift
+	return c.ElectionTimeout.Truncate(c.HeartbeatInterval) - c.HeartbeatInterval - c.MaxClockDrift
 }
 
 // GroupConfig is what a group needs to run.

@@ -48,6 +48,19 @@ type Core interface {
 	// ignored elsewhere.
 	Transfer(to uint64)
 
+	// Reconfigure proposes an encoded [Configuration] that is to follow the one that is in
+	// effect, as leader. It is one step away from that: two sets of voters begin to decide
+	// together, or cease to; or the voters stay, and no more than one learner comes or goes.
+	// nil means that it was taken up, not that it will be decided: the core may drop it
+	// when another one is not applied yet. What is decided comes as an Entry, and is in
+	// effect when the core hands that out. ErrNotLeading says that it was not taken up.
+	Reconfigure(config []byte) error
+
+	// Trust says that the members that could be reached know of no later state of this
+	// node than its store has. A core that was opened with OpenOptions.Held gives no vote
+	// and stands for no election before.
+	Trust()
+
 	// Campaign starts an election at once.
 	Campaign()
 
@@ -106,7 +119,7 @@ type EntryKind uint8
 const (
 	EntryEmpty   EntryKind = iota // nothing: a leader's first entry, a filled gap
 	EntryCommand                  // a value that was proposed: a batch of commands
-	EntryConfig                   // a configuration, in the core's encoding
+	EntryConfig                   // a Configuration, encoded: Data is what is in effect from here on
 )
 
 // Entry is one decided entry of the log.
@@ -185,17 +198,22 @@ type Protocol interface {
 	// Name is stored with a group, so that another engine refuses to open it.
 	Name() string
 
-	// Bootstrap writes the records of a new group with the given voters.
-	Bootstrap(keys Keys, voters []uint64, batch *storage.Batch) error
+	// Bootstrap writes the records of a new group with a first configuration.
+	Bootstrap(keys Keys, config []byte, batch *storage.Batch) error
+
+	// Join writes the records of a replica that knows nothing yet of a group that exists. Where
+	// Leave has left something, it goes on from that.
+	Join(keys Keys, store storage.Store, batch *storage.Batch) error
+
+	// Leave removes a group's records, but for what the replica has promised and must not
+	// forget if it ever joins again.
+	Leave(keys Keys, store storage.Store, batch *storage.Batch) error
 
 	// Open makes a core from a group's records.
 	Open(o OpenOptions) (Core, error)
 
 	// Start tells where the group's log begins and the configuration there.
 	Start(keys Keys, store storage.Store) (Position, []byte, error)
-
-	// Members decodes a configuration.
-	Members(config []byte) (voters, learners []uint64, err error)
 }
 
 // OpenOptions is what Protocol.Open gets.
@@ -205,6 +223,7 @@ type OpenOptions struct {
 	Store  storage.Store
 	Start  Position // everything up to here is in the state machine or a snapshot
 	Config []byte   // the configuration as of Start
+	Held   bool     // no vote is given before Core.Trust
 	Logger *slog.Logger
 
 	ElectionTicks  int  // ticks without a leader until an election, at least

@@ -19,6 +19,9 @@ import (
 //	from, to      8 bytes each
 //	incarnation   8 bytes: the sender's
 //	expected      8 bytes: the receiver's, as the sender durably remembers it; 0: it does not
+//	run           8 bytes each: number and name of the sender's run, the commits before it
+//	progress      8 bytes: the sender's commits
+//	expected run  8 bytes: number of the receiver's run, as the sender durably remembers it
 //	messages      each: group, length, bytes
 //	checksum      4 bytes: CRC32C of all that
 //
@@ -27,7 +30,7 @@ import (
 // that strays must not count anywhere.
 const (
 	frameVersion = 1
-	frameHeader  = 2 + 5*8
+	frameHeader  = 2 + 10*8
 	frameTrailer = 4
 
 	// frameTarget is the size from which on a frame is sent before its round is over.
@@ -42,6 +45,9 @@ const (
 	frameChunkAck
 	frameHello // asks whether the receiver remembers the sender's incarnation
 	frameMet   // says so, as the header of any frame does
+	frameStale // says that a run of the receiver is not listened to
+	frameLost  // asks whether the sender still is a member of groups
+	frameGone  // says that the receiver is no member of a group any more
 )
 
 // Errors of a frame that is refused.
@@ -62,15 +68,22 @@ type frameAddress struct {
 	from, to    uint64
 	incarnation uint64
 	expected    uint64
+	run         run
+	progress    uint64
+	expectedRun uint64
+}
+
+// expectedIs reports whether the sender does not mean another incarnation.
+func (a frameAddress) expectedIs(incarnation uint64) bool {
+	return a.expected == 0 || a.expected == incarnation
 }
 
 func appendFrameHeader(dst []byte, kind frameKind, a frameAddress) []byte {
 	dst = append(dst, frameVersion, byte(kind))
-	dst = binary.LittleEndian.AppendUint64(dst, a.cluster)
-	dst = binary.LittleEndian.AppendUint64(dst, a.from)
-	dst = binary.LittleEndian.AppendUint64(dst, a.to)
-	dst = binary.LittleEndian.AppendUint64(dst, a.incarnation)
-	return binary.LittleEndian.AppendUint64(dst, a.expected)
+	for _, v := range [...]uint64{a.cluster, a.from, a.to, a.incarnation, a.expected, a.run.number, a.run.name, a.run.base, a.progress, a.expectedRun} {
+		dst = binary.LittleEndian.AppendUint64(dst, v)
+	}
+	return dst
 }
 
 // appendFrameMessage adds one message, which is head followed by tail.
@@ -104,14 +117,12 @@ func openFrame(b []byte) (kind frameKind, a frameAddress, messages []byte, err e
 		return 0, a, nil, fmt.Errorf("%w: version %d, this node speaks %d", errFrame, body[0], frameVersion)
 	}
 	kind = frameKind(body[1])
-	if kind < frameCore || kind > frameMet {
+	if kind < frameCore || kind > frameGone {
 		return 0, a, nil, fmt.Errorf("%w: kind %d", errFrame, kind)
 	}
-	a.cluster = binary.LittleEndian.Uint64(body[2:])
-	a.from = binary.LittleEndian.Uint64(body[10:])
-	a.to = binary.LittleEndian.Uint64(body[18:])
-	a.incarnation = binary.LittleEndian.Uint64(body[26:])
-	a.expected = binary.LittleEndian.Uint64(body[34:])
+	for i, v := range [...]*uint64{&a.cluster, &a.from, &a.to, &a.incarnation, &a.expected, &a.run.number, &a.run.name, &a.run.base, &a.progress, &a.expectedRun} {
+		*v = binary.LittleEndian.Uint64(body[2+8*i:])
+	}
 	return kind, a, body[frameHeader:], nil
 }
 

@@ -45,10 +45,17 @@ type Group struct {
 	batch      []byte
 	transfers  []*call
 	incomer    *incoming
-	unstored   int    // chunks that were received and are not durable yet
-	received   uint64 // the last transfer that came through
-	compacted  uint64 // what the core was last told to compact to
-	introduced bool   // the members have met: see introduce.go
+	unstored   int               // chunks that were received and are not durable yet
+	received   uint64            // the last transfer that came through
+	compacted  uint64            // what the core was last told to compact to
+	introduced bool              // the members have met: see introduce.go
+	founders   map[uint64]uint64 // the incarnations of the first members
+	trusted    bool              // the core may vote
+	conf       Configuration     // the one in effect, as of confIndex
+	confIndex  uint64
+	removed    bool // it says that this node is no member any more
+	change     *change
+	driver     driver
 
 	apply applyState
 	tasks tasks
@@ -80,6 +87,9 @@ func (n *Node) StartGroup(ctx context.Context, cfg GroupConfig) (*Group, error) 
 		return nil, fmt.Errorf("%s: start group %d: %w", n.cfg.Package, cfg.ID, synod.ErrClosed)
 	}
 	defer n.leave()
+	if err := n.rolledBack.Load(); err != nil {
+		return nil, fmt.Errorf("%s: start group %d: %w", n.cfg.Package, cfg.ID, *err)
+	}
 	g := &Group{
 		id:      cfg.ID,
 		node:    n,
@@ -133,8 +143,12 @@ func (g *Group) open() (err error) {
 	case err != nil:
 		return err
 	case !found:
-		if err := absent(store, g.keys); err != nil {
+		if _, left, err := getRecord(store, g.keys.key(tagLeft), g.id); err != nil {
 			return err
+		} else if !left {
+			if err := absent(store, g.keys); err != nil {
+				return err
+			}
 		}
 		return ErrNotBootstrapped
 	case string(name) != g.node.cfg.Protocol.Name():
@@ -188,6 +202,11 @@ func (g *Group) open() (err error) {
 				Reason: fmt.Sprintf("the snapshot ends at index %d, but the log begins after %d", start.Index, logStart.Index)}
 		}
 	}
+	if g.conf, err = DecodeConfiguration(config); err != nil {
+		return &storage.CorruptError{Group: g.id, Index: start.Index, Reason: err.Error()}
+	}
+	g.confIndex = start.Index
+	others := g.conf.Nodes(func(p Participant) bool { return p.Node != g.node.cfg.Node })
 	g.apply.position, g.apply.config = start, config
 	g.apply.lastSnapshot = start
 	g.applied.Store(start.Index)
@@ -199,8 +218,9 @@ func (g *Group) open() (err error) {
 		Store:          store,
 		Start:          start,
 		Config:         config,
+		Held:           len(others) > 0,
 		Logger:         c.Logger.With("group", g.id, "node", c.Node),
-		ElectionTicks:  c.electionTicks(),
+		ElectionTicks:  int(c.ElectionTimeout / c.HeartbeatInterval),
 		Leases:         c.MaxClockDrift > 0,
 		HeartbeatTicks: 1,
 		MessageBytes:   uint64(c.MaxBatchBytes),
@@ -235,12 +255,17 @@ func (l *loop) adopt(g *Group) {
 		// It was installed before a crash, and the state machine has it by now.
 		l.dropSnapshot(g, g.snapshot.ID)
 	}
+	l.tellMembers(g)
 	if !g.introduced {
 		l.introduce(g)
+	} else {
+		l.trust(g)
 	}
-	// The only voter need not wait for a timeout.
+}
+
+// campaignAlone has the only voter lead at once.
+func (l *loop) campaignAlone(g *Group) {
 	if s := g.core.Status(); len(s.Members) == 1 && s.Members[0] == l.node.cfg.Node {
-		defer l.recover(g)
 		g.core.Campaign()
 	}
 }
@@ -417,6 +442,7 @@ func (g *Group) Status() synod.GroupStatus {
 		if g.loop.live(g) {
 			defer g.loop.recover(g)
 			s = g.core.Status()
+			s.Configuration, s.Target = g.conf.Current(), slices.Clone(g.conf.Target)
 		}
 	})
 	if !ran || s.Node == 0 {

@@ -1,6 +1,10 @@
 package replica
 
 import (
+	"encoding/binary"
+	"fmt"
+	"time"
+
 	"github.com/synod-go/synod/internal/probe"
 	"github.com/synod-go/synod/storage"
 )
@@ -11,22 +15,48 @@ import (
 // could make a majority that lacks what was acknowledged. So a new group takes no part
 // in anything, no vote and no acknowledgement, until each of its members has said that
 // it remembers this node's incarnation, durably. Until then it greets them, every tick.
-//
 // The price is that all members must be up for a while when a group begins.
+//
+// What a member may have forgotten since then, an old copy of its disk, the others know as
+// far as they have heard of it (identity.go). So a replica that is opened again greets
+// them too, and gives no vote before they have answered, or have been silent for
+// trustTimeouts.
 
-// reminder is how many ticks pass between two reports of a group that can't begin.
-const reminder = 50
+const (
+	// reminder is how many ticks pass between two reports of a group that can't begin.
+	reminder = 50
 
-// introduce greets the members that have not said that they know this node, and lets the
-// group begin once there are none.
+	// trustTimeouts is how many election timeouts a replica that was opened again waits for
+	// the other members' answers.
+	trustTimeouts = 2
+)
+
+// strangers greets the voters that have not said that they know this run of the node, and
+// returns them.
+func (l *loop) strangers(g *Group) []uint64 {
+	var missing []uint64
+	for _, p := range g.conf.Members {
+		if p.Node != l.node.cfg.Node && (p.Voter || p.Outgoing) && !l.node.met(p.Node) {
+			missing = append(missing, p.Node)
+			l.node.greet(p.Node, frameHello)
+		}
+	}
+	return missing
+}
+
+// introduce lets a new group begin once all its members know this node, and it them.
 func (l *loop) introduce(g *Group) {
 	defer l.recover(g)
-	var missing []uint64
-	for _, peer := range g.core.Status().Members {
-		if peer != l.node.cfg.Node && !l.node.met(peer) {
-			missing = append(missing, peer)
-			l.node.greet(peer, frameHello)
+	missing := l.strangers(g)
+	founders := make(map[uint64]uint64)
+	var record []byte
+	for _, p := range g.conf.Members {
+		founders[p.Node] = l.node.incarnationOf(p.Node)
+		if founders[p.Node] == 0 && len(missing) == 0 {
+			missing = append(missing, p.Node) // it is durable with the next commit
 		}
+		record = binary.LittleEndian.AppendUint64(record, p.Node)
+		record = binary.LittleEndian.AppendUint64(record, founders[p.Node])
 	}
 	if len(missing) > 0 && !probe.Bug("a new group does not wait for its members") && !probe.Bug("a wiped node is trusted") {
 		if g.ticks%reminder == reminder-1 {
@@ -34,38 +64,102 @@ func (l *loop) introduce(g *Group) {
 		}
 		return
 	}
-	g.introduced = true
+	g.introduced, g.founders = true, founders
 	key := g.keys.key(tagIntroduced)
-	l.pending.batch.Set(key, storage.AppendRecord(nil, key, []byte{1}))
+	l.pending.batch.Set(key, storage.AppendRecord(nil, key, record))
 	l.node.cfg.Logger.Info("all members have met: the group begins", "group", g.id)
+	l.trust(g)
 	l.mark(g)
 }
 
-// readIntroduced reads whether the group has begun in an earlier run.
+// trust lets a replica that was opened again vote, once all members listen to it or have
+// been silent for long enough.
+func (l *loop) trust(g *Group) {
+	if g.trusted || l.node.rolledBack.Load() != nil {
+		return
+	}
+	missing := l.strangers(g)
+	if len(missing) > 0 && g.ticks < trustTimeouts*l.node.electionTicks() && !probe.Bug("a node votes before others have answered it") {
+		return
+	}
+	probe.Sometimes("replica: a node votes though some have not answered", len(missing) > 0)
+	g.trusted = true
+	defer l.recover(g)
+	g.core.Trust()
+	l.mark(g)
+	l.campaignAlone(g)
+}
+
+// readIntroduced reads whether the group has begun in an earlier run, and with whom.
 func (g *Group) readIntroduced() error {
 	key := g.keys.key(tagIntroduced)
 	payload, found, err := getRecord(g.node.cfg.Store, key, g.id)
 	if err != nil || !found {
 		return err
 	}
-	if len(payload) != 1 || payload[0] != 1 {
+	g.introduced = true
+	g.founders = make(map[uint64]uint64)
+	r := NewReader(payload)
+	for r.Len() > 0 && r.err == nil {
+		node, incarnation := r.Uint64(), r.Uint64()
+		if incarnation != 0 {
+			g.founders[node] = incarnation
+		}
+	}
+	if r.Err() != nil {
 		return &storage.CorruptError{Group: g.id, Key: key, Reason: "the record of whether the group has begun is malformed"}
 	}
-	g.introduced = true
 	return nil
 }
 
-// greet sends a frame without messages: what its header says is all.
+// incarnationOf returns the incarnation of a member that the group listens to; 0: it is
+// not known, which is so for nodes that are no members as far as this replica knows.
+func (g *Group) incarnationOf(node uint64) uint64 {
+	if p, ok := g.conf.Find(node); ok && p.Incarnation != 0 {
+		return p.Incarnation
+	}
+	return g.founders[node]
+}
+
+// admits reports whether the group listens to an incarnation of a node.
+func (l *loop) admits(g *Group, peer, incarnation uint64) bool {
+	known := g.incarnationOf(peer)
+	if known == 0 || known == incarnation || probe.Bug("a wiped node is trusted") {
+		return true
+	}
+	probe.Sometimes("replica: a group refuses an incarnation that it has not admitted", true)
+	l.node.refuse(peer, g.id, fmt.Errorf("%w: the group has not admitted it", ErrIncarnation))
+	return false
+}
+
+// greet sends a frame without messages: what its header says is all. Whoever is greeted
+// answers at once, so that once in a heartbeat is enough, whatever number of groups asks.
 func (n *Node) greet(peer uint64, kind frameKind) {
-	frame := appendFrameHeader(make([]byte, 0, frameCapacity(0)), kind, n.address(peer))
+	if kind == frameHello && n.often(n.greeted, peer) {
+		return
+	}
+	n.sendNow(peer, appendFrameHeader(make([]byte, 0, frameCapacity(0)), kind, n.address(peer)))
+}
+
+// sendNow sends a frame that nothing depends on.
+func (n *Node) sendNow(peer uint64, frame []byte) {
 	if err := n.cfg.Transport.Send(peer, sealFrame(frame)); err != nil {
 		n.count(metricSendFailures, 0, 1)
 	}
 }
 
-// met reports whether a peer has said that it remembers this node's incarnation.
-func (n *Node) met(peer uint64) bool {
-	n.pinMu.Lock()
-	defer n.pinMu.Unlock()
-	return n.pins[peer].met
+// often reports whether something was done for a peer less than a heartbeat ago, or notes
+// that it is now.
+func (n *Node) often(last map[uint64]time.Time, peer uint64) bool {
+	now := n.ex.Now()
+	n.refusalMu.Lock()
+	defer n.refusalMu.Unlock()
+	if at, ok := last[peer]; ok && now.Sub(at) < n.cfg.HeartbeatInterval/2 {
+		return true
+	}
+	if len(last) >= maxMembers {
+		clear(last)
+	}
+	last[peer] = now
+	return false
 }

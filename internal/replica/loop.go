@@ -24,8 +24,9 @@ import (
 // pending batch, so that load makes the batches larger and not the syncs more. A batch
 // that has grown to commitBytes is closed, and waits in a queue for its turn.
 type loop struct {
-	node *Node
-	wake *executor.Event
+	node   *Node
+	number uint64 // among the node's loops
+	wake   *executor.Event
 
 	mu     sync.Mutex
 	in     inbox // what has arrived and waits for the next round
@@ -43,6 +44,8 @@ type loop struct {
 	queue    []*commit   // go before it, in this order: closed, or refused for want of space
 	inflight *commit
 	spare    []*commit
+	count    uint64 // commits so far, of all runs
+	ticks    uint64
 	took     int               // bytes that this round has taken up beside what waits for the store
 	closers  []*executor.Event // of Group.Close: set when its records are written
 	full     error             // the store has no space: why; all waits for room
@@ -78,22 +81,24 @@ func (b *inbox) reset() {
 }
 
 type inFrame struct {
-	from     uint64
-	kind     frameKind
-	messages []frameMessage
-	bytes    int // of the messages, as the inbox counts them
-	size     int // of the frame in which they came, maybe with those for other loops
+	from        uint64
+	incarnation uint64
+	kind        frameKind
+	messages    []frameMessage
+	bytes       int // of the messages, as the inbox counts them
+	size        int // of the frame in which they came, maybe with those for other loops
 }
 
 // commit is one batch on its way to the store.
 type commit struct {
-	batch  storage.Batch
-	urgent bool
-	acks   []ack
-	after  []func() // run by the loop once the batch is durable
-	always []func() // run by the loop once the batch is durable, or never will be
-	err    error
-	done   func(error)
+	batch   storage.Batch
+	urgent  bool
+	counted bool // the number of commits is in it
+	acks    []ack
+	after   []func() // run by the loop once the batch is durable
+	always  []func() // run by the loop once the batch is durable, or never will be
+	err     error
+	done    func(error)
 }
 
 const (
@@ -120,9 +125,11 @@ type outFrame struct {
 	groups []*Group
 }
 
-func newLoop(n *Node) *loop {
+func newLoop(n *Node, number uint64) *loop {
 	l := &loop{
 		node:   n,
+		number: number,
+		count:  n.counts[number],
 		wake:   executor.NewEvent(),
 		groups: make(map[uint64]*Group),
 		exited: executor.NewEvent(),
@@ -285,6 +292,9 @@ func (l *loop) round(in *inbox) {
 	}
 	if in.ticks > 0 {
 		l.timer.Reset(l.node.cfg.HeartbeatInterval)
+		if l.ticks++; l.number == 0 && l.ticks%progressTicks == 0 && l.pending.batch.Len() > 0 {
+			l.node.keepProgress(&l.pending.batch)
+		}
 		for _, g := range l.order {
 			l.tick(g)
 		}
@@ -382,6 +392,8 @@ func (l *loop) begin(c *call) {
 		g.reads.queued = append(g.reads.queued, c)
 	case callTransfer:
 		l.transfer(g, c)
+	case callMembers:
+		l.setMembers(g, c)
 	}
 	l.mark(g)
 }
@@ -433,9 +445,11 @@ func (l *loop) tick(g *Group) {
 		l.introduce(g)
 		return
 	}
+	l.trust(g)
 	g.core.Tick()
 	l.retryReads(g)
 	l.checkTransfers(g)
+	l.driveMembers(g)
 	l.mark(g)
 }
 
@@ -484,6 +498,9 @@ func (l *loop) receive(f *inFrame) {
 			l.node.count(metricUnknownGroup, m.group, 1)
 			continue
 		}
+		if f.kind != frameLost && !l.admits(g, f.from, f.incarnation) {
+			continue
+		}
 		if len(m.body) > smallMessage {
 			if l.swamped() {
 				l.node.count(metricFramesDropped, m.group, 1)
@@ -498,6 +515,10 @@ func (l *loop) receive(f *inFrame) {
 			l.receiveChunk(g, f.from, m.body)
 		case frameChunkAck:
 			l.receiveChunkAck(g, f.from, m.body)
+		case frameLost:
+			l.receiveLost(g, f.from, f.incarnation, m.body)
+		case frameGone:
+			l.receiveGone(g, f.from, m.body)
 		}
 		l.mark(g)
 	}
@@ -533,6 +554,16 @@ func (l *loop) ready(g *Group) {
 		var restore *SnapshotMeta
 		if out.Restore != nil {
 			restore = l.install(g, *out.Restore, &l.scratch)
+			l.configured(g, restore.Index, restore.Config)
+		}
+		for i := range out.Committed {
+			e := &out.Committed[i]
+			if e.Kind == EntryConfig {
+				l.configured(g, e.Index, e.Data)
+			}
+			if g.change != nil {
+				l.fenced(g, e.Fence)
+			}
 		}
 		if len(out.Committed) > 0 {
 			g.pushApply(applyItem{entries: out.Committed})
@@ -658,6 +689,7 @@ func (l *loop) commit() {
 		c.done(nil)
 		return
 	}
+	l.countCommit(c)
 	l.node.observe(metricCommitBytes, 0, int64(c.batch.Size()))
 	l.node.commit(&c.batch, c.done)
 }
@@ -684,6 +716,9 @@ func (l *loop) committed(c *commit) {
 			l.fail(g, err)
 		}
 	default:
+		if c.counted {
+			l.node.progress.Add(1)
+		}
 		for _, a := range c.acks {
 			if l.live(a.group) {
 				l.persisted(a)
@@ -708,7 +743,7 @@ func (c *commit) reset() {
 	clear(c.after)
 	clear(c.always)
 	c.acks, c.after, c.always = c.acks[:0], c.after[:0], c.always[:0]
-	c.urgent, c.err = false, nil
+	c.urgent, c.counted, c.err = false, false, nil
 }
 
 func (l *loop) persisted(a ack) {
@@ -755,6 +790,7 @@ func (l *loop) remove(g *Group) {
 	}
 	g.incoming = nil
 	l.endReads(g, err)
+	l.endMembers(g, err)
 	for _, c := range g.transfers {
 		c.answer(nil, err)
 	}

@@ -3,14 +3,13 @@ package replica
 import (
 	"cmp"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"iter"
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/synod-go/synod"
@@ -37,6 +36,10 @@ type Node struct {
 	cfg         Config
 	ex          executor.Executor
 	incarnation uint64
+	run         run
+	counts      map[uint64]uint64 // of the commits of each loop, when the run began
+	progress    atomic.Uint64     // commits of all runs that are durable
+	rolledBack  atomic.Pointer[error]
 	cluster     uint64
 	loops       []*loop
 	applier     *applier
@@ -54,18 +57,19 @@ type Node struct {
 	closing       []*executor.Event // set then
 
 	pinMu   sync.Mutex // for what each message needs: held for moments only
-	pins    map[uint64]pin
+	pins    map[pinKey]*pin
+	current map[uint64]uint64 // the incarnation of each peer that is spoken to; 0: the one that is heard from next
 	refused map[uint64]uint64 // the last incarnation of each peer that was refused
+
+	stranger map[uint64]uint64 // an incarnation of each peer that was not listened to, since listenFor
+
+	addressMu sync.Mutex
+	addresses map[uint64]string // as Config.SetAddress was told them last
 
 	refusalMu sync.Mutex
 	refusals  map[uint64]time.Time // when something about each peer was last reported
-}
-
-// pin is what a node remembers of a peer.
-type pin struct {
-	incarnation uint64 // that the peer was first met with
-	durable     bool
-	met         bool // the peer has said that it remembers this node, durably
+	greeted   map[uint64]time.Time // when each peer was last greeted
+	told      map[uint64]time.Time // when each peer was last told that it is stale
 }
 
 // Start opens the node's records in the store and begins to serve. ctx carries the
@@ -75,22 +79,27 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 		return nil, err
 	}
 	n := &Node{
-		cfg:      cfg,
-		ex:       executor.From(ctx, executor.Real()),
-		cluster:  clusterHash(cfg.Cluster),
-		groups:   make(map[uint64]*Group),
-		pins:     make(map[uint64]pin),
-		refused:  make(map[uint64]uint64),
-		refusals: make(map[uint64]time.Time),
-		opened:   executor.NewEvent(),
+		cfg:       cfg,
+		ex:        executor.From(ctx, executor.Real()),
+		cluster:   clusterHash(cfg.Cluster),
+		groups:    make(map[uint64]*Group),
+		pins:      make(map[pinKey]*pin),
+		current:   make(map[uint64]uint64),
+		refused:   make(map[uint64]uint64),
+		stranger:  make(map[uint64]uint64),
+		refusals:  make(map[uint64]time.Time),
+		greeted:   make(map[uint64]time.Time),
+		told:      make(map[uint64]time.Time),
+		addresses: make(map[uint64]string),
+		opened:    executor.NewEvent(),
 	}
 	if err := n.identify(); err != nil {
 		return nil, err
 	}
 	n.events.node = n
 	n.applier = newApplier(n, cfg.Loops)
-	for range cfg.Loops {
-		l := newLoop(n)
+	for number := range uint64(cfg.Loops) {
+		l := newLoop(n, number)
 		n.loops = append(n.loops, l)
 		n.ex.Go(l.run)
 	}
@@ -107,83 +116,6 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 	return n, nil
 }
 
-// identify reads the node's identity, or gives it one if the store is empty.
-func (n *Node) identify() error {
-	store := n.cfg.Store
-	key := IdentityKey()
-	payload, found, err := getRecord(store, key, 0)
-	if err != nil {
-		return fmt.Errorf("%s: identity of node %d: %w", n.cfg.Package, n.cfg.Node, err)
-	}
-	if !found {
-		it, err := store.Scan([]byte{tagGroup}, []byte{tagPeer + 1})
-		if err != nil {
-			return fmt.Errorf("%s: read store: %w", n.cfg.Package, err)
-		}
-		k, _, err := it.Next()
-		k = append([]byte(nil), k...)
-		it.Close()
-		switch {
-		case err == nil:
-			return fmt.Errorf("%s: %w", n.cfg.Package, &storage.CorruptError{Key: key,
-				Reason: fmt.Sprintf("the node's identity is missing, but there is data of it (key %x)", k)})
-		case !errors.Is(err, io.EOF):
-			// It may hold a life's promises.
-			return fmt.Errorf("%s: read store: %w", n.cfg.Package, err)
-		}
-		id := identity{cluster: n.cfg.Cluster, node: n.cfg.Node, incarnation: n.ex.Uint64()}
-		var b storage.Batch
-		b.Set(key, storage.AppendRecord(nil, key, id.encode()))
-		if err := store.Commit(&b); err != nil {
-			return fmt.Errorf("%s: write identity: %w", n.cfg.Package, err)
-		}
-		n.incarnation = id.incarnation
-		return nil
-	}
-	id, err := decodeIdentity(payload)
-	if err != nil {
-		return fmt.Errorf("%s: %w", n.cfg.Package, &storage.CorruptError{Key: key, Reason: err.Error()})
-	}
-	if id.cluster != n.cfg.Cluster || id.node != n.cfg.Node {
-		return fmt.Errorf("%s: %w: it is that of node %d of cluster %q, not of node %d of cluster %q: check Config.Store, Config.Node and Config.Cluster",
-			n.cfg.Package, ErrForeignStore, id.node, id.cluster, n.cfg.Node, n.cfg.Cluster)
-	}
-	n.incarnation = id.incarnation
-	return n.readPins()
-}
-
-func (n *Node) readPins() error {
-	it, err := n.cfg.Store.Scan([]byte{tagPeer}, []byte{tagPeer + 1})
-	if err != nil {
-		return fmt.Errorf("%s: read store: %w", n.cfg.Package, err)
-	}
-	keys, values, err := storage.Collect(it)
-	if err != nil {
-		return fmt.Errorf("%s: read store: %w", n.cfg.Package, err)
-	}
-	for i, key := range keys {
-		payload, err := storage.OpenRecord(key, values[i])
-		if err != nil {
-			return fmt.Errorf("%s: incarnation of a peer: %w", n.cfg.Package, err)
-		}
-		if len(key) != 9 || len(payload) != 8 {
-			return fmt.Errorf("%s: incarnation of a peer: %w", n.cfg.Package, &storage.CorruptError{Key: key, Reason: "wrong length"})
-		}
-		n.pins[binary.BigEndian.Uint64(key[1:])] = pin{incarnation: binary.LittleEndian.Uint64(payload), durable: true}
-	}
-	return nil
-}
-
-func (n *Node) address(to uint64) frameAddress {
-	a := frameAddress{cluster: n.cluster, from: n.cfg.Node, to: to, incarnation: n.incarnation}
-	n.pinMu.Lock()
-	if p := n.pins[to]; p.durable {
-		a.expected = p.incarnation // which says that it will not be forgotten
-	}
-	n.pinMu.Unlock()
-	return a
-}
-
 // handle receives from the transport.
 func (n *Node) handle(from uint64, payload []byte) {
 	kind, a, rest, err := openFrame(payload)
@@ -194,16 +126,24 @@ func (n *Node) handle(from uint64, payload []byte) {
 	case a.cluster != n.cluster || a.from != from || a.to != n.cfg.Node:
 		n.refuse(from, 0, fmt.Errorf("%w: from node %d to node %d", ErrStray, a.from, a.to))
 		return
+	case kind == frameStale: // which the sender does not say to a friend
+		if m, _, err := nextFrameMessage(rest); err == nil && a.expectedIs(n.incarnation) {
+			n.toldStale(from, m.body)
+		}
+		return
 	case a.expected != 0 && a.expected != n.incarnation && !probe.Bug("a wiped node is trusted"):
 		// What is meant for this node's predecessor speaks of promises that this one
 		// does not remember.
 		n.refuse(from, 0, fmt.Errorf("%w: node %d remembers another incarnation of this node", ErrIncarnation, from))
+		if kind == frameHello {
+			n.greet(from, frameMet) // so that it learns of this one
+		}
 		return
-	case !n.pinned(from, a.incarnation, a.expected == n.incarnation):
+	case !n.listens(from, a):
 		return
 	case kind == frameHello:
 		n.pinMu.Lock()
-		durable := n.pins[from].durable
+		durable := n.pins[pinKey{from, a.incarnation}].durable
 		n.pinMu.Unlock()
 		if durable { // or the peer asks again
 			n.greet(from, frameMet)
@@ -226,7 +166,7 @@ func (n *Node) handle(from uint64, payload []byte) {
 		if i < 0 {
 			i = len(loops)
 			loops = append(loops, l)
-			frames = append(frames, inFrame{from: from, kind: kind, size: len(payload)})
+			frames = append(frames, inFrame{from: from, incarnation: a.incarnation, kind: kind, size: len(payload)})
 		}
 		frames[i].messages = append(frames[i].messages, m)
 		frames[i].bytes += len(m.body) + messageCost
@@ -234,66 +174,6 @@ func (n *Node) handle(from uint64, payload []byte) {
 	for i, l := range loops {
 		l.postFrame(frames[i])
 	}
-}
-
-// pinned reports whether a peer still is who it was when it was first met.
-//
-// A node whose disk was wiped, replaced, or that runs twice, draws another
-// incarnation. It has forgotten what it promised, so that nothing that it says may
-// count. The first incarnation that is seen is kept, in memory at once and durably
-// with the next commit. The peer's groups begin only once it has heard that: see
-// introduce.go.
-func (n *Node) pinned(peer, incarnation uint64, met bool) bool {
-	n.pinMu.Lock()
-	known, ok := n.pins[peer]
-	if ok && known.incarnation != incarnation && !probe.Bug("a wiped node is trusted") {
-		said := n.refused[peer] == incarnation
-		n.pinMu.Unlock()
-		n.refusePeer(peer, incarnation, said)
-		return false
-	}
-	defer n.pinMu.Unlock()
-	switch {
-	case !ok:
-		n.pins[peer] = pin{incarnation: incarnation, met: met}
-		n.storePin(peer, incarnation)
-	case met && !known.met:
-		known.met = true
-		n.pins[peer] = known
-	}
-	return true
-}
-
-// refusePeer reports a peer that is not who it was, once.
-func (n *Node) refusePeer(peer, incarnation uint64, said bool) {
-	probe.Sometimes("replica: a wiped node is refused", true)
-	if said {
-		n.count(metricFramesRefused, 0, 1)
-		return
-	}
-	if n.refuse(peer, 0, ErrIncarnation) {
-		n.pinMu.Lock()
-		defer n.pinMu.Unlock()
-		n.refused[peer] = incarnation
-	}
-}
-
-// storePin makes the incarnation of a peer durable with the next commit.
-func (n *Node) storePin(peer, incarnation uint64) {
-	key := binary.BigEndian.AppendUint64([]byte{tagPeer}, peer)
-	record := storage.AppendRecord(nil, key, binary.LittleEndian.AppendUint64(nil, incarnation))
-	l := n.loops[0]
-	l.do(func() {
-		l.pending.batch.Set(key, record)
-		l.pending.urgent = true
-		l.pending.after = append(l.pending.after, func() {
-			n.pinMu.Lock()
-			defer n.pinMu.Unlock()
-			p := n.pins[peer]
-			p.durable = true
-			n.pins[peer] = p
-		})
-	})
 }
 
 // refusalInterval is the least time between two reports of one peer's messages: a
@@ -360,29 +240,118 @@ func (n *Node) leave() {
 }
 
 // Bootstrap writes the first configuration of a group into this node's store.
-func (n *Node) Bootstrap(ctx context.Context, group uint64, voters []uint64) error {
+func (n *Node) Bootstrap(ctx context.Context, group uint64, members []synod.Member) error {
+	what := fmt.Sprintf("bootstrap group %d", group)
+	members, err := checkMembers(n.cfg.Package, members)
+	if err != nil {
+		return fmt.Errorf("%s: %s: %w", n.cfg.Package, what, err)
+	}
+	at := slices.IndexFunc(members, func(m synod.Member) bool { return m.Node == n.cfg.Node })
+	if at < 0 || members[at].Learner {
+		return fmt.Errorf("%s: %s: %w", n.cfg.Package, what, &synod.ConfigError{Package: n.cfg.Package, Field: "Members",
+			Reason: fmt.Sprintf("node %d is not among those that vote", n.cfg.Node)})
+	}
+	if i := slices.IndexFunc(members, func(m synod.Member) bool { return m.Learner || m.Incarnation != 0 }); i >= 0 {
+		return fmt.Errorf("%s: %s: %w", n.cfg.Package, what, &synod.ConfigError{Package: n.cfg.Package, Field: "Members",
+			Reason: fmt.Sprintf("node %d is a learner, or has an incarnation: a new group begins with voters, as they are", members[i].Node)})
+	}
+	return n.create(ctx, group, what, func(keys Keys, b *storage.Batch) error {
+		if _, left, err := getRecord(n.cfg.Store, keys.key(tagLeft), group); err != nil {
+			return err
+		} else if left {
+			return ErrBootstrapped
+		}
+		return n.cfg.Protocol.Bootstrap(keys, NewConfiguration(members).Append(nil), b)
+	})
+}
+
+// Join writes the records of a replica of a group that exists, which knows nothing of it.
+func (n *Node) Join(ctx context.Context, group uint64) error {
+	return n.create(ctx, group, fmt.Sprintf("join group %d", group), func(keys Keys, b *storage.Batch) error {
+		b.Delete(keys.key(tagLeft))
+		introduced := keys.key(tagIntroduced)
+		b.Set(introduced, storage.AppendRecord(nil, introduced, nil))
+		return n.cfg.Protocol.Join(keys, n.cfg.Store, b)
+	})
+}
+
+// Leave removes the records of a group that does not run.
+func (n *Node) Leave(ctx context.Context, group uint64) error {
 	fail := func(err error) error {
-		return fmt.Errorf("%s: bootstrap group %d: %w", n.cfg.Package, group, err)
+		return fmt.Errorf("%s: leave group %d: %w", n.cfg.Package, group, err)
 	}
-	voters = slices.Clone(voters)
-	slices.Sort(voters)
-	switch {
-	case group == 0:
+	release, err := n.alone(ctx)
+	if err != nil {
+		return fail(err)
+	}
+	defer release()
+	n.mu.Lock()
+	_, runs := n.groups[group]
+	n.mu.Unlock()
+	if runs {
+		return fail(ErrRunning)
+	}
+	keys := GroupKeys(group)
+	if _, found, err := getRecord(n.cfg.Store, keys.key(tagMeta), group); err != nil {
+		return fail(err)
+	} else if !found {
+		return fail(ErrNotBootstrapped)
+	}
+	var b storage.Batch
+	b.DeleteRange(keys.key(0), keys.key(tagProtocol))
+	key := keys.key(tagLeft)
+	b.Set(key, storage.AppendRecord(nil, key, []byte(n.cfg.Protocol.Name())))
+	if err := n.cfg.Protocol.Leave(keys, n.cfg.Store, &b); err != nil {
+		return fail(err)
+	}
+	if err := n.cfg.Store.Commit(&b); err != nil {
+		return fail(err)
+	}
+	return nil
+}
+
+// create writes the first records of a group.
+func (n *Node) create(ctx context.Context, group uint64, what string, write func(Keys, *storage.Batch) error) error {
+	fail := func(err error) error { return fmt.Errorf("%s: %s: %w", n.cfg.Package, what, err) }
+	if group == 0 {
 		return fail(&synod.ConfigError{Package: n.cfg.Package, Field: "ID", Reason: "groups have IDs above 0"})
-	case len(voters) == 0:
-		return fail(&synod.ConfigError{Package: n.cfg.Package, Field: "Members", Reason: "a group needs at least one member"})
-	case voters[0] == 0:
-		return fail(&synod.ConfigError{Package: n.cfg.Package, Field: "Members", Reason: "nodes have IDs above 0"})
-	case len(slices.Compact(slices.Clone(voters))) != len(voters):
-		return fail(&synod.ConfigError{Package: n.cfg.Package, Field: "Members", Reason: "a node is named twice"})
-	case !slices.Contains(voters, n.cfg.Node):
-		return fail(&synod.ConfigError{Package: n.cfg.Package, Field: "Members", Reason: fmt.Sprintf("node %d is not among them", n.cfg.Node)})
 	}
+	release, err := n.alone(ctx)
+	if err != nil {
+		return fail(err)
+	}
+	defer release()
+	keys := GroupKeys(group)
+	if _, found, err := getRecord(n.cfg.Store, keys.key(tagMeta), group); err != nil {
+		return fail(err)
+	} else if found {
+		return fail(ErrBootstrapped)
+	}
+	if _, left, err := getRecord(n.cfg.Store, keys.key(tagLeft), group); err != nil {
+		return fail(err)
+	} else if !left {
+		if err := absent(n.cfg.Store, keys); err != nil {
+			return fail(err)
+		}
+	}
+	var b storage.Batch
+	key := keys.key(tagMeta)
+	b.Set(key, storage.AppendRecord(nil, key, []byte(n.cfg.Protocol.Name())))
+	if err := write(keys, &b); err != nil {
+		return fail(err)
+	}
+	if err := n.cfg.Store.Commit(&b); err != nil {
+		return fail(err)
+	}
+	return nil
+}
+
+// alone begins a call that changes which groups there are: one at a time, and nothing
+// else waits for its commit.
+func (n *Node) alone(ctx context.Context) (release func(), err error) {
 	if !n.enter() {
-		return fail(synod.ErrClosed)
+		return nil, synod.ErrClosed
 	}
-	defer n.leave()
-	// One at a time, and nothing else waits for its commit.
 	n.mu.Lock()
 	if n.bootstrapping {
 		turn := executor.NewEvent()
@@ -393,33 +362,15 @@ func (n *Node) Bootstrap(ctx context.Context, group uint64, voters []uint64) err
 	}
 	n.bootstrapping = true
 	n.mu.Unlock()
-	defer func() {
+	return func() {
 		n.mu.Lock()
-		defer n.mu.Unlock()
 		if n.bootstrapping = len(n.bootstraps) > 0; n.bootstrapping {
 			n.bootstraps[0].Set()
 			n.bootstraps = n.bootstraps[1:]
 		}
-	}()
-	keys := GroupKeys(group)
-	if _, found, err := getRecord(n.cfg.Store, keys.key(tagMeta), group); err != nil {
-		return fail(err)
-	} else if found {
-		return fail(ErrBootstrapped)
-	}
-	if err := absent(n.cfg.Store, keys); err != nil {
-		return fail(err)
-	}
-	var b storage.Batch
-	key := keys.key(tagMeta)
-	b.Set(key, storage.AppendRecord(nil, key, []byte(n.cfg.Protocol.Name())))
-	if err := n.cfg.Protocol.Bootstrap(keys, voters, &b); err != nil {
-		return fail(err)
-	}
-	if err := n.cfg.Store.Commit(&b); err != nil {
-		return fail(err)
-	}
-	return nil
+		n.mu.Unlock()
+		n.leave()
+	}, nil
 }
 
 // Group returns a running group.

@@ -13,9 +13,12 @@ import (
 // Keys of a node in its store:
 //
 //	n                          the node's identity
-//	p <peer>                   the incarnation that a peer was first met with
+//	p <peer> <incarnation>     what is known of a peer that was met, or admitted
+//	q <loop>                   how many commits an event loop has made
+//	r                          the node's last run
 //	g <group> m                which protocol keeps the group
-//	g <group> i                that the group has begun: its members have met
+//	g <group> v                which did, before the node left it
+//	g <group> i                that the group has begun: its members have met; their incarnations
 //	g <group> s                the group's newest snapshot
 //	g <group> c <id> <number>  a chunk of a snapshot
 //	g <group> x <…>            the protocol's own records
@@ -24,8 +27,11 @@ import (
 const (
 	tagNode       = 'n'
 	tagPeer       = 'p'
+	tagCount      = 'q'
+	tagRun        = 'r'
 	tagGroup      = 'g'
 	tagMeta       = 'm'
+	tagLeft       = 'v'
 	tagIntroduced = 'i'
 	tagSnapshot   = 's'
 	tagChunk      = 'c'

@@ -49,6 +49,7 @@ type cluster struct {
 // options say how a cluster is made.
 type options struct {
 	size    uint64 // nodes; default: 3
+	spare   uint64 // nodes that are no members at first, above the others; none of them is started
 	groups  uint64 // groups on each of them; default: 1
 	kind    kind
 	config  func(*replica.Config)
@@ -83,7 +84,7 @@ func newCluster(t *testing.T, engine Engine, o options) *cluster {
 	c := &cluster{
 		T:            t,
 		engine:       engine,
-		network:      newNetwork(o.size + 1), // one more, for strangers
+		network:      newNetwork(o.size + o.spare + 1), // one more, for strangers
 		ctx:          ctx,
 		options:      o,
 		members:      make(map[uint64]*member),
@@ -125,6 +126,29 @@ func (c *cluster) start(id uint64) *member {
 		if !errors.Is(err, replica.ErrBootstrapped) {
 			require.NoError(c, err)
 		}
+		require.NoError(c, m.startGroup(group))
+	}
+	return m
+}
+
+// join starts a node that is to become a member of all groups.
+func (c *cluster) join(id uint64) *member {
+	c.Helper()
+	m, err := c.open(id, nil)
+	require.NoError(c, err)
+	for group := uint64(1); group <= c.options.groups; group++ {
+		require.NoError(c, m.node.Join(c.ctx, group))
+		require.NoError(c, m.startGroup(group))
+	}
+	return m
+}
+
+// restart starts a node that was a member before, from its disk.
+func (c *cluster) restart(id uint64) *member {
+	c.Helper()
+	m, err := c.open(id, nil)
+	require.NoError(c, err)
+	for group := uint64(1); group <= c.options.groups; group++ {
 		require.NoError(c, m.startGroup(group))
 	}
 	return m

@@ -25,8 +25,12 @@ func recordKind(key []byte) string {
 	switch {
 	case len(key) == 1 && key[0] == 'n':
 		return "identity"
-	case len(key) == 9 && key[0] == 'p':
+	case len(key) == 17 && key[0] == 'p':
 		return "peer"
+	case len(key) == 9 && key[0] == 'q':
+		return "count"
+	case len(key) == 1 && key[0] == 'r':
+		return "run"
 	case len(key) < 10 || key[0] != 'g':
 		return "unknown"
 	}
@@ -191,9 +195,9 @@ func testNodeRecords(t *testing.T, engine Engine) {
 	found := 0
 	for i, r := range good {
 		switch recordKind(r.key) {
-		case "identity":
-			try(append(clone(good[:i]), clone(good[i+1:])...), "the identity is missing")
-		case "peer":
+		case "identity", "run":
+			try(append(clone(good[:i]), clone(good[i+1:])...), recordKind(r.key)+" is missing")
+		case "peer", "count":
 		default:
 			continue
 		}
@@ -207,7 +211,7 @@ func testNodeRecords(t *testing.T, engine Engine) {
 		damaged[i].value = damaged[i].value[:len(r.value)-1]
 		try(damaged, recordKind(r.key)+", cut")
 	}
-	require.GreaterOrEqual(t, found, 2)
+	require.GreaterOrEqual(t, found, 4)
 	c.start(victim)
 	c.check(1)
 }

@@ -23,6 +23,8 @@ type Engine interface {
 // Node is a node of an engine.
 type Node interface {
 	Bootstrap(ctx context.Context, group uint64, members []uint64) error
+	Join(ctx context.Context, group uint64) error
+	Leave(ctx context.Context, group uint64) error
 	StartGroup(ctx context.Context, cfg replica.GroupConfig) (Group, error)
 	Status() synod.NodeStatus
 	Events(ctx context.Context) iter.Seq[synod.Event]
@@ -34,6 +36,7 @@ type Group interface {
 	synod.Log
 	ID() uint64
 	TransferLeader(ctx context.Context, to uint64) error
+	SetMembers(ctx context.Context, members []synod.Member) error
 	Status() synod.GroupStatus
 	Err() error
 	Close() error
@@ -57,7 +60,7 @@ func Run(t *testing.T, engine Engine) {
 			}
 		})
 	}
-	for _, list := range [][]rule{durabilityRules, corruptionRules, groupRules, snapshotRules, linkRules, identityRules,
+	for _, list := range [][]rule{durabilityRules, corruptionRules, groupRules, snapshotRules, linkRules, identityRules, memberRules,
 		commandRules, leaderRules, readRules, faultRules, reportRules} {
 		for _, r := range list {
 			rules <- r

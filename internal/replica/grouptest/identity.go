@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"slices"
 	"strings"
 	"testing"
 
@@ -243,8 +244,11 @@ func testWiped(t *testing.T, engine Engine) {
 	rest := c.others(c.member(wiped))
 	for _, m := range rest {
 		require.Eventually(t, func() bool {
-			_, err := m.disk.Get(binary.BigEndian.AppendUint64([]byte{'p'}, wiped))
-			return err == nil || m.group(1).Status().Leader != m.id
+			records, err := m.disk.records()
+			require.NoError(t, err)
+			return slices.ContainsFunc(records, func(r record) bool {
+				return recordKind(r.key) == "peer" && binary.BigEndian.Uint64(r.key[1:]) == wiped
+			}) || m.group(1).Status().Leader != m.id
 		}, patience, heartbeat)
 	}
 	c.stop(wiped)

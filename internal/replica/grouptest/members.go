@@ -1,0 +1,564 @@
+package grouptest
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/synod-go/synod"
+	"github.com/synod-go/synod/internal/replica"
+)
+
+var memberRules = []rule{
+	{"a new node becomes a learner, catches up, and votes", testAddMember},
+	{"a member that is removed stops with ErrRemoved, and may join again", testRemoveMember},
+	{"a leader that is removed hands over, and its caller is answered", testRemoveLeader},
+	{"all members are replaced by others under load", testReplaceAll},
+	{"a group grows from one member and shrinks to one", testGrowAndShrink},
+	{"a change that was begun is completed by whoever leads", testChangeSurvivesLeader},
+	{"a change that can't be is refused, and one that hangs is taken back", testRefusedChanges},
+	{"a change that was not begun is not executed when its leader goes", testChangeNotBegun},
+	{"a learner can be read from and does not count", testLearner},
+	{"members have addresses, which the transport is told", testAddresses},
+	{"a node that was wiped comes back as a learner under its new incarnation, and votes again", testReadmit},
+	{"an old copy of a disk is recognised, stops, and comes back as a new node", testOldCopy},
+	{"a node that starts gives no vote before others have answered it, or are silent for long", testHeldVote},
+	{"a member that was away while it was removed is told so", testRemovedWhileAway},
+	{"a joiner gets a snapshot that knows it, and then the log", testJoinerSnapshot},
+}
+
+// voters makes a list of members.
+func voters(ids ...uint64) []synod.Member {
+	members := make([]synod.Member, 0, len(ids))
+	for _, id := range ids {
+		members = append(members, synod.Member{Node: id})
+	}
+	return members
+}
+
+// setMembers changes the members of group 1, wherever the leader is.
+func (c *cluster) setMembers(members []synod.Member) {
+	c.Helper()
+	c.eventually("members are changed", func() bool {
+		err := c.leader(1).group(1).SetMembers(c.ctx, members)
+		var elsewhere *synod.NotLeaderError
+		if errors.As(err, &elsewhere) {
+			return false
+		}
+		require.NoError(c, err)
+		return true
+	})
+}
+
+// awaitMembers waits until a node knows that the members are these.
+func (m *member) awaitMembers(ids ...uint64) {
+	m.cluster.Helper()
+	m.cluster.eventually("the members are known", func() bool {
+		s := m.group(1).Status()
+		return slices.Equal(s.Members, ids) && s.Target == nil
+	})
+}
+
+// awaitFailed waits until a node's group has stopped, and returns why.
+func (m *member) awaitFailed() error {
+	m.cluster.Helper()
+	e := m.awaitKind(0, synod.EventGroupFailed, 1)
+	require.ErrorAs(m.cluster, m.group(1).Err(), new(*synod.FailedError))
+	return e.Err
+}
+
+func testAddMember(t *testing.T, engine Engine) {
+	c := newCluster(t, engine, options{spare: 1, group: compacting})
+	c.writes(1, 2, 30)
+	m := c.join(4)
+	require.Empty(t, m.group(1).Status().Members)
+	from := c.member(1).events.now()
+	c.setMembers(voters(1, 2, 3, 4))
+	for _, m := range c.running() {
+		m.awaitMembers(1, 2, 3, 4)
+	}
+	c.check(1)
+	// It was a learner before.
+	learner := false
+	for _, e := range c.member(1).events.all(from) {
+		if e.Kind == synod.EventMembershipChanged {
+			i := slices.IndexFunc(e.Configuration, func(m synod.Member) bool { return m.Node == 4 })
+			learner = learner || i >= 0 && e.Configuration[i].Learner
+			require.True(t, learner || !slices.Contains(e.Members, 4))
+		}
+	}
+	require.True(t, learner)
+	// It counts: of four, three are a majority.
+	c.crash(c.others(c.leader(1))[0].id)
+	c.writes(1, 2, 10)
+	c.check(1)
+	for id := range uint64(4) {
+		if c.member(id+1) == nil {
+			c.restart(id + 1)
+		}
+	}
+	c.check(1)
+	c.setMembers(voters(1, 2, 3, 4)) // no change
+}
+
+func testRemoveMember(t *testing.T, engine Engine) {
+	c := newCluster(t, engine, options{})
+	c.writes(1, 2, 5)
+	gone := c.others(c.leader(1))[0]
+	rest := slices.DeleteFunc(c.ids(), func(id uint64) bool { return id == gone.id })
+	c.setMembers(voters(rest...))
+	require.ErrorIs(t, gone.awaitFailed(), synod.ErrRemoved)
+	require.ErrorIs(t, gone.group(1).Barrier(c.ctx), synod.ErrRemoved)
+	c.writes(1, 2, 5, c.others(gone)...)
+	require.ErrorIs(t, gone.node.Leave(c.ctx, 1), replica.ErrRunning)
+	require.NoError(t, gone.closeGroup(1))
+	require.NoError(t, gone.node.Leave(c.ctx, 1))
+	require.ErrorIs(t, gone.node.Leave(c.ctx, 1), replica.ErrNotBootstrapped)
+	require.ErrorIs(t, gone.startGroup(1), replica.ErrNotBootstrapped)
+	require.ErrorIs(t, gone.node.Bootstrap(c.ctx, 1, c.ids()), replica.ErrBootstrapped, "it was a member")
+	records, err := gone.disk.records()
+	require.NoError(t, err)
+	require.False(t, slices.ContainsFunc(records, func(r record) bool { return recordKind(r.key) == "group" }))
+
+	require.NoError(t, gone.node.Join(c.ctx, 1))
+	require.ErrorIs(t, gone.node.Join(c.ctx, 1), replica.ErrBootstrapped)
+	require.NoError(t, gone.startGroup(1))
+	c.setMembers(voters(1, 2, 3))
+	gone.awaitMembers(1, 2, 3)
+	c.writes(1, 2, 5)
+	c.check(1)
+}
+
+func testRemoveLeader(t *testing.T, engine Engine) {
+	c := newCluster(t, engine, options{})
+	c.writes(1, 2, 5)
+	c.eventually("a leader removes itself", func() bool {
+		l := c.leader(1)
+		rest := slices.DeleteFunc(c.ids(), func(id uint64) bool { return id == l.id })
+		err := l.group(1).SetMembers(c.ctx, voters(rest...))
+		if errors.As(err, new(*synod.NotLeaderError)) {
+			return false
+		}
+		require.NoError(t, err)
+		require.ErrorIs(t, l.awaitFailed(), synod.ErrRemoved)
+		for _, m := range c.others(l) {
+			m.awaitMembers(rest...)
+		}
+		return true
+	})
+	c.writes(1, 2, 5)
+	c.check(1)
+}
+
+func testReplaceAll(t *testing.T, engine Engine) {
+	for _, kind := range []kind{plain, durable} {
+		c := newCluster(t, engine, options{spare: 3, kind: kind, group: compacting})
+		c.writes(1, 2, 30)
+		ctx, cancel := context.WithCancel(c.ctx)
+		var load sync.WaitGroup
+		for range 4 {
+			load.Go(func() {
+				for ctx.Err() == nil {
+					_, _ = c.tryWrite(ctx, 1)
+				}
+			})
+		}
+		for id := uint64(4); id <= 6; id++ {
+			c.join(id)
+		}
+		c.setMembers(voters(4, 5, 6))
+		for id := uint64(1); id <= 3; id++ {
+			require.ErrorIs(t, c.member(id).awaitFailed(), synod.ErrRemoved)
+		}
+		cancel()
+		load.Wait()
+		for id := uint64(1); id <= 3; id++ {
+			c.stop(id)
+		}
+		for _, m := range c.running() {
+			m.awaitMembers(4, 5, 6)
+		}
+		c.writes(1, 2, 10)
+		c.check(1)
+		c.crash(c.leader(1).id)
+		c.writes(1, 2, 10)
+		c.check(1)
+		for _, m := range c.running() {
+			c.stop(m.id)
+		}
+	}
+}
+
+func testGrowAndShrink(t *testing.T, engine Engine) {
+	c := newCluster(t, engine, options{size: 1, spare: 2})
+	c.writes(1, 2, 5)
+	c.join(2)
+	c.join(3)
+	c.setMembers(voters(1, 2, 3))
+	c.writes(1, 2, 5)
+	c.check(1)
+	c.setMembers(voters(3))
+	for _, id := range []uint64{1, 2} {
+		require.ErrorIs(t, c.member(id).awaitFailed(), synod.ErrRemoved)
+		c.stop(id)
+	}
+	c.writes(1, 2, 5)
+	c.check(1)
+	c.crash(3)
+	c.restart(3)
+	c.writes(1, 2, 5)
+	c.check(1)
+}
+
+func testChangeSurvivesLeader(t *testing.T, engine Engine) {
+	c := newCluster(t, engine, options{spare: 3})
+	c.writes(1, 2, 5)
+	for id := uint64(4); id <= 6; id++ {
+		c.join(id)
+	}
+	// One of the new ones can't be reached after it has answered, so that the change waits for it.
+	l := c.leader(1)
+	from := l.events.now()
+	begun := background(func() error { return l.group(1).SetMembers(c.ctx, voters(4, 5, 6)) })
+	l.await(from, "node 4 is a learner", func(e synod.Event) bool {
+		return e.Kind == synod.EventMembershipChanged && slices.ContainsFunc(e.Configuration, func(m synod.Member) bool { return m.Node == 4 })
+	})
+	c.network.isolate(6)
+	c.crash(l.id)
+	err := receive(c, begun, "the call on a leader that is gone")
+	if err != nil {
+		require.ErrorIs(t, err, synod.ErrUnknownOutcome)
+	}
+	c.writes(1, 2, 5)
+	c.network.healAll()
+	for id := uint64(4); id <= 6; id++ {
+		c.member(id).awaitMembers(4, 5, 6)
+	}
+	c.writes(1, 2, 5, c.member(4), c.member(5), c.member(6))
+	for _, m := range c.running() {
+		if m.id <= 3 {
+			require.ErrorIs(t, m.awaitFailed(), synod.ErrRemoved)
+		}
+	}
+	c.check(1)
+}
+
+func testRefusedChanges(t *testing.T, engine Engine) {
+	c := newCluster(t, engine, options{spare: 2})
+	c.writes(1, 1, 3)
+	l := c.leader(1)
+	for what, members := range map[string][]synod.Member{
+		"nobody":           nil,
+		"node 0":           voters(0, 1),
+		"a node twice":     voters(1, 2, 2),
+		"no voter":         {{Node: 1, Learner: true}, {Node: 2, Learner: true}},
+		"an address twice": {{Node: 1, Address: "a:1"}, {Node: 2, Address: "a:1"}},
+		"a long address":   {{Node: 1, Address: strings.Repeat("a", 300)}},
+	} {
+		err := l.group(1).SetMembers(c.ctx, members)
+		var bad *synod.ConfigError
+		require.ErrorAs(t, err, &bad, what)
+		require.Equal(t, "Members", bad.Field)
+		require.Equal(t, engine.Name(), bad.Package)
+	}
+	var elsewhere *synod.NotLeaderError
+	f := c.others(l)[0]
+	err := f.group(1).SetMembers(c.ctx, voters(1, 2))
+	require.ErrorAs(t, err, &elsewhere)
+	require.Equal(t, l.id, elsewhere.Leader)
+
+	// Node 4 answers, and then is not there: it does not catch up.
+	c.join(4)
+	from := l.events.now()
+	hanging := background(func() error { return l.group(1).SetMembers(c.ctx, voters(1, 2, 3, 4)) })
+	l.await(from, "the change begins", func(e synod.Event) bool { return e.Kind == synod.EventMembershipChanged })
+	c.stop(4)
+	require.ErrorIs(t, l.group(1).SetMembers(c.ctx, voters(1, 2)), synod.ErrChanging)
+	c.writes(1, 2, 5)
+	require.NoError(t, l.group(1).SetMembers(c.ctx, voters(1, 2, 3)))
+	if err := receive(c, hanging, "a change that was taken back"); err != nil { // unless it was quick
+		require.ErrorIs(t, err, synod.ErrSuperseded)
+	}
+	l.awaitMembers(1, 2, 3)
+	require.Empty(t, l.group(1).Status().Learners)
+	c.check(1)
+	// A caller that gives up does not know.
+	ctx, cancel := contextFor(c, attempt)
+	defer cancel()
+	err = l.group(1).SetMembers(ctx, voters(1, 2, 3, 5))
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	l.awaitMembers(1, 2, 3) // node 5 has never answered
+	c.check(1)
+}
+
+func testChangeNotBegun(t *testing.T, engine Engine) {
+	c := newCluster(t, engine, options{spare: 1})
+	c.writes(1, 1, 3)
+	l := c.leader(1)
+	// Node 4 is not there, so that there is nothing in the log.
+	waits := background(func() error { return l.group(1).SetMembers(c.ctx, voters(1, 2, 3, 4)) })
+	c.eventually("leadership is moved", func() bool { return l.group(1).TransferLeader(c.ctx, c.others(l)[0].id) == nil })
+	require.ErrorAs(t, receive(c, waits, "the call on the old leader"), new(*synod.NotLeaderError))
+	require.Equal(t, []uint64{1, 2, 3}, c.leader(1).group(1).Status().Members)
+	c.check(1)
+}
+
+func testLearner(t *testing.T, engine Engine) {
+	c := newCluster(t, engine, options{spare: 1})
+	c.writes(1, 1, 3)
+	m := c.join(4)
+	c.setMembers(append(voters(1, 2, 3), synod.Member{Node: 4, Learner: true}))
+	require.Equal(t, []uint64{4}, c.leader(1).group(1).Status().Learners)
+	index := c.write(1)
+	require.NoError(t, m.group(1).Barrier(c.ctx))
+	require.NoError(t, m.machine(1).await(c.ctx, index))
+	_, err := m.group(1).Propose(c.ctx, []byte("x"))
+	require.ErrorAs(t, err, new(*synod.NotLeaderError))
+	require.ErrorIs(t, c.leader(1).group(1).TransferLeader(c.ctx, 4), replica.ErrTransfer)
+	c.check(1)
+	// With two of the three voters gone, the learner makes no majority.
+	l := c.leader(1)
+	for _, m := range c.others(l) {
+		if m.id != 4 {
+			c.crash(m.id)
+		}
+	}
+	_, err = c.proposeOnce(l)
+	require.Error(t, err)
+	for id := range uint64(3) {
+		if c.member(id+1) == nil {
+			c.restart(id + 1)
+		}
+	}
+	// A voter may become a learner, also the leader.
+	l = c.leader(1)
+	var members []synod.Member
+	for id := uint64(1); id <= 4; id++ {
+		members = append(members, synod.Member{Node: id, Learner: id == l.id})
+	}
+	c.setMembers(members)
+	c.eventually("the leader has become a learner", func() bool {
+		s := c.leader(1).group(1).Status()
+		return slices.Equal(s.Learners, []uint64{l.id}) && len(s.Members) == 3
+	})
+	require.NoError(t, l.group(1).Barrier(c.ctx))
+	c.check(1)
+}
+
+func testAddresses(t *testing.T, engine Engine) {
+	var mu sync.Mutex
+	told := make(map[uint64]map[uint64]string)
+	var c *cluster
+	c = newCluster(t, engine, options{spare: 1, stopped: true})
+	for id := uint64(1); id <= 4; id++ {
+		told[id] = make(map[uint64]string)
+	}
+	c.options.config = func(cfg *replica.Config) {
+		mine := told[cfg.Node]
+		cfg.SetAddress = func(node uint64, address string) {
+			mu.Lock()
+			defer mu.Unlock()
+			mine[node] = address
+		}
+	}
+	for id := uint64(1); id <= 3; id++ {
+		c.start(id)
+	}
+	c.writes(1, 1, 3)
+	c.join(4)
+	members := []synod.Member{{Node: 1, Address: "one:1"}, {Node: 2}, {Node: 3, Address: "three:3"}, {Node: 4, Address: "four:4", Learner: true}}
+	c.setMembers(members)
+	want := func(node uint64) map[uint64]string {
+		all := map[uint64]string{1: "one:1", 3: "three:3", 4: "four:4"}
+		delete(all, node)
+		return all
+	}
+	for id := uint64(1); id <= 4; id++ {
+		c.eventually("addresses are known", func() bool {
+			mu.Lock()
+			defer mu.Unlock()
+			return len(told[id]) == len(want(id))
+		})
+		mu.Lock()
+		require.Equal(t, want(id), told[id])
+		mu.Unlock()
+	}
+	members[2].Address = "elsewhere:3"
+	c.setMembers(members)
+	c.eventually("a new address is known", func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return told[1][3] == "elsewhere:3" && told[4][3] == "elsewhere:3"
+	})
+	s := c.leader(1).group(1).Status()
+	require.Equal(t, "elsewhere:3", s.Configuration[2].Address)
+	// They are known again after a start, before anybody has said anything.
+	c.stop(1)
+	mu.Lock()
+	clear(told[1])
+	mu.Unlock()
+	c.restart(1)
+	c.check(1)
+	mu.Lock()
+	defer mu.Unlock()
+	require.Equal(t, "elsewhere:3", told[1][3])
+}
+
+func testReadmit(t *testing.T, engine Engine) {
+	c := newCluster(t, engine, options{group: compacting})
+	c.writes(1, 2, 20)
+	c.check(1)
+	wiped := c.others(c.leader(1))[0].id
+	c.stop(wiped)
+	c.wipe(wiped)
+	back := c.join(wiped)
+	l := c.leader(1, c.others(back)...)
+	// Nobody listens to it, and as long as nothing is said about it, nothing changes.
+	require.NoError(t, l.group(1).SetMembers(c.ctx, voters(1, 2, 3)))
+	incarnation := back.node.Status().Incarnation
+	members := voters(1, 2, 3)
+	members[wiped-1].Incarnation = incarnation
+	from := l.events.now()
+	require.NoError(t, l.group(1).SetMembers(c.ctx, members))
+	back.awaitMembers(1, 2, 3)
+	learner, out := false, false
+	for _, e := range l.events.all(from) {
+		if e.Kind != synod.EventMembershipChanged {
+			continue
+		}
+		i := slices.IndexFunc(e.Configuration, func(m synod.Member) bool { return m.Node == wiped })
+		out = out || i < 0
+		learner = learner || i >= 0 && e.Configuration[i].Learner
+		if i >= 0 && e.Configuration[i].Incarnation == incarnation {
+			require.True(t, out, "the new one takes the place of the old before that has left")
+		}
+	}
+	require.True(t, learner && out)
+	c.check(1)
+	// It counts again.
+	for _, m := range c.others(back) {
+		if m.id != c.leader(1).id {
+			c.crash(m.id)
+			break
+		}
+	}
+	c.writes(1, 2, 5)
+	for id := range uint64(3) {
+		if c.member(id+1) == nil {
+			c.restart(id + 1)
+		}
+	}
+	c.check(1)
+	// And it is known after everybody has been started again.
+	for id := uint64(1); id <= 3; id++ {
+		c.stop(id)
+	}
+	for id := uint64(1); id <= 3; id++ {
+		c.restart(id)
+	}
+	c.writes(1, 2, 5)
+	c.check(1)
+}
+
+func testOldCopy(t *testing.T, engine Engine) {
+	c := newCluster(t, engine, options{})
+	c.writes(1, 2, 5)
+	c.check(1)
+	victim := c.others(c.leader(1))[0].id
+	for _, stopped := range []bool{true, false} {
+		// The copy is one of a node that was stopped, or one that was made while it ran.
+		if stopped {
+			c.stop(victim)
+		}
+		var copied []record
+		var err error
+		if stopped {
+			copied, err = c.disks[victim].records()
+			require.NoError(t, err)
+			c.restart(victim)
+		} else {
+			copied, err = c.member(victim).disk.records()
+			require.NoError(t, err)
+		}
+		c.writes(1, 2, 5)
+		c.check(1)
+		c.stop(victim)
+		d, err := diskOf(copied)
+		require.NoError(t, err)
+		c.mu.Lock()
+		c.disks[victim] = d
+		c.mu.Unlock()
+		old := c.restart(victim)
+		require.ErrorIs(t, old.awaitFailed(), synod.ErrRolledBack)
+		require.ErrorIs(t, old.startGroup(1), synod.ErrRolledBack)
+		c.writes(1, 2, 5, c.others(old)...)
+		c.stop(victim)
+		c.wipe(victim)
+		back := c.join(victim)
+		members := voters(1, 2, 3)
+		members[victim-1].Incarnation = back.node.Status().Incarnation
+		c.setMembers(members)
+		back.awaitMembers(1, 2, 3)
+		c.check(1)
+	}
+}
+
+func testHeldVote(t *testing.T, engine Engine) {
+	c := newCluster(t, engine, options{})
+	c.writes(1, 2, 5)
+	for id := uint64(1); id <= 3; id++ {
+		c.stop(id)
+	}
+	// Of three, two are enough; they wait for the third, but not for ever.
+	c.restart(1)
+	c.restart(2)
+	c.writes(1, 1, 3)
+	c.restart(3)
+	c.check(1)
+}
+
+func testRemovedWhileAway(t *testing.T, engine Engine) {
+	c := newCluster(t, engine, options{spare: 1})
+	c.writes(1, 2, 5)
+	away := c.others(c.leader(1))[0].id
+	c.stop(away)
+	rest := slices.DeleteFunc(c.ids(), func(id uint64) bool { return id == away })
+	c.setMembers(voters(rest...))
+	c.writes(1, 2, 5)
+	back := c.restart(away)
+	require.ErrorIs(t, back.awaitFailed(), synod.ErrRemoved)
+	c.writes(1, 2, 5, c.others(back)...)
+	c.check(1)
+	// Someone else under its ID is another node.
+	c.stop(away)
+	c.wipe(away)
+	c.join(away)
+	l := c.leader(1, c.others(c.member(away))...)
+	err := l.group(1).SetMembers(c.ctx, voters(1, 2, 3))
+	require.ErrorIs(t, err, replica.ErrIncarnation)
+	c.stop(away)
+	c.check(1)
+}
+
+func testJoinerSnapshot(t *testing.T, engine Engine) {
+	for _, kind := range []kind{plain, batched, durable} {
+		c := newCluster(t, engine, options{spare: 1, kind: kind})
+		c.writes(1, 2, 10)
+		m := c.join(4)
+		c.setMembers(voters(1, 2, 3, 4))
+		m.awaitMembers(1, 2, 3, 4)
+		c.check(1)
+		c.crash(4)
+		m = c.restart(4)
+		c.check(1)
+		require.NoError(t, m.group(1).Err())
+		for _, m := range c.running() {
+			c.stop(m.id)
+		}
+	}
+}
