@@ -147,7 +147,7 @@ func (l *loop) keepLease(g *Group, out *Output) {
 	}
 	s.decided.Store(out.Decided)
 	s.barred = out.HandedOver && !probe.Bug("a lease survives a transfer")
-	if !out.Leading && !probe.Bug("a lease survives its leader's office") || s.barred {
+	if !out.Leading || s.barred {
 		revokeLease(g)
 	}
 }

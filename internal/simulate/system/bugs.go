@@ -17,6 +17,10 @@ var raftBugs = []Bug{
 	{"what a deposed leader proposed is said not to be executed", "unknown is told as no"},
 	{"a read does not wait for the state machine", "a confirmed index is enough"},
 	{"a read joins an attempt under way", "it was asked before the last write was acknowledged"},
+	{"a lease is counted from the answer", "to a read, which may have been under way for long"},
+	{"a lease counts on the random part of the election timeout", "followers may be quicker"},
+	{"a lease survives a transfer", "which makes another member stand for election at once"},
+	{"a restarted member votes at once", "and has forgotten whose lease it confirmed"},
 	{"a new leader answers reads at once", "the only voter of a group, before it has decided anything"},
 	{"what a restored state holds beyond the log is applied again", "a state machine with a disk of its own is ahead of the log that it replays"},
 	{"no space is taken for success", "a refused commit counts as durable"},
@@ -31,6 +35,7 @@ var raftBugs = []Bug{
 // raftSites are the places that a sweep must reach: all probe.Sometimes in what a raft group
 // runs on.
 var raftSites = []string{
+	"raft: a node that may have forgotten a lease gives no vote",
 	"raft: a read waits for a new leader's first decision",
 	"raft: altered entries are refused",
 	"raft: an answer leaves without a write",
@@ -43,7 +48,10 @@ var raftSites = []string{
 	"replica: a batch holds many commands",
 	"replica: a chunk is sent again",
 	"replica: a proposal is lost to a later term",
+	"replica: a lease is renewed",
+	"replica: a read is answered by the lease",
 	"replica: a read is asked again",
+	"replica: a read under a lease waits for the state machine",
 	"replica: a read waits for the state machine",
 	"replica: a snapshot can't be sent",
 	"replica: a snapshot has many chunks",
