@@ -12,7 +12,7 @@ import (
 
 // Config says how a node runs. Cluster, Node, Transport and Store are required;
 // what is left zero gets the default that stands beside it. All nodes of a cluster
-// should run with the same values, but need not.
+// should run with the same values, but need not, except where MaxClockDrift says so.
 type Config struct {
 	// Cluster names the cluster: 1 to 255 bytes, the same on all its nodes. Messages
 	// of another cluster are refused.

@@ -44,6 +44,35 @@
 // on when there is room. What waits for a store that is full, or stalls, is limited
 // by Config.MaxUnwrittenBytes.
 //
+// # Reads
+//
+// Barrier is linearizable on any member: what was acknowledged before the call, by
+// anyone to anyone, is in the local state when it returns. It costs a round trip from
+// the leader to a majority, which everyone shares who reads at that moment, from a
+// follower one more to the leader; nothing is written. It assumes nothing about time.
+//
+// With Config.MaxClockDrift, off by default, a leader that a majority has confirmed holds a
+// lease: for ElectionTimeout, less a heartbeat and less MaxClockDrift, counted on its
+// monotonic clock from before it asked, no other member can be elected. Until then its
+// Barrier asks nobody and returns at once, if all that is decided is applied. While there
+// are reads the lease is renewed before it ends; without any, nothing is sent for it.
+// Barriers on followers ask as before.
+//
+// This is safe as long as the monotonic clocks of two members come apart by no more than
+// MaxClockDrift while one of them goes on by ElectionTimeout. Steps of the wall clock do
+// not matter, nor does a process that is late or stopped (SIGSTOP): its clock goes on,
+// and its lease with it. A machine whose clock stands still with it, such as a virtual
+// one that is suspended or moved, may come back with a lease that ended long ago for
+// the others, and answers stale reads until its own clock has ended the lease,
+// too: leave leases off where that may happen. A clock that is wrong never loses a
+// write, with leases or without.
+//
+// A lease ends early when its leader steps down, when the members change, and when
+// TransferLeader was called: after a transfer that failed, the leader asks for each read
+// until its term ends. A member that starts gives no vote and does not stand for election
+// for one ElectionTimeout, as it may have forgotten whose lease it confirmed: after a
+// restart of all members the first election takes that much longer.
+//
 // # Identity
 //
 // A node draws a random incarnation when its store is first used, and its peers
@@ -57,9 +86,8 @@
 // # Limits
 //
 // The members of a group are those that it was bootstrapped with: they can't be
-// changed yet. Followers do not pass proposals on. Leases are not used for reads.
-// A single command is limited to Config.MaxCommandBytes, and the transport must take
-// messages of that and MaxBatchBytes: Start can't ask it, and a message that it refuses
+// changed yet. Followers do not pass proposals on. A single command is limited to
+// Config.MaxCommandBytes, and the transport must take messages of that and MaxBatchBytes: Start can't ask it, and a message that it refuses
 // for its size is complained of in the log. A leader whose disk is full, or stalls,
 // keeps its office as long as it hears a majority: commands are refused or wait, reads
 // go on. To have another one lead, call TransferLeader. A leader reads the log
