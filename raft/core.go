@@ -230,7 +230,7 @@ func (c *core) Transfer(to uint64) {
 
 // Campaign implements replica.Core.
 func (c *core) Campaign() {
-	if !c.mayVote() {
+	if !c.mayCampaign() {
 		return
 	}
 	// Raft refuses in a state in which there is no need.

@@ -46,19 +46,19 @@ func (v *votes) tick() {
 	}
 }
 
-// mayVote reports whether this node may give votes, and stand for election. In its first
-// ticks etcd's raft needs no leave for the latter: it does so by itself after ElectionTicks
-// ticks at the earliest.
-func (c *core) mayVote() bool {
-	switch {
-	case c.votes.held:
-		return false
-	case c.votes.quiet == 0:
-		return true
-	}
+// mayVote reports whether this node may give votes, and stand for election. etcd's raft needs
+// no leave for the latter when it does so by itself: that is after ElectionTicks ticks at
+// the earliest.
+func (c *core) mayVote() bool { return !c.votes.held && c.votes.quiet == 0 }
+
+// mayCampaign reports whether this node may stand for election now. The only voter may in its
+// first ticks, too: there is nobody else who could lead. That is so as far as it knows.
+// Its log may hold that there are others since; then it does not give them its vote yet,
+// nor does etcd's raft let it stand for election before that part of the log is applied.
+func (c *core) mayCampaign() bool {
 	voters := c.raft.Status().Config.Voters.IDs()
 	_, votes := voters[c.node]
-	return votes && len(voters) == 1 // there is nobody else to lead
+	return c.mayVote() || !c.votes.held && votes && len(voters) == 1
 }
 
 // ignores reports whether a message is to be dropped.

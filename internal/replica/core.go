@@ -40,8 +40,8 @@ type Core interface {
 	// its own core has been given ElectionTicks ticks since then. It neither votes nor
 	// stands for election, nor takes notice of a term in which nobody leads; and since a
 	// restart may have made it forget whom it heard, it does none of this in its first
-	// ElectionTicks ticks either, unless it is the only voter. The one exception is
-	// what a Transfer of this leader brings about: see Output.HandedOver.
+	// ElectionTicks ticks either; only a node that is the only voter may lead at once. The
+	// one exception is what a Transfer of this leader brings about: see Output.HandedOver.
 	Read(id ReadID)
 
 	// Transfer asks the leader to hand its office to another member. It is
