@@ -157,7 +157,7 @@ func (c *core) reconfigured(e *raftpb.Entry) []byte {
 		}
 	}
 	probe.Sometimes("raft: two sets of voters decide together", next.Joint())
-	c.config = cc.GetContext()
+	c.config, c.member = cc.GetContext(), true
 	return c.config
 }
 

@@ -44,6 +44,7 @@ type core struct {
 	head    []byte
 	config  []byte // the configuration in effect
 	leading bool
+	member  bool // has a configuration
 	votes   votes
 
 	observed probe.RaftState
@@ -79,7 +80,7 @@ func newCore(o replica.OpenOptions, logger etcd.Logger) (*core, error) {
 			Reason: fmt.Sprintf("the log ends at index %d, but the snapshot at %d", log.last, o.Start.Index)}
 	}
 	log.hard.Commit = new(max(log.hard.GetCommit(), o.Start.Index))
-	c := &core{node: o.Node, group: o.Keys.Group(), keys: o.Keys, log: log, config: o.Config, hard: log.hard, stored: log.hard}
+	c := &core{node: o.Node, group: o.Keys.Group(), keys: o.Keys, log: log, config: o.Config, member: len(log.conf.GetVoters()) > 0, hard: log.hard, stored: log.hard}
 	c.votes.init(o)
 	if c.written, err = log.end(); err != nil {
 		return nil, err
@@ -173,7 +174,7 @@ func (c *core) Step(from uint64, message []byte, frame int) error {
 
 // Tick implements replica.Core.
 func (c *core) Tick() {
-	if c.votes.tick(); !c.votes.held {
+	if c.votes.tick(); c.takesPart() {
 		c.raft.Tick()
 	}
 }
@@ -464,7 +465,7 @@ func (c *core) store(out *replica.Output, m *raftpb.Message, votes []*raftpb.Mes
 		probe.Observe(probe.RaftSnapshot{Group: c.group, Index: at.Index, Term: at.Term})
 		out.Restore = &at
 		c.written = at
-		c.config = snapshotConfig(snap)
+		c.config, c.member = snapshotConfig(snap), true
 		key := c.keys.Protocol(tagStart)
 		out.Batch.Set(key, storage.AppendRecord(nil, key, encodeStart(at, c.config)))
 	}

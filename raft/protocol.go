@@ -9,6 +9,7 @@ import (
 	etcd "go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 
+	"github.com/synod-go/synod/internal/probe"
 	"github.com/synod-go/synod/internal/replica"
 	"github.com/synod-go/synod/storage"
 )
@@ -69,6 +70,9 @@ func (protocol) Leave(keys replica.Keys, store storage.Store, batch *storage.Bat
 	_, to := keys.ProtocolRange(^byte(0) - 1)
 	batch.DeleteRange(from, to)
 	key := keys.Protocol(tagLeft)
+	if probe.Bug("a replica that leaves forgets its vote") {
+		state = &raftpb.HardState{Term: new(bootPosition.Term)}
+	}
 	left := binary.AppendUvarint(nil, state.GetTerm())
 	batch.Set(key, storage.AppendRecord(nil, key, binary.AppendUvarint(left, state.GetVote())))
 	return nil

@@ -10,8 +10,8 @@ import (
 	"github.com/synod-go/synod/internal/replica"
 )
 
-// votes is what a core knows about whether it may help to elect a leader. One that is held
-// (replica.Core.Trust) must not, and time does not pass for it. And where leaders
+// votes is what a core knows about whether it may help to elect a leader. One that does not
+// take part yet must not, and time does not pass for it. And where leaders
 // count on leases it must not while a leader may hold one that this node has
 // confirmed: replica.Core.Read says what is promised, internal/replica/lease.go what
 // is made of it. etcd's raft does most of it (with CheckQuorum): a member that knows a
@@ -46,10 +46,15 @@ func (v *votes) tick() {
 	}
 }
 
+// takesPart reports whether the replica is more than one that follows. One that is held is
+// not (replica.Core.Trust); nor is one that was told nothing yet of the group that it joins:
+// it is no member, or one that nobody needs before it has caught up.
+func (c *core) takesPart() bool { return !c.votes.held && c.member }
+
 // mayVote reports whether this node may give votes, and stand for election. etcd's raft needs
 // no leave for the latter when it does so by itself: that is after ElectionTicks ticks at
 // the earliest.
-func (c *core) mayVote() bool { return !c.votes.held && c.votes.quiet == 0 }
+func (c *core) mayVote() bool { return c.takesPart() && c.votes.quiet == 0 }
 
 // mayCampaign reports whether this node may stand for election now. The only voter may in its
 // first ticks, too: there is nobody else who could lead. That is so as far as it knows.
@@ -58,7 +63,7 @@ func (c *core) mayVote() bool { return !c.votes.held && c.votes.quiet == 0 }
 func (c *core) mayCampaign() bool {
 	voters := c.raft.Status().Config.Voters.IDs()
 	_, votes := voters[c.node]
-	return c.mayVote() || !c.votes.held && votes && len(voters) == 1
+	return c.mayVote() || c.takesPart() && votes && len(voters) == 1
 }
 
 // ignores reports whether a message is to be dropped.
@@ -68,8 +73,8 @@ func (c *core) ignores(m *raftpb.Message) bool {
 		if c.mayVote() {
 			return false
 		}
-		probe.Sometimes("raft: a node that has just started gives no vote", c.votes.held)
-		probe.Sometimes("raft: a node that may have forgotten a lease gives no vote", !c.votes.held)
+		probe.Sometimes("raft: a node that has just started gives no vote", !c.takesPart())
+		probe.Sometimes("raft: a node that may have forgotten a lease gives no vote", c.takesPart())
 		return true
 	case raftpb.MsgAppResp, raftpb.MsgVoteResp, raftpb.MsgPreVoteResp:
 		if !c.votes.leases {

@@ -39,3 +39,16 @@ type RaftVoted struct{ Group, Term, For uint64 }
 
 // RaftAccepted says that a promise leaves that the log up to an index is durable.
 type RaftAccepted struct{ Group, Term, Index uint64 }
+
+// Configured says that a configuration is in effect, as of an index.
+type Configured struct {
+	Group, Index uint64
+	Joint        bool
+	Members      []ConfiguredMember
+}
+
+// ConfiguredMember is one of its members.
+type ConfiguredMember struct {
+	Node, Incarnation uint64
+	Voter, Outgoing   bool
+}

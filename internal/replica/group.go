@@ -205,7 +205,14 @@ func (g *Group) open() (err error) {
 	if g.conf, err = DecodeConfiguration(config); err != nil {
 		return &storage.CorruptError{Group: g.id, Index: start.Index, Reason: err.Error()}
 	}
+	if g.introduced {
+		if err := g.unadmitted(g.conf); err != nil {
+			return err
+		}
+	}
 	g.confIndex = start.Index
+	_, is := g.conf.Find(g.node.cfg.Node)
+	g.removed = !is && len(g.conf.Members) > 0
 	others := g.conf.Nodes(func(p Participant) bool { return p.Node != g.node.cfg.Node })
 	g.apply.position, g.apply.config = start, config
 	g.apply.lastSnapshot = start

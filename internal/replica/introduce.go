@@ -3,6 +3,7 @@ package replica
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/synod-go/synod/internal/probe"
@@ -79,7 +80,7 @@ func (l *loop) trust(g *Group) {
 		return
 	}
 	missing := l.strangers(g)
-	if len(missing) > 0 && g.ticks < trustTimeouts*l.node.electionTicks() && !probe.Bug("a node votes before others have answered it") {
+	if len(missing) > 0 && g.ticks < trustTimeouts*l.node.electionTicks() {
 		return
 	}
 	probe.Sometimes("replica: a node votes though some have not answered", len(missing) > 0)
@@ -119,6 +120,16 @@ func (g *Group) incarnationOf(node uint64) uint64 {
 		return p.Incarnation
 	}
 	return g.founders[node]
+}
+
+// unadmitted returns an error if a replica that was joined finds itself in a group whose
+// configuration does not say who its members are: nobody has called SetMembers for it. It
+// would not know a member that was wiped again.
+func (g *Group) unadmitted(c Configuration) error {
+	if len(g.founders) > 0 || !slices.ContainsFunc(c.Members, func(p Participant) bool { return p.Incarnation == 0 }) {
+		return nil
+	}
+	return fmt.Errorf("%w: this replica was joined, and the group has not admitted it: Leave, Join, and have the leader call SetMembers", ErrIncarnation)
 }
 
 // admits reports whether the group listens to an incarnation of a node.

@@ -22,7 +22,10 @@ import (
 //  3. new nodes become learners, one after the other, and catch up;
 //  4. a leader that is not to vote any more hands over, if one of those who stay can take over;
 //  5. old and new voters decide together, and then the new ones alone. Where a leader leaves
-//     and nobody stayed who could take over before, it hands over in between.
+//     and nobody stayed who could take over before, it hands over in between;
+//  6. the new ones decide once more, that the change is done. Only now the old ones may go:
+//     most of the new voters have stored that they decide alone, with the record of this entry.
+//     Before, one that crashes might need them again to find that out.
 //
 // Whatever is proposed and does not happen is proposed again: the configuration says
 // what is to be done, and nothing else is remembered.
@@ -155,10 +158,20 @@ func (l *loop) configured(g *Group, index uint64, encoded []byte) {
 	if err != nil {
 		panic(err) // the core has read it before
 	}
+	if err := g.unadmitted(conf); err != nil {
+		panic(err) // before anything leaves that depends on it
+	}
 	old := g.conf
 	g.conf, g.confIndex = conf, index
 	revokeLease(g)
 	g.driver.again = 0
+	if probe.Active() {
+		shown := probe.Configured{Group: g.id, Index: index, Joint: conf.Joint()}
+		for _, p := range conf.Members {
+			shown.Members = append(shown.Members, probe.ConfiguredMember{Node: p.Node, Incarnation: p.Incarnation, Voter: p.Voter, Outgoing: p.Outgoing})
+		}
+		probe.Observe(shown)
+	}
 	if ch := g.change; ch != nil {
 		switch {
 		case conf.Change == ch.id && conf.Target == nil:
@@ -170,7 +183,7 @@ func (l *loop) configured(g *Group, index uint64, encoded []byte) {
 	l.tellMembers(g)
 	_, was := old.Find(l.node.cfg.Node)
 	self, is := conf.Find(l.node.cfg.Node)
-	g.removed = was && !is || is && self.Incarnation != 0 && self.Incarnation != l.node.incarnation
+	g.removed = (was || g.removed) && !is || is && self.Incarnation != 0 && self.Incarnation != l.node.incarnation
 	probe.Sometimes("replica: a member is removed", g.removed)
 	l.node.cfg.Logger.Info("members changed", "group", g.id, "index", index, "members", conf.Current(), "target", conf.Target)
 	e := synod.Event{Kind: synod.EventMembershipChanged, Group: g.id, Index: index, Configuration: conf.Current()}
@@ -207,7 +220,6 @@ func (n *Node) setAddress(node uint64, address string) {
 // earlier term, and is not in the configuration by now, never will be.
 func (l *loop) fenced(g *Group, fence uint64) {
 	if ch := g.change; ch != nil && ch.term != 0 && ch.term < fence && g.conf.Change != ch.id {
-		probe.Sometimes("replica: a change of members is lost to a later term", true)
 		g.change = nil
 		for _, c := range ch.calls {
 			c.answer(nil, g.notLeader())
@@ -228,10 +240,6 @@ func (l *loop) driveMembers(g *Group) {
 		if len(g.change.calls) == 0 && (g.change.term == 0 || g.conf.Change == g.change.id) {
 			g.change = nil // it was not begun, or goes on without
 		}
-	}
-	if g.removed && g.applied.Load() >= g.confIndex {
-		l.fail(g, synod.ErrRemoved)
-		return
 	}
 	l.drive(g)
 	l.askMembership(g)
@@ -311,7 +319,6 @@ func (l *loop) beginChange(g *Group) {
 		next.Members[i].Incarnation = l.incarnationIn(g, p)
 	}
 	next.Change, next.Target = ch.id, target
-	next.settle()
 	if l.reconfigure(g, next) {
 		ch.term = g.term
 	}
@@ -326,20 +333,16 @@ func (l *loop) incarnationIn(g *Group, p Participant) uint64 {
 	return g.founders[p.Node]
 }
 
-// settle ends a change whose target is reached.
-func (c *Configuration) settle() {
-	if c.Target != nil && c.Is(c.Target) {
-		c.Target = nil
-	}
-}
-
 // approach takes the next step towards the target.
 func (l *loop) approach(g *Group) {
 	next := g.conf.Clone()
-	if step := l.nextStep(g, &next); step {
-		next.settle()
-		l.reconfigure(g, next)
+	switch {
+	case next.Is(next.Target):
+		next.Target = nil
+	case !l.nextStep(g, &next):
+		return
 	}
+	l.reconfigure(g, next)
 }
 
 // nextStep changes a configuration, which is not joint, by one step towards its target; false
@@ -362,6 +365,10 @@ func (l *loop) nextStep(g *Group, c *Configuration) bool {
 	// Those that come back under another incarnation leave before.
 	for i, p := range c.Members {
 		if m, ok := find(p.Node); ok && m.Incarnation != 0 && m.Incarnation != p.Incarnation {
+			if probe.Bug("a wiped node takes the place of its predecessor") {
+				c.Members[i].Incarnation = m.Incarnation
+				return true
+			}
 			if p.Learner {
 				c.Members = slices.Delete(c.Members, i, i+1)
 				return true
@@ -454,7 +461,6 @@ func (l *loop) leaveJoint(g *Group) {
 	}
 	next := g.conf.Clone()
 	next.leave()
-	next.settle()
 	l.reconfigure(g, next)
 }
 
@@ -465,7 +471,7 @@ func (l *loop) caughtUp(g *Group, node uint64) bool {
 	status := g.core.Status()
 	at := slices.IndexFunc(status.Peers, func(p synod.PeerStatus) bool { return p.Node == node })
 	if at < 0 || !status.Peers[at].Active {
-		return probe.Bug("a learner is promoted before it has caught up")
+		return false
 	}
 	if g.driver.rounds == nil {
 		g.driver.rounds = make(map[uint64]round)
@@ -512,16 +518,17 @@ func (l *loop) handOver(g *Group, may func(Participant) bool) bool {
 	return false
 }
 
-// A member that was removed may never hear of it: nobody sends it anything any more. So a
-// replica that has had no leader for long asks the others, and they say so.
+// A member that was removed may never hear of it, since nobody sends it anything any more; and
+// if it has, it must stay until the change is done. So such a replica, and one that has had no
+// leader for long, asks the others, and they say so when it may go.
 
-// askMembership asks, for a group without a leader.
+// askMembership asks.
 func (l *loop) askMembership(g *Group) {
-	if g.leader.Load() != 0 || len(g.conf.Members) == 0 {
+	if !g.removed && (g.leader.Load() != 0 || len(g.conf.Members) == 0) {
 		g.driver.asked = g.ticks
 		return
 	}
-	if g.ticks-g.driver.asked < 2*l.node.electionTicks() {
+	if since := g.ticks - g.driver.asked; since < l.node.electionTicks() || !g.removed && since < 2*l.node.electionTicks() {
 		return
 	}
 	g.driver.asked = g.ticks
@@ -547,7 +554,7 @@ func (l *loop) receiveLost(g *Group, from, incarnation uint64, body []byte) {
 		return
 	}
 	p, is := g.conf.Find(from)
-	if is && (p.Incarnation == 0 || p.Incarnation == incarnation) || g.confIndex <= index {
+	if is && (p.Incarnation == 0 || p.Incarnation == incarnation) || g.confIndex <= index || g.conf.Target != nil || g.conf.Joint() {
 		return
 	}
 	message := binary.LittleEndian.AppendUint64(nil, g.confIndex)
@@ -564,7 +571,7 @@ func (l *loop) receiveGone(g *Group, from uint64, body []byte) {
 		l.node.refuse(from, g.id, fmt.Errorf("answer about a member: %w", errFrame))
 		return
 	}
-	if _, is := g.conf.Find(l.node.cfg.Node); !is || index <= g.confIndex || index <= g.applied.Load() {
+	if _, is := g.conf.Find(l.node.cfg.Node); !is && !g.removed || index <= g.confIndex || index <= g.applied.Load() {
 		return // it has not been told yet that it is one, or knows more
 	}
 	if p, is := conf.Find(l.node.cfg.Node); is && (p.Incarnation == 0 || p.Incarnation == l.node.incarnation) {

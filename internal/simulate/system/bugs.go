@@ -30,6 +30,9 @@ var raftBugs = []Bug{
 	{"a snapshot's transfer is never over", "its receiver gets no other one"},
 	{"a wiped node is trusted", "its disk was lost, and with it what it promised"},
 	{"a new group does not wait for its members", "one of them takes a wiped node for a new one"},
+	{"a wiped node takes the place of its predecessor", "without having left, and with the vote that that one had"},
+	{"an old copy of a disk is trusted", "and what was promised since it was made, forgotten"},
+	{"a replica that leaves forgets its vote", "and joins again, to vote twice in a term"},
 }
 
 // raftSites are the places that a sweep must reach: all probe.Sometimes in what a raft group
@@ -37,6 +40,7 @@ var raftBugs = []Bug{
 var raftSites = []string{
 	"raft: a node that may have forgotten a lease gives no vote",
 	"raft: a read waits for a new leader's first decision",
+	"raft: a node that has just started gives no vote",
 	"raft: altered entries are refused",
 	"raft: an answer leaves without a write",
 	"raft: an answer waits for an earlier record",
@@ -44,9 +48,16 @@ var raftSites = []string{
 	"raft: entries are read from the store",
 	"raft: entries are stored as they came or left",
 	"raft: the log begins inside a run",
+	"raft: two sets of voters decide together",
 	"raft: vote requests wait for the term",
 	"replica: a batch holds many commands",
 	"replica: a chunk is sent again",
+	"replica: a group refuses an incarnation that it has not admitted",
+	"replica: a leader that leaves hands over",
+	"replica: a member is removed",
+	"replica: a member that was removed is told so",
+	"replica: a node learns that its disk is an old copy",
+	"replica: a node votes though some have not answered",
 	"replica: a proposal is lost to a later term",
 	"replica: a lease is renewed",
 	"replica: a read is answered by the lease",
@@ -59,6 +70,7 @@ var raftSites = []string{
 	"replica: a start removes the chunks of an unfinished snapshot",
 	"replica: a wiped node is refused",
 	"replica: an altered frame is refused",
+	"replica: an old copy of a disk is refused",
 	"replica: an installed snapshot leaves an outcome unknown",
 	"replica: records gather while a commit is under way",
 	"replica: the log is kept for a snapshot's receiver",

@@ -18,6 +18,10 @@ type invariants struct {
 	entries map[place]entry   // what stands where, in any log
 	chosen  []uint64          // the term of each committed entry, by index
 	until   map[uint64]uint64 // what was known as committed in each term, at most
+
+	configured   map[uint64]probe.Configured // by index
+	incarnations map[uint64]uint64           // that each node has now
+	was          map[uint64]bool             // a node that is, or was, a member
 }
 
 // place names an entry: with a term, an index has one.
@@ -52,6 +56,10 @@ func newInvariants(w *sim.World) *invariants {
 		entries: make(map[place]entry),
 		chosen:  []uint64{0},
 		until:   make(map[uint64]uint64),
+
+		configured:   make(map[uint64]probe.Configured),
+		incarnations: make(map[uint64]uint64),
+		was:          make(map[uint64]bool),
 	}
 }
 
@@ -78,6 +86,8 @@ func (v *invariants) observe(node uint64, what any) {
 		v.state(node, m, x)
 	case probe.RaftEntries:
 		v.appended(node, m, x)
+	case probe.Configured:
+		v.reconfigured(node, x)
 	case probe.RaftSnapshot:
 		if x.Index < m.commit {
 			v.w.Failf("commit never regresses", "node %d: a snapshot at index %d takes the place of a log that is committed up to %d", node, x.Index, m.commit)
@@ -99,6 +109,53 @@ func (v *invariants) observe(node uint64, what any) {
 		if term, ok := m.termAt(x.Index); ok && x.Term == m.term && x.Index >= m.accepted.index {
 			m.accepted = place{x.Index, term}
 		}
+	}
+}
+
+// reconfigured checks that nodes agree on who is in the group, and that a member that comes
+// back under another incarnation was out in between.
+func (v *invariants) reconfigured(node uint64, x probe.Configured) {
+	if known, ok := v.configured[x.Index]; ok {
+		if !slices.Equal(known.Members, x.Members) {
+			v.w.Failf("equal configurations at equal index", "node %d: as of index %d the members are %v, and %v for another node", node, x.Index, x.Members, known.Members)
+		}
+		return
+	}
+	v.configured[x.Index] = x
+	var before probe.Configured
+	for index, c := range v.configured {
+		if index < x.Index && index >= before.Index {
+			before = c
+		}
+	}
+	for _, m := range x.Members {
+		v.was[m.Node] = true
+		for _, old := range before.Members {
+			if old.Node == m.Node && old.Incarnation != 0 && old.Incarnation != m.Incarnation {
+				v.w.Failf("a wiped node takes no part", "node %d becomes a member under another incarnation at index %d, and was one under its old one at index %d", m.Node, x.Index, before.Index)
+			}
+		}
+		// It may take part again.
+		if member := v.members[m.Node]; member != nil && m.Incarnation != 0 && m.Incarnation == v.incarnations[m.Node] {
+			member.forgot = false
+		}
+	}
+}
+
+// latest returns the newest configuration that anybody has shown.
+func (v *invariants) latest() (latest probe.Configured) {
+	for index, c := range v.configured {
+		if index > latest.Index {
+			latest = c
+		}
+	}
+	return latest
+}
+
+// left notes that a node removes its replica's log, which it may.
+func (v *invariants) left(node uint64) {
+	if m := v.members[node]; m != nil {
+		m.accepted, m.first, m.terms, m.commit = place{}, 0, nil, 0
 	}
 }
 

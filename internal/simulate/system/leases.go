@@ -40,9 +40,9 @@ func (s *raftRun) tempt(ctx context.Context) {
 		if g == nil || !s.w.Node(old).Running() {
 			continue
 		}
-		var others []uint64
-		for i := range s.options.nodes - 1 {
-			others = append(others, (old+i)%s.options.nodes+1)
+		others := s.voters(old)
+		if len(others) == 0 {
+			continue
 		}
 		r.Shuffle(len(others), func(i, j int) { others[i], others[j] = others[j], others[i] })
 		var undo []func()
@@ -123,6 +123,23 @@ func (s *raftRun) tempt(ctx context.Context) {
 			fn()
 		}
 	}
+}
+
+// voters returns the members that vote, as far as anybody knows, but for one.
+func (s *raftRun) voters(but uint64) (list []uint64) {
+	for _, m := range s.invariants.latest().Members {
+		if m.Voter && m.Node != but {
+			list = append(list, m.Node)
+		}
+	}
+	if s.invariants.latest().Members == nil {
+		for id := uint64(1); id <= s.options.founders; id++ {
+			if id != but {
+				list = append(list, id)
+			}
+		}
+	}
+	return list
 }
 
 // warm reads on a leader, so that it has a lease.

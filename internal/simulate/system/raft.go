@@ -27,6 +27,7 @@ type raftRun struct {
 	history    *history.History[uint64, history.Access, uint64]
 	options    raftOptions
 
+	nodes     map[uint64]*raft.Node
 	groups    map[uint64]*raft.Group
 	machines  map[uint64]*machine
 	kept      map[uint64]*machine // what those with a disk of their own have on it
@@ -40,11 +41,14 @@ type raftRun struct {
 	calm      bool // nobody makes trouble any more
 
 	unknown, barriers int
+
+	removed map[uint64]bool // nodes that the group has removed, and whose replica may go
 }
 
 // raftOptions is what the seed makes of the cluster.
 type raftOptions struct {
-	nodes           uint64
+	founders        uint64 // the first members
+	nodes           uint64 // all that there are
 	clients         int
 	think           time.Duration // of a client, between two calls, on average
 	snapshotEntries uint64
@@ -55,6 +59,8 @@ type raftOptions struct {
 	bursts          int     // clients that write much, and wait for nothing
 	durable         bool    // the state machine keeps its state on a disk of its own
 	batches         bool    // it takes many commands at once
+	operator        bool    // members change
+	mistaken        bool    // a node whose disk was lost is bootstrapped again
 	drift           float64 // of clocks, with leases; 0: without
 }
 
@@ -77,11 +83,12 @@ func (s *raftRun) start(w *sim.World) {
 	s.w = w
 	s.invariants = newInvariants(w)
 	s.history = history.New(history.Registers)
+	s.nodes, s.removed = make(map[uint64]*raft.Node), make(map[uint64]bool)
 	s.groups, s.machines, s.kept = make(map[uint64]*raft.Group), make(map[uint64]*machine), make(map[uint64]*machine)
 	s.hashes, s.appliedAt, s.refused = make(map[uint64]uint64), make(map[uint64]uint64), make(map[uint64]bool)
 	r := w.Rand()
 	s.options = raftOptions{
-		nodes:           3 + 2*uint64(r.IntN(2)),
+		founders:        3 + 2*uint64(r.IntN(2)),
 		clients:         1 + r.IntN(6),
 		think:           10 * time.Millisecond << r.IntN(7),
 		snapshotEntries: 10 << r.IntN(6),
@@ -94,8 +101,13 @@ func (s *raftRun) start(w *sim.World) {
 		batches:         r.IntN(3) == 0,
 	}
 	if r.IntN(8) == 0 {
-		s.options.nodes = 1
+		s.options.founders = 1
 	}
+	s.options.nodes = s.options.founders
+	if s.options.operator = r.IntN(2) == 0; s.options.operator {
+		s.options.nodes += uint64(r.IntN(3))
+	}
+	s.options.mistaken = r.IntN(4) == 0
 	if r.IntN(3) == 0 {
 		s.options.drift = drifts[r.IntN(len(drifts))]
 	}
@@ -112,20 +124,50 @@ func (s *raftRun) startNode(ctx context.Context, env *sim.Env) (func(), error) {
 	if err != nil {
 		return nil, err
 	}
-	var members []uint64
-	for id := uint64(1); id <= s.options.nodes; id++ {
-		members = append(members, id)
-	}
-	if err := node.Bootstrap(ctx, 1, members); err != nil && !errors.Is(err, raft.ErrBootstrapped) {
+	s.nodes[env.ID] = node
+	s.invariants.incarnations[env.ID] = node.Status().Incarnation
+	if err := s.create(ctx, env, node); err != nil && !errors.Is(err, raft.ErrBootstrapped) {
 		return nil, err
 	}
 	m := s.machine(env.ID)
-	group, err := node.StartGroup(ctx, raft.GroupConfig{ID: 1, StateMachine: m.powers(), SnapshotEntries: s.options.snapshotEntries, RetainEntries: s.options.retainEntries})
+	cfg := raft.GroupConfig{ID: 1, StateMachine: m.powers(), SnapshotEntries: s.options.snapshotEntries, RetainEntries: s.options.retainEntries}
+	group, err := node.StartGroup(ctx, cfg)
+	if errors.Is(err, raft.ErrIncarnation) { // it has promised nothing, and begins anew
+		s.removed[env.ID] = true
+		if err := s.create(ctx, env, node); err != nil {
+			return nil, err
+		}
+		m = s.machine(env.ID)
+		cfg.StateMachine = m.powers()
+		group, err = node.StartGroup(ctx, cfg)
+	}
 	if err != nil {
 		return nil, err
 	}
 	s.groups[env.ID], s.machines[env.ID] = group, m
 	return func() { _ = node.Close() }, nil
+}
+
+// create makes a node's replica, if there is none.
+func (s *raftRun) create(ctx context.Context, env *sim.Env, node *raft.Node) error {
+	lost := s.w.Node(env.ID).Disk.Generation() > 0 && !s.options.mistaken
+	switch {
+	case s.removed[env.ID]:
+		if err := node.Leave(ctx, 1); err != nil && !errors.Is(err, raft.ErrNotBootstrapped) {
+			return err
+		}
+		s.invariants.left(env.ID)
+		delete(s.kept, env.ID)
+		delete(s.removed, env.ID)
+		return node.Join(ctx, 1)
+	case lost || env.ID > s.options.founders:
+		return node.Join(ctx, 1)
+	}
+	var members []uint64
+	for id := uint64(1); id <= s.options.founders; id++ {
+		members = append(members, id)
+	}
+	return node.Bootstrap(ctx, 1, members)
 }
 
 // machine is the state machine under test: registers, and a hash of all commands in their
@@ -452,9 +494,12 @@ func (s *raftRun) Main(w *sim.World) {
 	for range s.options.bursts {
 		joins = append(joins, w.Go(s.burst))
 	}
-	// A node whose disk was replaced by an old copy is another one, says raft's manual: so
-	// its identity is removed. What then stands on the disk belongs to nobody, and the
-	// node must refuse to start on it. Where disks are damaged before all members have met
+	if s.options.operator {
+		joins = append(joins, w.Go(s.operator))
+	}
+	// An old copy of a disk without its identity belongs to nobody, and the node must refuse
+	// to start on it. One that has its identity can be recognised by those who know better,
+	// if they can be reached: that is tried when all is whole, below. Where disks are damaged before all members have met
 	// there need not be progress: a new group does not begin without all of them.
 	atlas, certain := sim.Atlas{OldCopy: forgetIdentity, Target: s.leader, Drift: s.options.drift}, true
 	switch w.Rand().IntN(3) {
@@ -486,7 +531,7 @@ func (s *raftRun) Main(w *sim.World) {
 
 	// Everything is whole now, but for a minority of damaged disks: there must be progress.
 	whole := !slices.ContainsFunc(w.Nodes(), func(n *sim.Node) bool { return n.Damaged() != "" })
-	certain = certain || whole
+	certain = (certain || whole) && (!s.options.operator || s.able())
 	healed, acked := w.Now(), len(s.acked)
 	for len(s.acked) < acked+5 {
 		_ = sim.Sleep(ctx, 10*time.Millisecond)
@@ -494,7 +539,7 @@ func (s *raftRun) Main(w *sim.World) {
 			continue
 		}
 		if certain {
-			w.Failf("progress", "no five writes within %v after everything healed", w.Now()-healed)
+			w.Failf("progress", "no five writes within %v after everything healed; the members are %+v", w.Now()-healed, s.invariants.latest())
 			return
 		}
 		break
@@ -510,7 +555,7 @@ func (s *raftRun) Main(w *sim.World) {
 	limit, cancel := sim.WithTimeout(ctx, progress*election)
 	defer cancel()
 	for _, n := range w.Nodes() {
-		if n.Damaged() != "" {
+		if !s.sound(n.ID) || !s.member(n.ID) {
 			continue
 		}
 		g := s.groups[n.ID]
@@ -543,6 +588,9 @@ func (s *raftRun) Main(w *sim.World) {
 			s.history.Begin(0, history.Read(key)).Return(m.values[key])
 		}
 	}
+	if certain {
+		s.oldCopy(ctx)
+	}
 	if err := s.history.Check(time.Minute); err != nil {
 		var v *history.Violation
 		if errors.As(err, &v) {
@@ -567,7 +615,7 @@ func (s *raftRun) apart(hub uint64, cut bool) {
 func (s *raftRun) met(ctx context.Context) bool {
 	limit, cancel := sim.WithTimeout(ctx, progress*election)
 	defer cancel()
-	for id := uint64(1); id <= s.options.nodes; id++ {
+	for id := uint64(1); id <= s.options.founders; id++ {
 		for s.groups[id] == nil && limit.Err() == nil {
 			_ = sim.Sleep(ctx, time.Millisecond)
 		}
