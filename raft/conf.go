@@ -162,9 +162,4 @@ func (c *core) reconfigured(e *raftpb.Entry) []byte {
 }
 
 // Trust implements replica.Core.
-func (c *core) Trust() { c.held = false }
-
-// mayVote reports whether the replica may give votes and stand for election. One that was
-// told nothing yet of the group that it joins may not: it is no member, or one that nobody
-// needs before it has caught up.
-func (c *core) mayVote() bool { return !c.held && c.member }
+func (c *core) Trust() { c.votes.held = false }

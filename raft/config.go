@@ -12,7 +12,7 @@ import (
 
 // Config says how a node runs. Cluster, Node, Transport and Store are required;
 // what is left zero gets the default that stands beside it. All nodes of a cluster
-// should run with the same values, but need not.
+// should run with the same values, but need not, except where MaxClockDrift says so.
 type Config struct {
 	// Cluster names the cluster: 1 to 255 bytes, the same on all its nodes. Messages
 	// of another cluster are refused.
@@ -52,6 +52,20 @@ type Config struct {
 	// down to whole heartbeats. A leader that hears nothing from a majority for as
 	// long steps down. At least three heartbeats. Default: ten.
 	ElectionTimeout time.Duration
+
+	// MaxClockDrift turns lease reads on: with it, Barrier on a leader asks nobody for
+	// about as long as ElectionTimeout less MaxClockDrift after a majority last confirmed
+	// the leader. It is by how much the monotonic clocks of two nodes may come apart while
+	// one of them goes on by ElectionTimeout, whatever the reason, and so an assumption
+	// that nothing here can check: where it is wrong, Barrier lets stale reads through, for
+	// as long as it is wrong by. A tenth of ElectionTimeout is plenty for clocks that
+	// run; none is enough for a machine that is suspended, or moved, with its clock. At
+	// most ElectionTimeout less two heartbeats. Default: 0, no leases.
+	//
+	// With it, MaxClockDrift, ElectionTimeout and HeartbeatInterval must be the same on
+	// all nodes of the cluster: change them only while all nodes are stopped. A member
+	// takes part in no election in the first ElectionTimeout after its start then.
+	MaxClockDrift time.Duration
 
 	// Loops is the number of event loops that the groups are spread over. A group
 	// is served by one loop; groups of one loop share its writes and its frames.
@@ -111,6 +125,7 @@ func (c *Config) runtime() replica.Config {
 		SetAddress:        c.SetAddress,
 		HeartbeatInterval: c.HeartbeatInterval,
 		ElectionTimeout:   c.ElectionTimeout,
+		MaxClockDrift:     c.MaxClockDrift,
 		Loops:             c.Loops,
 		MaxCommandBytes:   c.MaxCommandBytes,
 		MaxBatchBytes:     c.MaxBatchBytes,

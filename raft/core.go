@@ -44,8 +44,8 @@ type core struct {
 	head    []byte
 	config  []byte // the configuration in effect
 	leading bool
-	held    bool // gives no vote yet
 	member  bool // has a configuration
+	votes   votes
 
 	observed probe.RaftState
 }
@@ -80,7 +80,8 @@ func newCore(o replica.OpenOptions, logger etcd.Logger) (*core, error) {
 			Reason: fmt.Sprintf("the log ends at index %d, but the snapshot at %d", log.last, o.Start.Index)}
 	}
 	log.hard.Commit = new(max(log.hard.GetCommit(), o.Start.Index))
-	c := &core{node: o.Node, group: o.Keys.Group(), keys: o.Keys, log: log, config: o.Config, held: o.Held, member: len(log.conf.GetVoters()) > 0, hard: log.hard, stored: log.hard}
+	c := &core{node: o.Node, group: o.Keys.Group(), keys: o.Keys, log: log, config: o.Config, member: len(log.conf.GetVoters()) > 0, hard: log.hard, stored: log.hard}
+	c.votes.init(o)
 	if c.written, err = log.end(); err != nil {
 		return nil, err
 	}
@@ -154,15 +155,15 @@ func (c *core) Step(from uint64, message []byte, frame int) error {
 	if err != nil {
 		return err
 	}
+	if c.ignores(m) {
+		return nil
+	}
 	if len(run) > 0 {
 		c.runs = append(c.runs, receivedRun{m.Entries, run})
 	}
-	switch m.GetType() {
-	case raftpb.MsgVote, raftpb.MsgPreVote, raftpb.MsgTimeoutNow:
-		if !c.mayVote() {
-			probe.Sometimes("raft: a node that has just started gives no vote", true)
-			return nil
-		}
+	if m.GetType() == raftpb.MsgHeartbeat && m.GetCommit() > c.written.Index && m.GetTerm() >= c.raft.BasicStatus().GetTerm() {
+		// It says no more than this node has acknowledged.
+		panic(fmt.Errorf("%w: the leader knows that this node had the log up to index %d, and it ends at %d", synod.ErrRolledBack, m.GetCommit(), c.written.Index))
 	}
 	if m.GetType() == raftpb.MsgReadIndex {
 		m.Entries[0].Data = bytes.Clone(m.Entries[0].Data) // it may stay for long, the message need not
@@ -177,7 +178,7 @@ func (c *core) Step(from uint64, message []byte, frame int) error {
 
 // Tick implements replica.Core.
 func (c *core) Tick() {
-	if c.mayVote() {
+	if c.votes.tick(); c.takesPart() {
 		c.raft.Tick()
 	}
 }
@@ -227,11 +228,14 @@ func (c *core) takeReads() {
 }
 
 // Transfer implements replica.Core.
-func (c *core) Transfer(to uint64) { c.raft.TransferLeader(to) }
+func (c *core) Transfer(to uint64) {
+	c.votes.handedOver = c.raft.BasicStatus().GetTerm()
+	c.raft.TransferLeader(to)
+}
 
 // Campaign implements replica.Core.
 func (c *core) Campaign() {
-	if !c.mayVote() {
+	if !c.mayCampaign() {
 		return
 	}
 	// Raft refuses in a state in which there is no need.
@@ -346,6 +350,7 @@ func (c *core) Ready(out *replica.Output) bool {
 	c.runs = nil
 	status := c.raft.BasicStatus()
 	out.Leader, out.Term, out.Leading = status.Lead, status.GetTerm(), status.RaftState == etcd.StateLeader
+	out.Decided, out.HandedOver = status.GetCommit(), c.votes.handedOver == out.Term
 	c.leading = out.Leading
 	if probe.Active() {
 		c.observe(probe.RaftState{Group: c.group, Term: out.Term, Leader: out.Leader, Leading: out.Leading, Commit: status.GetCommit()})

@@ -78,6 +78,52 @@
 // holds up the group's state machine for the time that it takes to copy it, some
 // milliseconds for ten thousand sessions.
 //
+// # Reads
+//
+// Barrier is linearizable on any member: what was acknowledged before the call, by
+// anyone to anyone, is in the local state when it returns. It costs a round trip from
+// the leader to a majority, which everyone shares who reads at that moment, from a
+// follower one more to the leader; nothing is written. It assumes nothing about time.
+//
+// With Config.MaxClockDrift, off by default, a leader that a majority has confirmed holds a
+// lease: for ElectionTimeout, less a heartbeat and less MaxClockDrift, counted on its
+// monotonic clock from before it asked, no other member can be elected. Until then its
+// Barrier asks nobody and returns at once, if all that is decided is applied. While there
+// are reads the lease is renewed before it ends; without any, nothing is sent for it.
+// Barriers on followers ask as before.
+//
+// This is safe as long as the monotonic clocks of two members come apart by no more than
+// MaxClockDrift while one of them goes on by ElectionTimeout. Steps of the wall clock do
+// not matter, nor does a process that is late or stopped (SIGSTOP): its clock goes on,
+// and its lease with it. A machine whose clock stands still with it, such as a virtual
+// one that is suspended or moved, may come back with a lease that ended long ago for
+// the others, and answers stale reads until its own clock has ended the lease,
+// too: leave leases off where that may happen. A clock that is wrong never loses a
+// write, with leases or without.
+//
+// A lease ends early when its leader steps down, when the members change, and when
+// TransferLeader was called: after a transfer that failed, the leader asks for each read
+// until its term ends. A member that starts gives no vote and does not stand for election
+// for one ElectionTimeout, as it may have forgotten whose lease it confirmed: after a
+// restart of all members the first election takes that much longer.
+//
+// # Members
+//
+// A group begins with the members that Bootstrap names, on each of them; it begins once all of
+// them have met. Later its leader changes them, by Group.SetMembers, to any others: learners,
+// which receive everything and can be read from, and voters. A change is planned and
+// carried out by the group itself, is in its log, and is completed by whoever leads. What the group
+// needs of the application:
+//
+//   - a new node runs, with the group joined and started: Join, StartGroup;
+//   - it can be reached: by an address that is part of the configuration (synod.Member.Address,
+//     Config.SetAddress), or because its transport and the others' know by themselves;
+//   - a node that is removed runs until SetMembers has returned. Its replica then ends, with
+//     synod.ErrRemoved; Close and Leave remove what it stored.
+//
+// A member is removed, or replaced, while a majority of the old voters and one of the new ones
+// can be reached. After the loss of a majority no change can be decided.
+//
 // # Identity
 //
 // A node draws a random incarnation when its store is first used, and its peers
@@ -85,22 +131,27 @@
 // another, and a second one under the same ID, are so recognised and not listened
 // to: they have forgotten what the ID promised (an EventPeerRefused with
 // ErrIncarnation says so, on them and on the node itself, which does not listen to
-// what is meant for its predecessor). An old copy of the same disk is not
-// recognised, since it has the same incarnation.
+// what is meant for its predecessor). Such a node comes back by Join, and by a call of SetMembers
+// with its new incarnation.
+//
+// Each start of a node is a run with a number, and its commits are counted; peers keep, durably, how
+// far they have known it to be. A node on an old copy of its disk is so recognised by each
+// member that has heard of something that the copy lacks: its groups stop with
+// synod.ErrRolledBack, and it must be wiped and come back as above. A node that starts waits for the other
+// voters' word before it votes, two election timeouts at most. An old copy goes unrecognised where none of the
+// members that know better can be reached for that long.
 //
 // # Limits
 //
-// The members of a group are those that it was bootstrapped with: they can't be
-// changed yet. Followers do not pass proposals on. Leases are not used for reads.
-// A single command is limited to Config.MaxCommandBytes, and the transport must take
-// messages of that and MaxBatchBytes: Start can't ask it, and a message that it refuses
-// for its size is complained of in the log. A leader whose disk is full, or stalls,
-// keeps its office as long as it hears a majority: commands are refused or wait, reads
-// go on. To have another one lead, call TransferLeader. A leader reads the log
+// Followers do not pass proposals on. A single command is limited to
+// Config.MaxCommandBytes, and the transport must take messages of that and MaxBatchBytes: Start can't
+// ask it, and a message that it refuses for its size is complained of in the log. A leader whose
+// disk is full, or stalls, keeps its office as long as it hears a majority: commands are refused or
+// wait, reads go on. To have another one lead, call TransferLeader. A leader reads the log
 // from the store for a follower that lags by more than Config.CacheBytes; the
 // loop's other groups wait for those reads. Only the log and a snapshot stand
 // between a crash and the state of a state machine that keeps it in memory: on
-// start, it is restored and the rest of the log replayed.
+// start, it is restored and the rest of the log replayed. A new member always gets a snapshot first.
 //
 // # Differences from the paper
 //
@@ -111,5 +162,8 @@
 // arrived in one round of the event loop. The index that a state machine sees
 // counts commands from 1 on; the indexes in a synod.GroupStatus count log entries.
 // A new group's log begins after index 1, where every member wrote the same
-// configuration.
+// configuration. Members change by joint consensus (the 2014 paper, section 6), as etcd's core
+// has it: a configuration is in effect when it is decided, not when it is in the log. A change
+// ends with one entry more than there: see internal/replica, membership.go. Learners are
+// those of the thesis, section 4.2.1.
 package raft

@@ -28,6 +28,7 @@ func (engine) Start(ctx context.Context, c replica.Config) (grouptest.Node, erro
 		SetAddress:        c.SetAddress,
 		HeartbeatInterval: c.HeartbeatInterval,
 		ElectionTimeout:   c.ElectionTimeout,
+		MaxClockDrift:     c.MaxClockDrift,
 		Loops:             c.Loops,
 		MaxCommandBytes:   c.MaxCommandBytes,
 		MaxBatchBytes:     c.MaxBatchBytes,

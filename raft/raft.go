@@ -167,7 +167,8 @@ func NewSession(id, next uint64) *Session { return replica.NewSession(id, next) 
 // Barrier makes a read of the local state machine linearizable, as synod.Log says,
 // on leader and followers, by Raft's read index (Ongaro's thesis, section 6.4): a
 // majority confirms the leader, and nothing is written. Everyone who waits at one
-// moment shares one confirmation. While there is no leader it waits, up to ctx.
+// moment shares one confirmation. With Config.MaxClockDrift a leader that was confirmed
+// a moment ago answers without asking: see the package's section on reads. While there is no leader it waits, up to ctx.
 func (g *Group) Barrier(ctx context.Context) error { return g.g.Barrier(ctx) }
 
 // TransferLeader hands the leadership to another voting member and waits until it

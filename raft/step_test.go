@@ -28,6 +28,7 @@ type victim struct {
 	sent    []replica.Message
 	state   scriptHard
 	stopped any // the panic that stops the group
+	leases  bool
 }
 
 type scriptHard struct{ term, vote, commit uint64 }
@@ -47,7 +48,7 @@ func (v *victim) open(voters ...uint64) {
 	c, err := protocol{}.Open(replica.OpenOptions{
 		Node: 1, Keys: replica.GroupKeys(7), Store: v.store, Start: bootPosition, Config: encodeConf(&raftpb.ConfState{Voters: voters}),
 		Logger: slog.New(slog.DiscardHandler), ElectionTicks: 10, HeartbeatTicks: 1, MessageBytes: 1 << 20, InflightBytes: 1 << 20,
-		PendingBytes: 1 << 20, ApplyBytes: 1 << 20, CacheBytes: 100,
+		PendingBytes: 1 << 20, ApplyBytes: 1 << 20, CacheBytes: 100, Leases: v.leases,
 	})
 	require.NoError(v.t, err)
 	v.core, v.decided = c.(*core), nil

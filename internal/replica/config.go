@@ -26,6 +26,7 @@ type Config struct {
 	SetAddress        func(node uint64, address string)
 	HeartbeatInterval time.Duration
 	ElectionTimeout   time.Duration
+	MaxClockDrift     time.Duration
 	Loops             int
 	MaxCommandBytes   int
 	MaxBatchBytes     int
@@ -92,6 +93,11 @@ func (c *Config) setDefaults() error {
 		return bad("HeartbeatInterval", "%v: at least 1ms", c.HeartbeatInterval)
 	case c.ElectionTimeout < 3*c.HeartbeatInterval:
 		return bad("ElectionTimeout", "%v: at least three heartbeats of %v, better ten", c.ElectionTimeout, c.HeartbeatInterval)
+	case c.MaxClockDrift < 0:
+		return bad("MaxClockDrift", "%v: must not be below 0", c.MaxClockDrift)
+	case c.MaxClockDrift > 0 && c.leaseLength() < c.HeartbeatInterval:
+		return bad("MaxClockDrift", "%v: at most %v, which is ElectionTimeout (%v in whole heartbeats) less two heartbeats: beyond that no lease is left",
+			c.MaxClockDrift, c.ElectionTimeout.Truncate(c.HeartbeatInterval)-2*c.HeartbeatInterval, c.ElectionTimeout.Truncate(c.HeartbeatInterval))
 	}
 	if c.Loops == 0 {
 		c.Loops = min(4, max(1, runtime.GOMAXPROCS(0)/2))
@@ -137,6 +143,15 @@ func (c *Config) setDefaults() error {
 		return bad("MaxInboxBytes", "%d: must be at least MaxBatchBytes and MaxCommandBytes together and 1 KiB, %d", c.MaxInboxBytes, need)
 	}
 	return nil
+}
+
+// leaseLength returns how long a lease is, from the beginning of the attempt that it comes
+// from: see lease.go. 0: there are none.
+func (c *Config) leaseLength() time.Duration {
+	if c.MaxClockDrift == 0 {
+		return 0
+	}
+	return c.ElectionTimeout.Truncate(c.HeartbeatInterval) - c.HeartbeatInterval - c.MaxClockDrift
 }
 
 // GroupConfig is what a group needs to run.

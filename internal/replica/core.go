@@ -33,6 +33,15 @@ type Core interface {
 	// reads that arrived before this call. The answer comes in Output.Reads under
 	// the same id, or never: then the runtime asks again under a new one, and an
 	// answer to the old one is of no use any more. An id is never used twice.
+	//
+	// Where OpenOptions.Leases is set, an answer is a promise, too, if this node led when
+	// it called Read, and has led since, in one term: a majority of the members heard
+	// from it after that call, and none of them helps to elect another leader before
+	// its own core has been given ElectionTicks ticks since then. It neither votes nor
+	// stands for election, nor takes notice of a term in which nobody leads; and since a
+	// restart may have made it forget whom it heard, it does none of this in its first
+	// ElectionTicks ticks either; only a node that is the only voter may lead at once. The
+	// one exception is what a Transfer of this leader brings about: see Output.HandedOver.
 	Read(id ReadID)
 
 	// Transfer asks the leader to hand its office to another member. It is
@@ -165,6 +174,16 @@ type Output struct {
 	Leader  uint64 // valid after every Ready
 	Term    uint64
 	Leading bool
+
+	// Decided is the index up to which the core knows all entries decided, valid after
+	// every Ready. No other node knows of more in this term if this one leads: what it
+	// tells others of decisions stands in the Messages of this Output, or later ones.
+	Decided uint64
+
+	// HandedOver says that Transfer was called in this term, valid after every Ready, at
+	// the latest in the one whose Messages say so to the other member. From then on,
+	// until the term ends, that member may be elected at any time.
+	HandedOver bool
 }
 
 func (o *Output) reset() {
@@ -207,8 +226,9 @@ type OpenOptions struct {
 	Held   bool     // no vote is given before Core.Trust
 	Logger *slog.Logger
 
-	ElectionTicks  int // ticks without a leader until an election
-	HeartbeatTicks int // ticks between two heartbeats
+	ElectionTicks  int  // ticks without a leader until an election, at least
+	HeartbeatTicks int  // ticks between two heartbeats
+	Leases         bool // leaders count on what Core.Read says of leases
 	MessageBytes   uint64
 	InflightBytes  uint64
 	PendingBytes   uint64

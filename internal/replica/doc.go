@@ -6,6 +6,7 @@
 //   - frames: all messages for one peer, of all groups of a loop, in one round (frame.go);
 //   - one commit at a time for all groups of a loop, acknowledged to the cores when durable;
 //   - calls: what became of each proposal, read and transfer (call.go, pending.go, read.go);
+//   - leases, under which a leader answers reads without asking (lease.go);
 //   - the state machines, on tasks of their own (apply.go);
 //   - sessions: commands that are sent again and applied once (sessions.go, sessiontable.go,
 //     sessionbatch.go; what a client needs: session.go);

@@ -33,8 +33,9 @@ type Group struct {
 	calls     atomic.Int64
 	callBytes atomic.Int64
 
-	pend  pending
-	reads reads
+	pend   pending
+	reads  reads
+	leases leases
 
 	// The loop's.
 	core       Core
@@ -107,6 +108,7 @@ func (n *Node) StartGroup(ctx context.Context, cfg GroupConfig) (*Group, error) 
 	}
 	g.reads.init(g)
 	g.setSessions(newSessionTable())
+	g.leases.length = n.cfg.leaseLength()
 	n.mu.Lock()
 	if _, ok := n.groups[g.id]; ok {
 		n.mu.Unlock()
@@ -242,6 +244,7 @@ func (g *Group) open() (err error) {
 		Held:           len(others) > 0,
 		Logger:         c.Logger.With("group", g.id, "node", c.Node),
 		ElectionTicks:  int(c.ElectionTimeout / c.HeartbeatInterval),
+		Leases:         c.MaxClockDrift > 0,
 		HeartbeatTicks: 1,
 		MessageBytes:   uint64(c.MaxBatchBytes),
 		InflightBytes:  uint64(c.MaxInflightBytes),
@@ -363,6 +366,9 @@ func (g *Group) notLeader() error {
 func (g *Group) Barrier(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("group %d: %w", g.id, err)
+	}
+	if g.readLeased() {
+		return nil
 	}
 	c := g.node.newCall(g, callRead)
 	if err := g.submit(c); err != nil {

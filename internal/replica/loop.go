@@ -558,6 +558,7 @@ func (l *loop) ready(g *Group) {
 		if out.Leader != g.leader.Load() || out.Term != g.term || out.Leading != g.leading {
 			l.leaderChanged(g, out)
 		}
+		l.keepLease(g, out)
 		var restore *SnapshotMeta
 		if out.Restore != nil {
 			restore = l.install(g, *out.Restore, &l.scratch)
@@ -774,6 +775,9 @@ func (l *loop) fail(g *Group, err error) {
 		log = log.With("stack", string(p.stack))
 	}
 	log.Error("group stopped", "group", g.id, "error", err)
+	if errors.Is(err, ErrRolledBack) {
+		l.node.rollBack(err)
+	}
 	l.node.emit(synod.Event{Kind: synod.EventGroupFailed, Group: g.id, Err: failed})
 	l.remove(g)
 }

@@ -163,6 +163,7 @@ func (l *loop) configured(g *Group, index uint64, encoded []byte) {
 	}
 	old := g.conf
 	g.conf, g.confIndex = conf, index
+	revokeLease(g)
 	g.driver.again = 0
 	if probe.Active() {
 		shown := probe.Configured{Group: g.id, Index: index, Joint: conf.Joint()}

@@ -17,6 +17,8 @@ type reads struct {
 	// The loop's.
 	queued  []*call // wait for the next attempt
 	asked   []*call // wait for the one under way
+	renew   bool    // the next attempt is for the lease: nobody need wait for it
+	busy    bool    // an attempt is under way
 	id      ReadID
 	started uint64 // the group's tick at which it began
 
@@ -34,13 +36,16 @@ func (r *reads) init(g *Group) {
 
 // read begins an attempt unless one is under way.
 func (l *loop) read(g *Group) {
+	l.leaseReads(g)
 	r := &g.reads
-	if len(r.asked) > 0 || len(r.queued) == 0 {
+	if r.busy || len(r.queued) == 0 && !r.renew {
 		return
 	}
 	r.asked, r.queued = r.queued, r.asked[:0]
+	r.busy, r.renew = true, false
 	r.id.Attempt++
 	r.started = g.ticks
+	g.leases.begin(g)
 	defer l.recover(g)
 	g.core.Read(r.id)
 }
@@ -48,9 +53,10 @@ func (l *loop) read(g *Group) {
 // restartReads gives up the attempt under way and begins a new one.
 func (l *loop) restartReads(g *Group) {
 	r := &g.reads
-	if len(r.asked) == 0 {
+	if !r.busy {
 		return
 	}
+	r.busy = false
 	r.queued = append(r.queued, r.asked...)
 	clear(r.asked)
 	r.asked = r.asked[:0]
@@ -62,32 +68,43 @@ func (l *loop) retryReads(g *Group) {
 		probe.Sometimes("replica: a read is asked again", len(g.reads.asked) > 0)
 		l.restartReads(g)
 	}
+	l.renewLease(g)
 }
 
 // readConfirmed takes the answer to an attempt.
 func (l *loop) readConfirmed(g *Group, result ReadResult) {
 	r := &g.reads
-	if result.ID != r.id || len(r.asked) == 0 {
+	if result.ID != r.id || !r.busy {
 		return
 	}
-	r.mu.Lock()
-	applied := g.applied.Load()
-	probe.Sometimes("replica: a read waits for the state machine", applied < result.Index)
-	if applied >= result.Index || probe.Bug("a read does not wait for the state machine") {
-		r.mu.Unlock()
-		for _, c := range r.asked {
-			c.answer(nil, nil)
-		}
-	} else {
-		for _, c := range r.asked {
-			c.index = result.Index
-		}
-		r.waiting = append(r.waiting, r.asked...)
-		r.mu.Unlock()
-	}
+	r.busy = false
+	g.leases.confirmed(g)
+	r.confirmed(r.asked, result.Index)
 	clear(r.asked)
 	r.asked = r.asked[:0]
 	l.read(g) // ready goes on with what this brings
+}
+
+// confirmed answers calls once the state machine has applied everything up to an index.
+func (r *reads) confirmed(calls []*call, index uint64) {
+	r.mu.Lock()
+	applied := r.group.applied.Load()
+	probe.Sometimes("replica: a read waits for the state machine", applied < index)
+	if applied >= index || probe.Bug("a read does not wait for the state machine") {
+		r.mu.Unlock()
+		for _, c := range calls {
+			c.answer(nil, nil)
+		}
+		return
+	}
+	if n := len(r.waiting); n > 0 {
+		index = max(index, r.waiting[n-1].index) // an attempt knows less than a lease since
+	}
+	for _, c := range calls {
+		c.index = index
+	}
+	r.waiting = append(r.waiting, calls...)
+	r.mu.Unlock()
 }
 
 // reached answers the reads that waited for the state machine to get this far. The
@@ -123,5 +140,6 @@ func (l *loop) endReads(g *Group, err error) {
 			c.answer(nil, err)
 		}
 	}
-	r.queued, r.asked = nil, nil
+	r.queued, r.asked, r.busy, r.renew = nil, nil, false, false
+	revokeLease(g)
 }

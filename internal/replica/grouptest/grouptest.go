@@ -61,7 +61,7 @@ func Run(t *testing.T, engine Engine) {
 		})
 	}
 	for _, list := range [][]rule{durabilityRules, corruptionRules, groupRules, snapshotRules, linkRules, identityRules, memberRules,
-		commandRules, sessionRules, leaderRules, readRules, faultRules, reportRules} {
+		commandRules, sessionRules, leaderRules, readRules, leaseRules, faultRules, reportRules} {
 		for _, r := range list {
 			rules <- r
 		}

@@ -28,8 +28,10 @@ func (r *register) raise(to uint64) {
 	}
 }
 
-func testBarrier(t *testing.T, engine Engine) {
-	c := newCluster(t, engine, options{})
+func testBarrier(t *testing.T, engine Engine) { barrierRule(t, engine, unleased) }
+
+func barrierRule(t *testing.T, engine Engine, with func(options) options) {
+	c := newCluster(t, engine, with(options{}))
 	var acknowledged register
 	var reads atomic.Int64
 	ctx, cancel := context.WithCancel(c.ctx)
@@ -145,8 +147,10 @@ func testBarrierCutOff(t *testing.T, engine Engine) {
 	}
 }
 
-func testBarrierNewLeader(t *testing.T, engine Engine) {
-	c := newCluster(t, engine, options{})
+func testBarrierNewLeader(t *testing.T, engine Engine) { newLeaderRule(t, engine, unleased) }
+
+func newLeaderRule(t *testing.T, engine Engine, with func(options) options) {
+	c := newCluster(t, engine, with(options{}))
 	c.writes(1, 1, 3)
 	c.eventually("the member with the slow state machine leads", func() bool {
 		l := c.leader(1)
@@ -179,8 +183,10 @@ func testBarrierNewLeader(t *testing.T, engine Engine) {
 	c.check(1)
 }
 
-func testBarrierLone(t *testing.T, engine Engine) {
-	c := newCluster(t, engine, options{size: 1})
+func testBarrierLone(t *testing.T, engine Engine) { loneRule(t, engine, unleased) }
+
+func loneRule(t *testing.T, engine Engine, with func(options) options) {
+	c := newCluster(t, engine, with(options{size: 1}))
 	// Which record of the new office is not durable yet when it is asked.
 	for record := 1; record <= 3; record++ {
 		end := c.writes(1, 1, 3)

@@ -40,6 +40,9 @@ func testConfig(t *testing.T, engine Engine) {
 		{"HeartbeatInterval", func(c *replica.Config) { c.HeartbeatInterval = -time.Second }},
 		{"ElectionTimeout", func(c *replica.Config) { c.ElectionTimeout = 2 * heartbeat }},
 		{"ElectionTimeout", func(c *replica.Config) { c.ElectionTimeout = -1 }},
+		{"MaxClockDrift", func(c *replica.Config) { c.MaxClockDrift = -1 }},
+		{"MaxClockDrift", func(c *replica.Config) { c.MaxClockDrift = 8*heartbeat + 1 }}, // leaves less than a heartbeat
+		{"MaxClockDrift", func(c *replica.Config) { c.ElectionTimeout, c.MaxClockDrift = 4*heartbeat-1, heartbeat+1 }},
 		{"Loops", func(c *replica.Config) { c.Loops = -1 }},
 		{"MaxCommandBytes", func(c *replica.Config) { c.MaxCommandBytes = -1 }},
 		{"MaxBatchBytes", func(c *replica.Config) { c.MaxBatchBytes = -1 }},

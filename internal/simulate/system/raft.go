@@ -37,6 +37,8 @@ type raftRun struct {
 	refused   map[uint64]bool // certainly not executed
 	next      uint64
 	over      bool
+	hush      bool // nobody writes
+	calm      bool // nobody makes trouble any more
 
 	unknown, barriers int
 
@@ -63,6 +65,7 @@ type raftOptions struct {
 	sessionLife     time.Duration
 	maxSessions     int
 	sessionBytes    int
+	drift           float64 // of clocks, with leases; 0: without
 }
 
 // election is the election timeout. progress is how many of them a healed cluster may
@@ -113,6 +116,9 @@ func (s *raftRun) start(w *sim.World) {
 		s.options.nodes += uint64(r.IntN(3))
 	}
 	s.options.mistaken = r.IntN(4) == 0 && s.options.founders > 1 // one that is alone nobody would correct
+	if r.IntN(3) == 0 {
+		s.options.drift = drifts[r.IntN(len(drifts))]
+	}
 	w.Logf("options: %+v", s.options)
 	for id := uint64(1); id <= s.options.nodes; id++ {
 		w.AddNode(id, s.startNode)
@@ -122,7 +128,7 @@ func (s *raftRun) start(w *sim.World) {
 func (s *raftRun) startNode(ctx context.Context, env *sim.Env) (func(), error) {
 	delete(s.groups, env.ID)
 	node, err := raft.Start(ctx, raft.Config{Cluster: "sim", Node: env.ID, Transport: env.Transport, Store: env.Store, Logger: env.Logger, Loops: 1,
-		HeartbeatInterval: election / 10, ElectionTimeout: election, MaxBatchBytes: s.options.batchBytes, CacheBytes: s.options.cacheBytes})
+		HeartbeatInterval: election / 10, ElectionTimeout: election, MaxClockDrift: clockDrift(s.options.drift), MaxBatchBytes: s.options.batchBytes, CacheBytes: s.options.cacheBytes})
 	if err != nil {
 		return nil, err
 	}
@@ -550,6 +556,9 @@ func (s *raftRun) read(ctx context.Context, number int, key string, at uint64, g
 
 // write returns the node to turn to next; 0: any.
 func (s *raftRun) write(ctx context.Context, number *int, key string, at uint64, g *raft.Group) uint64 {
+	if s.hush {
+		return at
+	}
 	s.next++
 	id := s.next
 	call := s.history.Begin(*number, history.Write(key, id))
@@ -604,7 +613,7 @@ func (s *raftRun) Main(w *sim.World) {
 	// to start on it. One that has its identity can be recognised by those who know better,
 	// if they can be reached: that is tried when all is whole, below. Where disks are damaged before all members have met
 	// there need not be progress: a new group does not begin without all of them.
-	atlas, certain := sim.Atlas{OldCopy: forgetIdentity, Target: s.leader}, true
+	atlas, certain := sim.Atlas{OldCopy: forgetIdentity, Target: s.leader, Drift: s.options.drift}, true
 	switch w.Rand().IntN(3) {
 	case 0:
 		if !s.met(ctx) {
@@ -621,7 +630,16 @@ func (s *raftRun) Main(w *sim.World) {
 			s.apart(hub, false)
 		})
 	}
+	tempted := func(context.Context) error { return nil }
+	if s.options.drift > 0 && s.options.nodes > 1 {
+		tempted = w.Go(s.tempt)
+	}
 	w.Trouble(ctx, trouble, atlas)
+	s.calm = true
+	if err := tempted(ctx); err != nil {
+		w.Fail(err)
+		return
+	}
 
 	// Everything is whole now, but for a minority of damaged disks: there must be progress.
 	whole := !slices.ContainsFunc(w.Nodes(), func(n *sim.Node) bool { return n.Damaged() != "" })
