@@ -51,6 +51,7 @@ func TestRulesRefuse(t *testing.T) {
 		"hashring":              {checkImports, "hashring/a.go", "_=" + module, "", "nothing of ours"},
 		"pebble":                {checkImports, "raft/a.go", "_=github.com/cockroachdb/pebble/v2", "", "only storage/pebble"},
 		"pebble, part of it":    {checkImports, "storage/a.go", "_=github.com/cockroachdb/pebble/v2/vfs", "", "only storage/pebble"},
+		"machine on Pebble":     {checkImports, "shard/a.go", "_=synod/storage/pebble/statemachine", "", "applications do"},
 		"vocabulary":            {checkImports, "a.go", "_=go.etcd.io/raft/v3", "", "standard library only"},
 		"vocabulary upwards":    {checkImports, "a.go", "_=synod/storage", "", "standard library only"},
 		"no floor":              {checkImports, "attic/a.go", "", "", "give it one in internal/lint"},
