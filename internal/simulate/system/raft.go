@@ -108,9 +108,7 @@ func (s *raftRun) start(w *sim.World) {
 		s.options.nodes += uint64(r.IntN(3))
 	}
 	s.options.mistaken = r.IntN(4) == 0
-	if r.IntN(3) == 0 {
-		s.options.drift = drifts[r.IntN(len(drifts))]
-	}
+	s.options.drift = drifts[w.Seed()%uint64(len(drifts))]
 	w.Logf("options: %+v", s.options)
 	for id := uint64(1); id <= s.options.nodes; id++ {
 		w.AddNode(id, s.startNode)
