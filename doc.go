@@ -27,6 +27,13 @@
 //     blindly is to risk applying it twice.
 //   - any other error: the command was certainly not applied and never will be.
 //
+// # Sessions
+//
+// A command of unknown outcome can be repeated safely if it was proposed in a session:
+// [SessionLog] numbers it, and the group applies it once, whoever sends it how often to
+// which node. The group keeps the number, and the result until the client says that it
+// has it, within limits; a session that nobody uses expires.
+//
 // # Identifiers
 //
 // Nodes and groups are named by a uint64 that is never zero. A node's ID is

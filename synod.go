@@ -75,7 +75,7 @@ type DurableIndex interface {
 }
 
 // Log is one replicated log as its users see it; *raft.Group is one. All
-// methods may be called concurrently.
+// methods may be called concurrently. A Log may also be a [SessionLog].
 type Log interface {
 	// Propose appends the command to the log and returns what the state machine
 	// answered once a quorum holds it durably and this node has applied it. ctx
@@ -89,6 +89,63 @@ type Log interface {
 	// whole call. An error promises nothing and has no effect.
 	Barrier(ctx context.Context) error
 }
+
+// SessionLog is an optional power of a [Log]: commands that may be sent again, and
+// are applied once; *raft.Group has it. A session is data that the log keeps, tied
+// to no node and no connection: its ID may be handed from process to process. All
+// methods may be called concurrently, and end as those of Log do.
+type SessionLog interface {
+	Log
+
+	// OpenSession makes a session and returns its ID, which is drawn at random and
+	// never 0. The session expires when nobody has used it for ttl, in a time that
+	// the log keeps: it passes while leaders with sessions in use are up, not by
+	// anyone's wall clock. 0: an hour. Too many open sessions are ErrOverloaded.
+	// After an ErrUnknownOutcome a session may be there that nobody knows of, and that
+	// will expire: open another one.
+	OpenSession(ctx context.Context, ttl time.Duration) (session uint64, err error)
+
+	// CloseSession removes a session and all that is kept of it. It is no error if
+	// there is none.
+	CloseSession(ctx context.Context, session uint64) error
+
+	// ProposeOnce is Propose of a command that was maybe proposed before, through this
+	// node or another, under the same Request.Session and Request.Sequence: it is
+	// applied if it has not been, and the result is that of the first time. The
+	// command must be the same, too: it is not compared. What an error says of this
+	// attempt is what Propose's would; of the command as a whole:
+	//
+	//	ErrUnknownOutcome         send the Request again, here or elsewhere
+	//	*NotLeaderError,          this attempt had no effect and never will, an earlier
+	//	ErrOverloaded, …          one may: send it again
+	//	ErrResultLost             it was applied, once, but its result is not kept any more
+	//	ErrSessionExpired         this attempt had no effect, and no attempt will any more;
+	//	                          an earlier one may have had it before the session ended
+	//	ErrStaleRequest           the same, since a Floor above its Sequence was seen
+	//
+	// So a command whose first attempt is refused was not applied; one that had an
+	// ErrUnknownOutcome before may have been.
+	ProposeOnce(ctx context.Context, request Request, command []byte) (result []byte, err error)
+}
+
+// Request names one command of one session. See SessionLog.ProposeOnce.
+type Request struct {
+	// Session is the session's ID.
+	Session uint64
+
+	// Sequence is the command's number in the session, from 1 on. It is given once, and
+	// to one command. Numbers may be skipped, and come in any order.
+	Sequence uint64
+
+	// Floor says that all commands below this number have been answered, or are given
+	// up: what is kept of them may be forgotten. 0 is 1: none. It is at most
+	// Sequence, and above Sequence-SessionWindow.
+	Floor uint64
+}
+
+// SessionWindow is how many numbers of a session there may be from the lowest that has
+// no answer up to the highest that is in use.
+const SessionWindow = 1024
 
 // Errors that engines return, to be tested with errors.Is. What is returned
 // wraps them, and names the group and the cause.
@@ -123,6 +180,24 @@ var (
 
 	// ErrTooLarge says that a command is over the configured limit.
 	ErrTooLarge = errors.New("synod: command too large")
+
+	// ErrSessionExpired says that there is no such session: it has expired, was closed,
+	// or never was. The request had no effect and never will; an earlier attempt of the
+	// same one may have had. Open another session.
+	ErrSessionExpired = errors.New("synod: no such session")
+
+	// ErrStaleRequest says that a request is below the floor of its session, which a
+	// later one has raised. It had no effect and never will; an earlier attempt may
+	// have had.
+	ErrStaleRequest = errors.New("synod: request below its session's floor")
+
+	// ErrResultLost says that a command was applied, once and by an earlier attempt, and
+	// that its result is not known any more.
+	ErrResultLost = errors.New("synod: applied before, result lost")
+
+	// ErrInvalidRequest says that the arguments of a session's call are out of bounds.
+	// Nothing was executed.
+	ErrInvalidRequest = errors.New("synod: invalid request")
 )
 
 // NotLeaderError says that the request was certainly not executed because this
@@ -207,6 +282,7 @@ type GroupStatus struct {
 	Target        []Member     // what a change under way leads to, ascending; nil: none is
 	Peers         []PeerStatus // on the leader: one for each other member, ascending
 	Pending       int          // proposals of this node without an outcome yet
+	Sessions      int          // open sessions, as of Applied
 	Err           error        // why the group stopped, or nil while it runs
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -51,7 +52,8 @@ func TestErrorsNameWhatIsConcerned(t *testing.T) {
 	} {
 		require.EqualError(t, c.err, c.want)
 	}
-	sentinels := []error{synod.ErrUnknownOutcome, synod.ErrClosed, synod.ErrOverloaded, synod.ErrTooLarge}
+	sentinels := []error{synod.ErrUnknownOutcome, synod.ErrClosed, synod.ErrOverloaded, synod.ErrTooLarge,
+		synod.ErrSessionExpired, synod.ErrStaleRequest, synod.ErrResultLost, synod.ErrInvalidRequest}
 	for i, a := range sentinels {
 		require.Contains(t, a.Error(), "synod: ")
 		for j, b := range sentinels {
@@ -123,6 +125,63 @@ func ExampleLog() {
 	// applied: done
 	// applied, or not, or later: raft: group 1: synod: outcome unknown: context deadline exceeded
 	// certainly not applied: raft: group 1: synod: overloaded
+}
+
+// forgetful is a log with one session, for a test: it loses its first answer.
+type forgetful struct {
+	busy
+	applied map[uint64]string // by sequence
+}
+
+func (f *forgetful) OpenSession(context.Context, time.Duration) (uint64, error) { return 7, nil }
+func (f *forgetful) CloseSession(context.Context, uint64) error                 { return nil }
+
+func (f *forgetful) ProposeOnce(_ context.Context, r synod.Request, command []byte) ([]byte, error) {
+	if result, ok := f.applied[r.Sequence]; ok {
+		return []byte(result), nil // and not applied again
+	}
+	f.applied[r.Sequence] = fmt.Sprintf("%s was command %d", command, len(f.applied)+1)
+	return nil, fmt.Errorf("raft: group 1: %w", synod.ErrUnknownOutcome)
+}
+
+// The same Request is sent until its outcome is known.
+func ExampleSessionLog() {
+	ctx := context.Background()
+	var log synod.Log = &forgetful{applied: make(map[uint64]string)}
+	sessions, ok := log.(synod.SessionLog)
+	if !ok {
+		panic("this log has no sessions")
+	}
+	session, err := sessions.OpenSession(ctx, time.Hour)
+	if err != nil {
+		panic(err)
+	}
+	for sequence := uint64(1); sequence <= 2; sequence++ {
+		// All commands before this one have been answered.
+		request := synod.Request{Session: session, Sequence: sequence, Floor: sequence}
+		for {
+			result, err := sessions.ProposeOnce(ctx, request, fmt.Append(nil, "command ", sequence))
+			if !errors.Is(err, synod.ErrUnknownOutcome) {
+				fmt.Printf("%s, %v\n", result, err)
+				break
+			}
+			fmt.Println("again:", err)
+		}
+	}
+	// Output:
+	// again: raft: group 1: synod: outcome unknown
+	// command 1 was command 1, <nil>
+	// again: raft: group 1: synod: outcome unknown
+	// command 2 was command 2, <nil>
+}
+
+// Of a session's commands 5 to 7, which are under way at once, 5 and 7 have no answer yet.
+func ExampleRequest() {
+	fmt.Printf("%+v\n", synod.Request{Session: 7, Sequence: 8, Floor: 5})
+	fmt.Println("at most", synod.SessionWindow-1, "above the floor")
+	// Output:
+	// {Session:7 Sequence:8 Floor:5}
+	// at most 1023 above the floor
 }
 
 func ExampleFailedError() {

@@ -161,4 +161,13 @@ type GroupConfig struct {
 	// 5,000 and 32 MiB.
 	RetainEntries uint64
 	RetainBytes   uint64
+
+	// MaxSessions and MaxSessionBytes limit what the group remembers of its clients'
+	// sessions: how many may be open, beyond which OpenSession is refused with
+	// synod.ErrOverloaded, and the bytes of the results that are kept for a command that
+	// comes again, each counted with 128 bytes more; beyond it the oldest are dropped, and
+	// whoever asks for them gets synod.ErrResultLost. What counts is the leader's value
+	// when a session is opened. At most 1,048,576 and 1 GiB. Default: 65,536 and 64 MiB.
+	MaxSessions     int
+	MaxSessionBytes int
 }

@@ -161,6 +161,10 @@ func (c *core) Step(from uint64, message []byte, frame int) error {
 	if len(run) > 0 {
 		c.runs = append(c.runs, receivedRun{m.Entries, run})
 	}
+	if m.GetType() == raftpb.MsgHeartbeat && m.GetCommit() > c.written.Index && m.GetTerm() >= c.raft.BasicStatus().GetTerm() {
+		// It says no more than this node has acknowledged.
+		panic(fmt.Errorf("%w: the leader knows that this node had the log up to index %d, and it ends at %d", synod.ErrRolledBack, m.GetCommit(), c.written.Index))
+	}
 	if m.GetType() == raftpb.MsgReadIndex {
 		m.Entries[0].Data = bytes.Clone(m.Entries[0].Data) // it may stay for long, the message need not
 		c.read(m)

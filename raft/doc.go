@@ -44,6 +44,40 @@
 // on when there is room. What waits for a store that is full, or stalls, is limited
 // by Config.MaxUnwrittenBytes.
 //
+// # Sessions
+//
+// A command whose outcome is unknown can't be proposed again without the risk that it is
+// applied twice, unless it was proposed in a session:
+//
+//	id, err := group.OpenSession(ctx, time.Hour) // on the leader; once for a client
+//	session := raft.NewSession(id, 0)
+//	result, err := session.Do(ctx, func(ctx context.Context, r synod.Request) ([]byte, error) {
+//		… // find a node of the group, and there:
+//		return group.ProposeOnce(ctx, r, command)
+//	})
+//
+// A session numbers its commands. The group remembers, as a part of its replicated state,
+// which numbers it has applied, and what the state machine answered; a request that comes
+// again, to whichever leader, after whatever crash, is not given to the state machine a
+// second time, and gets that answer. This lasts until the client says that it has the
+// answer (synod.Request.Floor), until the results are more than GroupConfig.MaxSessionBytes
+// (then it is synod.ErrResultLost; the number is still known), or until the session ends:
+// by CloseSession, or because nobody used it for as long as OpenSession was told. Then
+// nothing of it is applied any more (synod.ErrSessionExpired). A state machine that is a
+// synod.DurableIndex loses results in a restart, and nothing else.
+//
+// Sessions expire at one place in the log, when an entry of a session is applied: so the same
+// everywhere. The time by which they do is what leaders have seen pass between their
+// own entries, by their monotonic clocks: no clock has to be right, or to agree with another
+// one. What passes between the last entry of one leader and the first of the next
+// does not count, nor while no session is used at all.
+//
+// A plain Propose costs what it would without sessions. One in a session costs 10 to 20
+// bytes more in the log, and its result and some 128 bytes of memory on each member until
+// its number is below the floor. A snapshot begins with what is remembered: capturing it
+// holds up the group's state machine for the time that it takes to copy it, some
+// milliseconds for ten thousand sessions.
+//
 // # Reads
 //
 // Barrier is linearizable on any member: what was acknowledged before the call, by
@@ -73,6 +107,23 @@
 // for one ElectionTimeout, as it may have forgotten whose lease it confirmed: after a
 // restart of all members the first election takes that much longer.
 //
+// # Members
+//
+// A group begins with the members that Bootstrap names, on each of them; it begins once all of
+// them have met. Later its leader changes them, by Group.SetMembers, to any others: learners,
+// which receive everything and can be read from, and voters. A change is planned and
+// carried out by the group itself, is in its log, and is completed by whoever leads. What the group
+// needs of the application:
+//
+//   - a new node runs, with the group joined and started: Join, StartGroup;
+//   - it can be reached: by an address that is part of the configuration (synod.Member.Address,
+//     Config.SetAddress), or because its transport and the others' know by themselves;
+//   - a node that is removed runs until SetMembers has returned. Its replica then ends, with
+//     synod.ErrRemoved; Close and Leave remove what it stored.
+//
+// A member is removed, or replaced, while a majority of the old voters and one of the new ones
+// can be reached. After the loss of a majority no change can be decided.
+//
 // # Identity
 //
 // A node draws a random incarnation when its store is first used, and its peers
@@ -80,21 +131,27 @@
 // another, and a second one under the same ID, are so recognised and not listened
 // to: they have forgotten what the ID promised (an EventPeerRefused with
 // ErrIncarnation says so, on them and on the node itself, which does not listen to
-// what is meant for its predecessor). An old copy of the same disk is not
-// recognised, since it has the same incarnation.
+// what is meant for its predecessor). Such a node comes back by Join, and by a call of SetMembers
+// with its new incarnation.
+//
+// Each start of a node is a run with a number, and its commits are counted; peers keep, durably, how
+// far they have known it to be. A node on an old copy of its disk is so recognised by each
+// member that has heard of something that the copy lacks: its groups stop with
+// synod.ErrRolledBack, and it must be wiped and come back as above. A node that starts waits for the other
+// voters' word before it votes, two election timeouts at most. An old copy goes unrecognised where none of the
+// members that know better can be reached for that long.
 //
 // # Limits
 //
-// The members of a group are those that it was bootstrapped with: they can't be
-// changed yet. Followers do not pass proposals on. A single command is limited to
-// Config.MaxCommandBytes, and the transport must take messages of that and MaxBatchBytes: Start can't ask it, and a message that it refuses
-// for its size is complained of in the log. A leader whose disk is full, or stalls,
-// keeps its office as long as it hears a majority: commands are refused or wait, reads
-// go on. To have another one lead, call TransferLeader. A leader reads the log
+// Followers do not pass proposals on. A single command is limited to
+// Config.MaxCommandBytes, and the transport must take messages of that and MaxBatchBytes: Start can't
+// ask it, and a message that it refuses for its size is complained of in the log. A leader whose
+// disk is full, or stalls, keeps its office as long as it hears a majority: commands are refused or
+// wait, reads go on. To have another one lead, call TransferLeader. A leader reads the log
 // from the store for a follower that lags by more than Config.CacheBytes; the
 // loop's other groups wait for those reads. Only the log and a snapshot stand
 // between a crash and the state of a state machine that keeps it in memory: on
-// start, it is restored and the rest of the log replayed.
+// start, it is restored and the rest of the log replayed. A new member always gets a snapshot first.
 //
 // # Differences from the paper
 //
@@ -105,5 +162,8 @@
 // arrived in one round of the event loop. The index that a state machine sees
 // counts commands from 1 on; the indexes in a synod.GroupStatus count log entries.
 // A new group's log begins after index 1, where every member wrote the same
-// configuration.
+// configuration. Members change by joint consensus (the 2014 paper, section 6), as etcd's core
+// has it: a configuration is in effect when it is decided, not when it is in the log. A change
+// ends with one entry more than there: see internal/replica, membership.go. Learners are
+// those of the thesis, section 4.2.1.
 package raft

@@ -319,3 +319,53 @@ func ExampleGroupConfig() {
 	// snapshot taken
 	// again: 150
 }
+
+// A command that is sent again, since nobody knows what became of it, is applied once.
+func ExampleSession() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	node, stop := single(ctx)
+	defer stop()
+	if err := node.Bootstrap(ctx, 1, []uint64{1}); err != nil {
+		panic(err)
+	}
+	machine := newWords()
+	group, err := node.StartGroup(ctx, raft.GroupConfig{ID: 1, StateMachine: machine})
+	if err != nil {
+		panic(err)
+	}
+	if err := group.Barrier(ctx); err != nil { // there is a leader now
+		panic(err)
+	}
+	id, err := group.OpenSession(ctx, time.Hour)
+	if err != nil {
+		panic(err)
+	}
+	session := raft.NewSession(id, 0)
+	// The answer to the first attempt is lost, as when the leader dies at the wrong moment.
+	attempts := 0
+	result, err := session.Do(ctx, func(ctx context.Context, r synod.Request) ([]byte, error) {
+		result, err := group.ProposeOnce(ctx, r, []byte("hello")) // in a cluster: on the node that leads
+		if attempts++; attempts == 1 && err == nil {
+			return nil, fmt.Errorf("the connection broke: %w", synod.ErrUnknownOutcome)
+		}
+		return result, err
+	})
+	fmt.Printf("%d attempts: %s, %v\n", attempts, result, err)
+	fmt.Println("counted:", machine.count("hello"))
+
+	// Where there is but one node to ask, or a log that finds the leader by itself:
+	result, err = session.Propose(ctx, group, []byte("hello"))
+	fmt.Printf("another one: %s, %v\n", result, err)
+
+	if err := group.CloseSession(ctx, session.ID()); err != nil {
+		panic(err)
+	}
+	_, err = session.Propose(ctx, group, []byte("hello"))
+	fmt.Println("closed:", errors.Is(err, synod.ErrSessionExpired), errors.Is(err, synod.ErrUnknownOutcome))
+	// Output:
+	// 2 attempts: 1, <nil>
+	// counted: 1
+	// another one: 2, <nil>
+	// closed: true false
+}

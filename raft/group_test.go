@@ -56,6 +56,8 @@ func (n node) StartGroup(ctx context.Context, c replica.GroupConfig) (grouptest.
 		SnapshotBytes:   c.SnapshotBytes,
 		RetainEntries:   c.RetainEntries,
 		RetainBytes:     c.RetainBytes,
+		MaxSessions:     c.MaxSessions,
+		MaxSessionBytes: c.MaxSessionBytes,
 	})
 	if err != nil {
 		return nil, err // not a nil *raft.Group in an interface

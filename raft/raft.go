@@ -3,6 +3,7 @@ package raft
 import (
 	"context"
 	"iter"
+	"time"
 
 	"github.com/synod-go/synod"
 	"github.com/synod-go/synod/internal/replica"
@@ -98,6 +99,8 @@ func (n *Node) StartGroup(ctx context.Context, cfg GroupConfig) (*Group, error) 
 		SnapshotBytes:   cfg.SnapshotBytes,
 		RetainEntries:   cfg.RetainEntries,
 		RetainBytes:     cfg.RetainBytes,
+		MaxSessions:     cfg.MaxSessions,
+		MaxSessionBytes: cfg.MaxSessionBytes,
 	})
 	if err != nil {
 		return nil, err
@@ -122,7 +125,7 @@ func (n *Node) Close() error { return n.n.Close() }
 // Group is this node's replica of a group.
 type Group struct{ g *replica.Group }
 
-var _ synod.Log = (*Group)(nil)
+var _ synod.SessionLog = (*Group)(nil)
 
 // ID returns the group's ID.
 func (g *Group) ID() uint64 { return g.g.ID() }
@@ -135,6 +138,31 @@ func (g *Group) ID() uint64 { return g.g.ID() }
 func (g *Group) Propose(ctx context.Context, command []byte) (result []byte, err error) {
 	return g.g.Propose(ctx, command)
 }
+
+// OpenSession makes a session, as synod.SessionLog says, on the leader.
+func (g *Group) OpenSession(ctx context.Context, ttl time.Duration) (session uint64, err error) {
+	return g.g.OpenSession(ctx, ttl)
+}
+
+// CloseSession removes a session, as synod.SessionLog says, on the leader.
+func (g *Group) CloseSession(ctx context.Context, session uint64) error {
+	return g.g.CloseSession(ctx, session)
+}
+
+// ProposeOnce appends a command of a session to the group's log, on the leader: one
+// that may have been appended before, and is applied once, as synod.SessionLog says.
+// [Session] makes the requests.
+func (g *Group) ProposeOnce(ctx context.Context, request synod.Request, command []byte) (result []byte, err error) {
+	return g.g.ProposeOnce(ctx, request, command)
+}
+
+// Session numbers the commands of one session for callers that run concurrently, and
+// sends each again until it has an answer.
+type Session = replica.Session
+
+// NewSession returns a Session of an ID that OpenSession gave, on any node. next is the
+// first number that was not used in the session; 0 is 1, for one that is new.
+func NewSession(id, next uint64) *Session { return replica.NewSession(id, next) }
 
 // Barrier makes a read of the local state machine linearizable, as synod.Log says,
 // on leader and followers, by Raft's read index (Ongaro's thesis, section 6.4): a

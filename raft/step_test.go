@@ -272,7 +272,7 @@ func TestHostileMessages(t *testing.T) {
 		set   change
 		stops string
 	}{
-		{what: "commit beyond the log", kind: raftpb.MsgHeartbeat, term: 3, set: func(m *raftpb.Message) { m.Commit = new(uint64(100)) }, stops: "tocommit(100) is out of range"},
+		{what: "commit beyond the log", kind: raftpb.MsgHeartbeat, term: 3, set: func(m *raftpb.Message) { m.Commit = new(uint64(100)) }, stops: "the log up to index 100"},
 		{what: "commit beyond the log, with an append", kind: raftpb.MsgApp, term: 3, set: func(m *raftpb.Message) {
 			m.Index, m.LogTerm, m.Commit = new(uint64(6)), new(uint64(3)), new(^uint64(0))
 		}},

@@ -37,6 +37,10 @@ type RaftSnapshot struct{ Group, Index, Term uint64 }
 // answer to one.
 type RaftVoted struct{ Group, Term, For uint64 }
 
+// Sessions says what a group remembers of its sessions after an entry, and how many
+// commands were applied: a hash of both. It is shown by the runtime, for any engine.
+type Sessions struct{ Group, Index, Hash uint64 }
+
 // RaftAccepted says that a promise leaves that the log up to an index is durable.
 type RaftAccepted struct{ Group, Term, Index uint64 }
 

@@ -3,6 +3,7 @@ package replica
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/synod-go/synod"
@@ -113,6 +114,10 @@ type applyState struct {
 	marks        []mark
 	batch        []synod.Entry
 	callers      []*call
+	sessions     *sessionTable // as of position
+	saved        *checkpoint   // that the state machine does not have durably yet
+	taken        []*call       // of the batch that is applied
+	keeping      []keeping
 }
 
 // held returns how many commands are in the state machine. While it replays what a
@@ -184,13 +189,15 @@ func (g *Group) applyItems(items []applyItem) {
 			g.stop(fmt.Errorf("state machine: %w", panicError(v)))
 		}
 		// Callers whose commands the state machine may have seen, or not.
-		for i, c := range g.apply.callers {
-			if c != nil {
-				c.answer(nil, unknown(g.id, g.closedError()))
-				g.apply.callers[i] = nil
+		for _, callers := range []*[]*call{&g.apply.callers, &g.apply.taken} {
+			for i, c := range *callers {
+				if c != nil {
+					c.answer(nil, unknown(g.id, g.closedError()))
+					(*callers)[i] = nil
+				}
 			}
+			*callers = (*callers)[:0]
 		}
-		g.apply.callers = g.apply.callers[:0]
 	}()
 	for i := range items {
 		item := &items[i]
@@ -253,7 +260,12 @@ func (g *Group) applyEntries(entries []Entry) error {
 		case EntryConfig:
 			s.config = e.Data
 		case EntryCommand:
-			n, err := g.applyBatch(e, batched)
+			n, err := 0, error(nil)
+			if len(e.Data) > 0 && e.Data[0] == sessionBatchVersion {
+				n, err = g.applySessionBatch(e, batcher)
+			} else {
+				n, err = g.applyBatch(e, batched)
+			}
 			if err != nil {
 				return &storage.CorruptError{Group: g.id, Index: e.Index, Reason: err.Error()}
 			}
@@ -296,6 +308,10 @@ func (g *Group) applyBatch(e *Entry, batched bool) (int, error) {
 		}
 		s.position.Commands++
 		if s.position.Commands <= s.skip {
+			if own && batched { // callers go with the batch, one by one
+				at := len(s.callers) - (h.count - i)
+				s.callers = slices.Delete(s.callers, at, at+1)
+			}
 			continue
 		}
 		if batched {
@@ -326,6 +342,7 @@ func (g *Group) flushBatch(b synod.BatchApplier) {
 		return
 	}
 	b.ApplyBatch(s.batch)
+	s.keepResults()
 	for i, c := range s.callers {
 		if c != nil {
 			s.callers[i] = nil
@@ -358,7 +375,8 @@ func (g *Group) applyRestore(meta *SnapshotMeta) error {
 	s.lastSnapshot, s.bytes, s.marks = meta.Position, 0, nil
 	if _, ok := g.cfg.StateMachine.(synod.DurableIndex); ok {
 		// The state machine has it: the chunks have done their work.
-		g.loop.do(func() { g.loop.dropSnapshot(g, meta.ID) })
+		c := s.capture()
+		g.loop.do(func() { g.loop.dropSnapshot(g, meta.ID, c) })
 	}
 	g.restoring.Store(false)
 	g.node.emit(synod.Event{Kind: synod.EventSnapshotInstalled, Group: g.id, Index: meta.Index, Term: meta.Term})
@@ -369,8 +387,9 @@ func (g *Group) applyRestore(meta *SnapshotMeta) error {
 // Marks lie at least markDistance apart, and further when there are many.
 type mark struct {
 	Position
-	config []byte
-	total  uint64 // bytes of entries up to there, since the group was opened
+	config     []byte
+	total      uint64 // bytes of entries up to there, since the group was opened
+	checkpoint *checkpoint
 }
 
 const (
@@ -394,7 +413,7 @@ func (s *applyState) mark() {
 		}
 		s.marks = s.marks[:n]
 	}
-	s.marks = append(s.marks, mark{s.position, s.config, s.total})
+	s.marks = append(s.marks, mark{Position: s.position, config: s.config, total: s.total})
 }
 
 // cut returns the last mark up to which the log may be cut, and forgets it and those before.
@@ -429,7 +448,7 @@ func (g *Group) maintain() {
 				g.stop(fmt.Errorf("state machine's durable index: %w", err))
 				return
 			}
-			if m, ok := s.cut(func(m mark) bool { return m.Commands <= have && g.mayCut(m) }); ok {
+			if m, ok := g.cutDurable(have); ok {
 				g.loop.do(func() { g.loop.compact(g, m) })
 			}
 		}
@@ -455,6 +474,7 @@ func (l *loop) compact(g *Group, p mark) {
 	}
 	l.scratch.Reset()
 	g.core.Compact(p.Position, p.config, &l.scratch)
+	p.checkpoint.store(g.keys, &l.scratch)
 	l.pending.batch.Append(&l.scratch)
 	g.compacted = p.Index
 	g.compactBelow.Store(p.Index)

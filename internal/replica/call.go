@@ -33,6 +33,7 @@ type call struct {
 	state   atomic.Uint32
 	done    *executor.Event
 	command []byte // a copy that belongs to the call
+	item    item   // what a proposal does in a session
 	epoch   uint64 // the term in which it was proposed
 	index   uint64 // a read: what must have been applied. A transfer: the target
 	members []synod.Member
@@ -67,7 +68,7 @@ func (n *Node) recycle(c *call) {
 		c.command = nil
 	}
 	c.command = c.command[:0]
-	c.group, c.result, c.err, c.epoch, c.index, c.members = nil, nil, nil, 0, 0, nil
+	c.group, c.result, c.err, c.epoch, c.index, c.members, c.item = nil, nil, nil, 0, 0, nil, item{}
 	n.calls.Put(c)
 }
 

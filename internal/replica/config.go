@@ -162,6 +162,8 @@ type GroupConfig struct {
 	SnapshotBytes   uint64
 	RetainEntries   uint64
 	RetainBytes     uint64
+	MaxSessions     int
+	MaxSessionBytes int
 }
 
 const (
@@ -177,6 +179,21 @@ func (c *GroupConfig) setDefaults(pkg string) error {
 		return &synod.ConfigError{Package: pkg, Field: "ID", Reason: "missing: give every group an ID above 0"}
 	case c.StateMachine == nil:
 		return &synod.ConfigError{Package: pkg, Field: "StateMachine", Reason: "missing: it is what the group replicates"}
+	}
+	for _, f := range []struct {
+		name           string
+		value          *int
+		standard, most int
+	}{
+		{"MaxSessions", &c.MaxSessions, defaultSessions, maxSessions},
+		{"MaxSessionBytes", &c.MaxSessionBytes, defaultSessionBytes, maxSessionBytes},
+	} {
+		if *f.value == 0 {
+			*f.value = f.standard
+		}
+		if *f.value < 1 || *f.value > f.most {
+			return &synod.ConfigError{Package: pkg, Field: f.name, Reason: fmt.Sprintf("%d: 1 to %d", *f.value, f.most)}
+		}
 	}
 	if c.SnapshotEntries == 0 {
 		c.SnapshotEntries = defaultSnapshotEntries

@@ -7,6 +7,9 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/synod-go/synod"
+	"github.com/synod-go/synod/storage"
 )
 
 func FuzzFrame(f *testing.F) {
@@ -88,6 +91,126 @@ func FuzzBatch(f *testing.F) {
 	})
 }
 
+func FuzzSessionBatch(f *testing.F) {
+	batch := appendSessionBatchHeader(nil, 1<<63, 1000, 4, 1<<40)
+	for _, i := range []sessionItem{
+		{command: []byte("plain")},
+		{item: item{kind: itemOpen, request: synod.Request{Session: 1 << 63}, millis: 1000}, sessions: 10, resultBytes: 1 << 20},
+		{item: item{kind: itemOnce, request: synod.Request{Session: 7, Sequence: 1000, Floor: 1}}, command: []byte("once")},
+		{item: item{kind: itemClose, request: synod.Request{Session: 7}}},
+	} {
+		batch = i.append(batch)
+	}
+	f.Add(batch)
+	f.Add(appendSessionBatchHeader(nil, 0, 0, 0, 0))
+	f.Add(append(appendSessionBatchHeader(nil, 0, 0, 1, 0), byte(itemClose)+1, 0))
+	f.Add(append([]byte{sessionBatchVersion, 1, 2, 3, 4, 5, 6, 7, 8, 0}, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x0f))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r := NewReader(b)
+		h, clock, err := readSessionBatchHeader(r)
+		if err != nil {
+			require.ErrorIs(t, err, errRecord)
+			return
+		}
+		require.LessOrEqual(t, 2*h.count, len(b), "each item takes two bytes")
+		again := appendSessionBatchHeader(nil, h.boot, h.first, h.count, clock)
+		table := newSessionTable()
+		table.advance(h.boot, clock)
+		for range h.count {
+			i := readSessionItem(r)
+			if r.err != nil {
+				break
+			}
+			again = i.append(again)
+			// Whatever it says, it does no harm.
+			switch i.kind {
+			case itemOpen:
+				table.open(i.request.Session, i.millis, i.sessions, i.resultBytes)
+			case itemClose:
+				table.close(i.request.Session)
+			case itemOnce:
+				table.apply(i.request, string(i.command))
+			}
+		}
+		table.check(t)
+		if r.Err() != nil {
+			require.ErrorIs(t, r.Err(), errRecord)
+			return
+		}
+		require.LessOrEqual(t, len(again), len(b))
+		if len(again) == len(b) {
+			require.Equal(t, b, again)
+		}
+	})
+}
+
+// usedTable is a table with something of everything.
+func usedTable() *sessionTable {
+	table := newSessionTable()
+	table.advance(1<<63, 5)
+	for id := range uint64(3) {
+		table.open(1<<63+id, 1000, 3, 1<<20)
+		for _, n := range []uint64{1, 2, 5, 64, 1000, 1023} {
+			table.apply(request(1<<63+id, n, 1), "result")
+		}
+	}
+	table.apply(request(1<<63, 1500, 1000), "")
+	table.advance(1<<63, 500)
+	return table
+}
+
+func FuzzSessionTable(f *testing.F) {
+	table := usedTable()
+	f.Add(table.append(nil, true))
+	f.Add(table.append(nil, false))
+	f.Add([]byte{})
+	f.Add([]byte{tableVersion, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 0, 0})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		table, err := decodeSessionTable(b)
+		if err != nil {
+			require.ErrorIs(t, err, errRecord)
+			return
+		}
+		again := table.append(nil, true)
+		require.LessOrEqual(t, len(again), len(b))
+		if len(again) == len(b) {
+			require.Equal(t, string(b), string(again))
+		}
+		// It can be gone on with.
+		table.limit = max(table.limit, table.bytes)
+		table.advance(table.boot, table.clock+1)
+		table.check(t)
+	})
+}
+
+func FuzzCheckpoint(f *testing.F) {
+	record := func(t testing.TB, c *checkpoint) []byte {
+		var b storage.Batch
+		c.store(GroupKeys(1), &b)
+		for _, op := range b.Ops() {
+			payload, err := storage.OpenRecord(op.Key, op.Value)
+			require.NoError(t, err)
+			return payload
+		}
+		return nil
+	}
+	f.Add(record(f, &checkpoint{Position: Position{Index: 10, Term: 2, Commands: 77}, config: []byte("members"), table: usedTable().append(nil, false)}))
+	f.Add(record(f, &checkpoint{}))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		c, table, err := decodeCheckpoint(b)
+		if err != nil {
+			require.ErrorIs(t, err, errRecord)
+			return
+		}
+		again, _, err := decodeCheckpoint(record(t, c))
+		require.NoError(t, err)
+		require.Equal(t, c.Position, again.Position)
+		require.Equal(t, string(c.config), string(again.config))
+		require.Equal(t, string(c.table), string(again.table))
+		require.LessOrEqual(t, len(table.append(nil, true)), len(b))
+	})
+}
+
 func FuzzSnapshotMeta(f *testing.F) {
 	meta := SnapshotMeta{Position: Position{Index: 10, Term: 2, Commands: 77}, Held: 78, Config: []byte("members"), ID: 1 << 63, Size: 1 << 33, Chunks: 1 << 15, Sum: 1 << 31}
 	f.Add(meta.Append(nil))
@@ -140,9 +263,15 @@ func TestDecodersAllocateLittle(t *testing.T) {
 				_, rest, err = nextFrameMessage(rest)
 			}
 		},
-		"batch":    func() { _, _ = readBatchHeader(NewReader(claim(batchVersion, 0, 0, 0, 0, 0, 0, 0, 0, 0))) },
-		"snapshot": func() { new(SnapshotMeta).Read(NewReader(claim(0, 0, 0, 0))) },
-		"identity": func() { _, _ = decodeIdentity(claim()) },
+		"batch": func() { _, _ = readBatchHeader(NewReader(claim(batchVersion, 0, 0, 0, 0, 0, 0, 0, 0, 0))) },
+		"session batch": func() {
+			_, _, _ = readSessionBatchHeader(NewReader(claim(sessionBatchVersion, 0, 0, 0, 0, 0, 0, 0, 0, 0)))
+		},
+		"session table":   func() { _, _ = decodeSessionTable(claim(tableVersion, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)) },
+		"session results": func() { _, _ = decodeSessionTable(claim(tableVersion, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)) },
+		"checkpoint":      func() { _, _, _ = decodeCheckpoint(claim(1, 1, 1)) },
+		"snapshot":        func() { new(SnapshotMeta).Read(NewReader(claim(0, 0, 0, 0))) },
+		"identity":        func() { _, _ = decodeIdentity(claim()) },
 	} {
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
@@ -174,7 +303,7 @@ func TestFrameBits(t *testing.T) {
 	}
 	_, _, _, err = openFrame(append(bytes.Clone(frame), 0))
 	require.ErrorIs(t, err, errFrame)
-	for _, kind := range []frameKind{0, frameMet + 1, 255} {
+	for _, kind := range []frameKind{0, frameGone + 1, 255} {
 		_, _, _, err = openFrame(sealFrame(appendFrameHeader(nil, kind, frameAddress{})))
 		require.ErrorIs(t, err, errFrame, "kind %d", kind)
 	}

@@ -8,6 +8,8 @@
 //   - calls: what became of each proposal, read and transfer (call.go, pending.go, read.go);
 //   - leases, under which a leader answers reads without asking (lease.go);
 //   - the state machines, on tasks of their own (apply.go);
+//   - sessions: commands that are sent again and applied once (sessions.go, sessiontable.go,
+//     sessionbatch.go; what a client needs: session.go);
 //   - snapshots: taking, storing, sending, installing (snapshot.go, transfer.go);
 //   - identity: which node, which cluster, which incarnation (node.go, record.go);
 //   - limits, events, metrics, status.
@@ -46,6 +48,11 @@
 // A snapshot says how many commands its state holds. These may be more than those up to
 // its position: a state machine that keeps its state itself is ahead of the log that it
 // replays. Whoever restores it is given none of them again.
+//
+// What is remembered of sessions is a part of the replicated state, like the state machine's:
+// it is changed by entries alone, the same on all replicas, and stands at the front of each
+// snapshot. Commands that were applied before are neither given to the state machine nor
+// counted.
 //
 // A call ends in exactly one answer. One that was not shown to the core, or whose
 // value the core knows lost ([Entry].Fence), certainly had no effect. One that may

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/synod-go/synod"
 	"github.com/synod-go/synod/internal/executor"
@@ -21,6 +22,8 @@ type Group struct {
 	cfg  GroupConfig
 	keys Keys
 	boot uint64 // names this run of this replica in the batches that it proposes
+
+	opened time.Time
 
 	failure atomic.Pointer[synod.FailedError]
 	stopped atomic.Bool
@@ -72,6 +75,7 @@ type Group struct {
 	restoring atomic.Bool
 	applied      atomic.Uint64
 	commands     atomic.Uint64
+	sessions     atomic.Int64
 	compactBelow atomic.Uint64 // the last index that the log lacks
 }
 
@@ -97,11 +101,13 @@ func (n *Node) StartGroup(ctx context.Context, cfg GroupConfig) (*Group, error) 
 		cfg:     cfg,
 		keys:    GroupKeys(cfg.ID),
 		boot:    n.ex.Uint64(),
+		opened:  n.ex.Now(),
 		pins:    make(map[uint64]int),
 		senders: make(map[uint64]*sender),
 		holds:   make(map[uint64]hold),
 	}
 	g.reads.init(g)
+	g.setSessions(newSessionTable())
 	g.leases.length = n.cfg.leaseLength()
 	n.mu.Lock()
 	if _, ok := n.groups[g.id]; ok {
@@ -182,11 +188,21 @@ func (g *Group) open() (err error) {
 				return err
 			}
 		}
+		if have >= start.Commands {
+			if start, config, err = g.resume(start, config, have); err != nil {
+				return err
+			}
+		}
 		if have < start.Commands {
 			return fmt.Errorf("state machine holds %d commands, but the log begins after %d: its data was lost or is another group's", have, start.Commands)
 		}
 		g.apply.skip = have
 	} else {
+		if !found && start.Commands == 0 {
+			if start, config, err = g.resume(start, config, 0); err != nil {
+				return err
+			}
+		}
 		switch {
 		case found:
 			if g.apply.skip, err = g.restoreStateMachine(meta); err != nil {
@@ -260,7 +276,7 @@ func (l *loop) adopt(g *Group) {
 	l.mark(g)
 	if _, ok := g.cfg.StateMachine.(synod.DurableIndex); ok && g.snapshot.Chunks > 0 {
 		// It was installed before a crash, and the state machine has it by now.
-		l.dropSnapshot(g, g.snapshot.ID)
+		l.dropSnapshot(g, g.snapshot.ID, g.apply.capture())
 	}
 	l.tellMembers(g)
 	if !g.introduced {
@@ -282,6 +298,10 @@ func (g *Group) ID() uint64 { return g.id }
 
 // Propose implements synod.Log.
 func (g *Group) Propose(ctx context.Context, command []byte) ([]byte, error) {
+	return g.proposeItem(ctx, item{}, command)
+}
+
+func (g *Group) proposeItem(ctx context.Context, i item, command []byte) ([]byte, error) {
 	cfg := &g.node.cfg
 	if len(command) > cfg.MaxCommandBytes {
 		return nil, fmt.Errorf("group %d: %w: %d bytes, at most %d", g.id, synod.ErrTooLarge, len(command), cfg.MaxCommandBytes)
@@ -290,6 +310,7 @@ func (g *Group) Propose(ctx context.Context, command []byte) ([]byte, error) {
 		return nil, fmt.Errorf("group %d: not executed: %w", g.id, err)
 	}
 	c := g.node.newCall(g, callPropose)
+	c.item = i
 	c.command = append(c.command, command...)
 	if err := g.submit(c); err != nil {
 		return nil, err
@@ -456,7 +477,7 @@ func (g *Group) Status() synod.GroupStatus {
 		s = synod.GroupStatus{Leader: g.leader.Load()}
 	}
 	s.Group, s.Node = g.id, g.node.cfg.Node
-	s.Applied, s.Commands = g.applied.Load(), g.commands.Load()
+	s.Applied, s.Commands, s.Sessions = g.applied.Load(), g.commands.Load(), int(g.sessions.Load())
 	g.snapMu.Lock()
 	s.Snapshot = g.snapshot.Index
 	g.snapMu.Unlock()

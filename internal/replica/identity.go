@@ -421,7 +421,12 @@ func (n *Node) toldStale(from uint64, body []byte) {
 	}
 	err := fmt.Errorf("%w: node %d knows of run %d of this node, with %d commits; this is run %d, which began with %d: "+
 		"wipe it, start it as a new node, and have a member call SetMembers with its new incarnation", ErrRolledBack, from, s.known, s.progress, s.run, n.run.base)
-	if n.rolledBack.Swap(&err) != nil {
+	n.rollBack(err)
+}
+
+// rollBack stops all groups of a node whose store is an old copy.
+func (n *Node) rollBack(err error) {
+	if !n.rolledBack.CompareAndSwap(nil, &err) {
 		return
 	}
 	probe.Sometimes("replica: a node learns that its disk is an old copy", true)

@@ -403,17 +403,25 @@ func (l *loop) begin(c *call) {
 func (l *loop) propose(g *Group) {
 	defer l.recover(g)
 	for len(g.incoming) > 0 {
-		n, size := 0, batchOverhead
+		n, size, sessions := 0, batchOverhead, false
 		single := probe.Buggify("replica: a batch of one command")
 		for n < len(g.incoming) && (n == 0 || size < l.node.cfg.MaxBatchBytes && !single) {
 			size += len(g.incoming[n].command) + 10
+			if g.incoming[n].item.kind != itemPlain {
+				size += itemOverhead
+				sessions = true
+			}
 			n++
 		}
 		probe.Sometimes("replica: a batch holds many commands", n > 1)
 		calls := g.incoming[:n]
-		g.batch = appendBatchHeader(g.batch[:0], g.boot, g.pend.next(), n)
-		for _, c := range calls {
-			g.batch = AppendBytes(g.batch, c.command)
+		if sessions {
+			g.batch = g.appendSessionBatch(g.batch[:0], calls)
+		} else {
+			g.batch = appendBatchHeader(g.batch[:0], g.boot, g.pend.next(), n)
+			for _, c := range calls {
+				g.batch = AppendBytes(g.batch, c.command)
+			}
 		}
 		err := g.core.Propose(g.batch)
 		if err == nil {
@@ -767,6 +775,9 @@ func (l *loop) fail(g *Group, err error) {
 		log = log.With("stack", string(p.stack))
 	}
 	log.Error("group stopped", "group", g.id, "error", err)
+	if errors.Is(err, ErrRolledBack) {
+		l.node.rollBack(err)
+	}
 	l.node.emit(synod.Event{Kind: synod.EventGroupFailed, Group: g.id, Err: failed})
 	l.remove(g)
 }

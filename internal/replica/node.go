@@ -479,4 +479,7 @@ const (
 	metricSendFailures  = "synod_send_failures_total"
 	metricUnknownGroup  = "synod_unknown_group_total"
 	metricSnapshotBytes = "synod_snapshot_bytes"
+
+	metricSessionRetries  = "synod_session_retries_total"
+	metricSessionsExpired = "synod_sessions_expired_total"
 )

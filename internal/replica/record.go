@@ -20,6 +20,7 @@ import (
 //	g <group> v                which did, before the node left it
 //	g <group> i                that the group has begun: its members have met; their incarnations
 //	g <group> s                the group's newest snapshot
+//	g <group> k                the checkpoint of the sessions: see sessions.go
 //	g <group> c <id> <number>  a chunk of a snapshot
 //	g <group> x <…>            the protocol's own records
 //
@@ -35,6 +36,7 @@ const (
 	tagIntroduced = 'i'
 	tagSnapshot   = 's'
 	tagChunk      = 'c'
+	tagCheckpoint = 'k'
 	tagProtocol   = 'x'
 )
 
@@ -142,8 +144,9 @@ func (r *Reader) Byte() byte {
 }
 
 // Bytes reads a length and as many bytes, without copying them.
-func (r *Reader) Bytes() []byte {
-	n := r.Uvarint()
+func (r *Reader) Bytes() []byte { return r.take(r.Uvarint()) }
+
+func (r *Reader) take(n uint64) []byte {
 	if n > uint64(len(r.b)) {
 		r.fail()
 		return nil

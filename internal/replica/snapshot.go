@@ -127,10 +127,13 @@ func (r *chunkReader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// restoreStateMachine replaces the state by a stored snapshot, and returns how many
+// restoreStateMachine replaces the state, and the sessions, by a stored snapshot, and returns how many
 // commands are in it: those up to the snapshot's position, or more.
 func (g *Group) restoreStateMachine(meta SnapshotMeta) (held uint64, err error) {
 	r := &chunkReader{group: g, meta: meta}
+	if err := g.restoreSessions(r); err != nil {
+		return 0, err
+	}
 	if err := g.cfg.StateMachine.Restore(r); err != nil {
 		return 0, fmt.Errorf("restore the state machine from the snapshot at index %d: %w", meta.Index, err)
 	}
@@ -205,7 +208,7 @@ func (g *Group) takeSnapshot() {
 	}
 	g.wantSnapshot.Store(false)
 	s.lastSnapshot, s.bytes = s.position, 0
-	w, err := g.cfg.StateMachine.Snapshot()
+	w, err := g.captureState()
 	if err != nil {
 		g.snapshotting.Store(false)
 		g.node.cfg.Logger.Error("state machine gave no snapshot: the log grows until the next try", "group", g.id, "error", err)
@@ -306,12 +309,14 @@ func (l *loop) install(g *Group, at Position, b *storage.Batch) *SnapshotMeta {
 	return &meta
 }
 
-// dropSnapshot removes a snapshot that the state machine has made durable itself.
-func (l *loop) dropSnapshot(g *Group, id uint64) {
+// dropSnapshot removes a snapshot that the state machine has made durable itself, and
+// leaves the checkpoint of its sessions.
+func (l *loop) dropSnapshot(g *Group, id uint64, c *checkpoint) {
 	if !l.live(g) || g.snapshot.ID != id {
 		return
 	}
 	l.pending.batch.Delete(g.keys.key(tagSnapshot))
+	c.store(g.keys, &l.pending.batch)
 	g.deleteChunks(&l.pending.batch, id)
 	g.snapMu.Lock()
 	g.snapshot = SnapshotMeta{}

@@ -82,7 +82,7 @@ func (g *Group) captureLive() {
 	if old != nil {
 		closeSnapshot(old.writer)
 	}
-	w, err := g.cfg.StateMachine.Snapshot()
+	w, err := g.captureState()
 	if err != nil {
 		g.node.cfg.Logger.Error("state machine gave no snapshot: a peer that is behind must wait", "group", g.id, "error", err)
 		return
@@ -396,7 +396,8 @@ func (l *loop) receiveChunkAck(g *Group, from uint64, body []byte) {
 // endSnapshots wakes the transfers of a group that has stopped.
 func (g *Group) endSnapshots() {
 	g.snapMu.Lock()
-	for _, s := range g.senders {
+	for _, to := range slices.Sorted(maps.Keys(g.senders)) { // in the same order in each run of a seed
+		s := g.senders[to]
 		s.mu.Lock()
 		s.ended = true
 		s.mu.Unlock()

@@ -41,6 +41,8 @@ func recordKind(key []byte) string {
 		return "snapshot"
 	case 'c':
 		return "chunk"
+	case 'k':
+		return "checkpoint"
 	}
 	return fmt.Sprintf("protocol %q", key[10:min(len(key), 11)])
 }

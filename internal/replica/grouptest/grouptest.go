@@ -33,7 +33,7 @@ type Node interface {
 
 // Group is a group of a [Node].
 type Group interface {
-	synod.Log
+	synod.SessionLog
 	ID() uint64
 	TransferLeader(ctx context.Context, to uint64) error
 	SetMembers(ctx context.Context, members []synod.Member) error
@@ -61,7 +61,7 @@ func Run(t *testing.T, engine Engine) {
 		})
 	}
 	for _, list := range [][]rule{durabilityRules, corruptionRules, groupRules, snapshotRules, linkRules, identityRules, memberRules,
-		commandRules, leaderRules, readRules, leaseRules, faultRules, reportRules} {
+		commandRules, sessionRules, leaderRules, readRules, leaseRules, faultRules, reportRules} {
 		for _, r := range list {
 			rules <- r
 		}

@@ -430,6 +430,10 @@ func testSnapshotCrash(t *testing.T, engine Engine, k kind) {
 	require.Equal(t, 1, back.machine(1).restored())
 	c.network.healAll()
 	c.check(1)
+	// And after the next.
+	c.crash(f)
+	c.start(f)
+	c.check(1)
 	if k == durable {
 		c.awaitNoChunks()
 	}

@@ -33,6 +33,10 @@ var raftBugs = []Bug{
 	{"a wiped node takes the place of its predecessor", "without having left, and with the vote that that one had"},
 	{"an old copy of a disk is trusted", "and what was promised since it was made, forgotten"},
 	{"a replica that leaves forgets its vote", "and joins again, to vote twice in a term"},
+	{"a retry is applied again", "a session does not know its own requests"},
+	{"the sessions are not in the snapshot", "who is restored from it takes a retry for something new"},
+	{"a start forgets the sessions of a state machine that has a disk", "it stores no snapshots, and its log is cut"},
+	{"sessions expire by each node's own clock", "and so here and not there"},
 }
 
 // raftSites are the places that a sweep must reach: all probe.Sometimes in what a raft group
@@ -51,6 +55,7 @@ var raftSites = []string{
 	"raft: two sets of voters decide together",
 	"raft: vote requests wait for the term",
 	"replica: a batch holds many commands",
+	"replica: a checkpoint waits for the state machine",
 	"replica: a chunk is sent again",
 	"replica: a group refuses an incarnation that it has not admitted",
 	"replica: a leader that leaves hands over",
@@ -64,9 +69,17 @@ var raftSites = []string{
 	"replica: a read is asked again",
 	"replica: a read under a lease waits for the state machine",
 	"replica: a read waits for the state machine",
+	"replica: a request finds no session",
+	"replica: a request is stale",
+	"replica: a retry comes before the first result",
+	"replica: a retry finds its result lost",
+	"replica: a retry gets the first result",
+	"replica: a session expires",
+	"replica: a snapshot brings sessions",
 	"replica: a snapshot can't be sent",
 	"replica: a snapshot has many chunks",
 	"replica: a snapshot is sent",
+	"replica: a start finds sessions in a checkpoint",
 	"replica: a start removes the chunks of an unfinished snapshot",
 	"replica: a wiped node is refused",
 	"replica: an altered frame is refused",
@@ -76,5 +89,6 @@ var raftSites = []string{
 	"replica: the log is kept for a snapshot's receiver",
 	"replica: the store has failed",
 	"replica: the store has no space",
+	"replica: there are too many sessions",
 	"storage: an altered record is refused",
 }

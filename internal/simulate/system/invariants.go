@@ -22,6 +22,7 @@ type invariants struct {
 	configured   map[uint64]probe.Configured // by index
 	incarnations map[uint64]uint64           // that each node has now
 	was          map[uint64]bool             // a node that is, or was, a member
+	sessions     map[uint64]uint64           // a hash of what is remembered of them after each entry
 }
 
 // place names an entry: with a term, an index has one.
@@ -60,6 +61,7 @@ func newInvariants(w *sim.World) *invariants {
 		configured:   make(map[uint64]probe.Configured),
 		incarnations: make(map[uint64]uint64),
 		was:          make(map[uint64]bool),
+		sessions:     make(map[uint64]uint64),
 	}
 }
 
@@ -95,6 +97,11 @@ func (v *invariants) observe(node uint64, what any) {
 		m.first, m.terms = x.Index, []uint64{x.Term}
 		m.accepted = place{}
 		v.committed(node, x.Index, x.Term)
+	case probe.Sessions:
+		if known, ok := v.sessions[x.Index]; ok && known != x.Hash {
+			v.w.Failf("equal sessions at equal index", "node %d remembers another thing of sessions than another node, after index %d", node, x.Index)
+		}
+		v.sessions[x.Index] = x.Hash
 	case probe.RaftVoted:
 		v.promises(node)
 		m.promised = max(m.promised, x.Term)

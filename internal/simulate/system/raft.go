@@ -55,12 +55,16 @@ type raftOptions struct {
 	retainEntries   uint64
 	batchBytes      int
 	cacheBytes      int
-	padding         int     // of a command
-	bursts          int     // clients that write much, and wait for nothing
-	durable         bool    // the state machine keeps its state on a disk of its own
-	batches         bool    // it takes many commands at once
-	operator        bool    // members change
-	mistaken        bool    // a node whose disk was lost is bootstrapped again
+	padding         int  // of a command
+	bursts          int  // clients that write much, and wait for nothing
+	durable         bool // the state machine keeps its state on a disk of its own
+	batches         bool // it takes many commands at once
+	operator        bool // members change
+	mistaken        bool // a node whose disk was lost is bootstrapped again
+	sessions        int  // one client in so many uses sessions; 0: none
+	sessionLife     time.Duration
+	maxSessions     int
+	sessionBytes    int
 	drift           float64 // of clocks, with leases; 0: without
 }
 
@@ -99,6 +103,10 @@ func (s *raftRun) start(w *sim.World) {
 		bursts:          r.IntN(3),
 		durable:         r.IntN(3) == 0,
 		batches:         r.IntN(3) == 0,
+		sessions:        r.IntN(4),
+		sessionLife:     250 * time.Millisecond << r.IntN(9),
+		maxSessions:     1 + r.IntN(12),
+		sessionBytes:    64 << r.IntN(9),
 	}
 	if r.IntN(8) == 0 {
 		s.options.founders = 1
@@ -107,7 +115,7 @@ func (s *raftRun) start(w *sim.World) {
 	if s.options.operator = r.IntN(2) == 0; s.options.operator {
 		s.options.nodes += uint64(r.IntN(3))
 	}
-	s.options.mistaken = r.IntN(4) == 0
+	s.options.mistaken = r.IntN(4) == 0 && s.options.founders > 1 // one that is alone nobody would correct
 	s.options.drift = drifts[w.Seed()%uint64(len(drifts))]
 	w.Logf("options: %+v", s.options)
 	for id := uint64(1); id <= s.options.nodes; id++ {
@@ -128,7 +136,8 @@ func (s *raftRun) startNode(ctx context.Context, env *sim.Env) (func(), error) {
 		return nil, err
 	}
 	m := s.machine(env.ID)
-	cfg := raft.GroupConfig{ID: 1, StateMachine: m.powers(), SnapshotEntries: s.options.snapshotEntries, RetainEntries: s.options.retainEntries}
+	cfg := raft.GroupConfig{ID: 1, StateMachine: m.powers(), SnapshotEntries: s.options.snapshotEntries, RetainEntries: s.options.retainEntries,
+		MaxSessions: s.options.maxSessions, MaxSessionBytes: s.options.sessionBytes}
 	group, err := node.StartGroup(ctx, cfg)
 	if errors.Is(err, raft.ErrIncarnation) { // it has promised nothing, and begins anew
 		s.removed[env.ID] = true
@@ -354,6 +363,7 @@ func (s *raftRun) client(ctx context.Context, number int) {
 	// Some clients do nothing but read, more often, and on one node for a while: a stale
 	// leader is found by those that stay with it, a lagging follower by those that crowd.
 	reader, home, until := number%2 == 1, elsewhere(), time.Duration(0)
+	var session *raft.Session
 	for !s.over {
 		think := s.options.think
 		if reader {
@@ -377,6 +387,14 @@ func (s *raftRun) client(ctx context.Context, number int) {
 		short, cancel := sim.WithTimeout(ctx, time.Duration(1+r.Int64N(int64(3*election))))
 		if reader || r.IntN(4) == 0 {
 			at = s.read(short, number, key, at, g, m)
+		} else if s.options.sessions > 0 && number/2%s.options.sessions == 0 {
+			if session == nil {
+				session = s.session(short, g)
+			}
+			if session != nil && s.writeOnce(short, &number, key, at, session) {
+				session = nil // it is over
+			}
+			at = 0
 		} else {
 			at = s.write(short, &number, key, at, g)
 		}
@@ -387,6 +405,90 @@ func (s *raftRun) client(ctx context.Context, number int) {
 	}
 }
 
+// session opens a session; nil: not now.
+func (s *raftRun) session(ctx context.Context, g *raft.Group) *raft.Session {
+	id, err := g.OpenSession(ctx, s.options.sessionLife)
+	if err != nil {
+		return nil
+	}
+	return raft.NewSession(id, 0)
+}
+
+// writeOnce writes in a session, wherever the leader is, again and again until it knows
+// what became of it. It reports whether the session is over.
+func (s *raftRun) writeOnce(ctx context.Context, number *int, key string, at uint64, session *raft.Session) bool {
+	s.next++
+	id, r := s.next, s.w.Rand()
+	command := encodeWrite(id, key, s.options.padding)
+	call := s.history.Begin(*number, history.Write(key, id))
+	var request synod.Request
+	attempt := func(ctx context.Context, q synod.Request) ([]byte, error) {
+		request = q
+		one, cancel := sim.WithTimeout(ctx, time.Duration(1+r.Int64N(int64(election))))
+		defer cancel()
+		g := s.groups[at]
+		if g == nil {
+			at = 1 + r.Uint64N(s.options.nodes)
+			return nil, &synod.NotLeaderError{Group: 1}
+		}
+		result, err := g.ProposeOnce(one, q, command)
+		var elsewhere *synod.NotLeaderError
+		if errors.As(err, &elsewhere) {
+			at = elsewhere.Leader
+		}
+		if err != nil && (at == 0 || elsewhere == nil) {
+			at = 1 + r.Uint64N(s.options.nodes)
+		}
+		for _, end := range []error{nil, synod.ErrUnknownOutcome, synod.ErrResultLost, synod.ErrSessionExpired, synod.ErrStaleRequest} {
+			if errors.Is(err, end) {
+				return result, err
+			}
+		}
+		return nil, &synod.NotLeaderError{Group: 1} // not executed: another node may do it
+	}
+	old, err := session.Do(ctx, attempt)
+	switch {
+	case err == nil, errors.Is(err, synod.ErrResultLost):
+		if s.appliedAt[id] == 0 {
+			s.w.Failf("acknowledged after it was applied", "command %d was acknowledged (%v) and not applied", id, err)
+		}
+		s.acked = append(s.acked, id)
+		if err != nil {
+			*number += 100 // what it has read is not known
+			return false
+		}
+		call.Return(binary.LittleEndian.Uint64(old))
+		if r.IntN(4) == 0 {
+			// As if a copy of it had been under way for a while.
+			late := time.Duration(r.Int64N(int64(2 * election)))
+			s.w.Go(func(ctx context.Context) {
+				_ = sim.Sleep(ctx, late)
+				if s.over {
+					return
+				}
+				again, err := attempt(ctx, request)
+				if err == nil && !slices.Equal(old, again) {
+					s.w.Failf("a retry has the first result", "command %d was answered %x, and %x when it came again", id, old, again)
+				}
+			})
+		}
+		return false
+	case errors.Is(err, synod.ErrUnknownOutcome):
+		s.unknown++
+		*number += 100
+	default:
+		if errors.Is(err, synod.ErrStaleRequest) {
+			s.w.Failf("a floor is not raised too far", "command %d was not answered: %v", id, err)
+		}
+		call.Refused()
+		s.refused[id] = true
+		if s.appliedAt[id] != 0 {
+			s.w.Failf("certainly not executed", "command %d was refused (%v) and applied at index %d", id, err, s.appliedAt[id])
+		}
+	}
+	return errors.Is(err, synod.ErrSessionExpired)
+}
+
 // burst writes many commands at once to one node, whether or not it answers: what a
 // leader that is cut off then has in its log, nobody else has.
 func (s *raftRun) burst(ctx context.Context) {
@@ -394,6 +496,12 @@ func (s *raftRun) burst(ctx context.Context) {
 	for !s.over {
 		_ = sim.Sleep(ctx, time.Duration(r.Int64N(int64(4*election))))
 		at := s.leader()
+		var session *raft.Session
+		if g := s.groups[at]; g != nil && s.options.sessions > 0 && r.IntN(2) == 0 {
+			short, cancel := sim.WithTimeout(ctx, election)
+			session = s.session(short, g)
+			cancel()
+		}
 		var joins []func(context.Context) error
 		for range r.IntN(30) {
 			_ = sim.Sleep(ctx, time.Duration(r.Int64N(int64(5*time.Millisecond))))
@@ -404,8 +512,12 @@ func (s *raftRun) burst(ctx context.Context) {
 			joins = append(joins, s.w.Go(func(ctx context.Context) {
 				short, cancel := sim.WithTimeout(ctx, election)
 				defer cancel()
-				number := 1_000_000
-				s.write(short, &number, "burst-"+strconv.FormatUint(s.next, 10), at, g)
+				number, key := 1_000_000, "burst-"+strconv.FormatUint(s.next, 10)
+				if session != nil {
+					s.writeOnce(short, &number, key, at, session)
+				} else {
+					s.write(short, &number, key, at, g)
+				}
 			}))
 		}
 		for _, join := range joins {
