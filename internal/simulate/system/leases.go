@@ -54,7 +54,7 @@ func (s *raftRun) tempt(ctx context.Context) {
 			}
 		}
 		s.warm(ctx, g)
-		switch r.IntN(4) {
+		switch r.IntN(5) {
 		case 0: // what it asks is answered while it stands still
 			for _, o := range others {
 				l := s.w.Link(o, old)
@@ -93,7 +93,7 @@ func (s *raftRun) tempt(ctx context.Context) {
 					cut(old, o)
 				}
 			}
-		case 3: // a minority misses it, and one of those that do not forgets it
+		default: // a minority misses it, and one of those that do not forgets it
 			s.hush = true
 			_ = wait(0.1, 0.2)
 			few := others[:len(others)/2]

@@ -385,7 +385,7 @@ func (s *raftRun) client(ctx context.Context, number int) {
 		// The keys change with time, so that writes of unknown outcome do not pile up on one.
 		key := fmt.Sprintf("%d-%d", s.w.Now()/(2*time.Second), r.IntN(2))
 		short, cancel := sim.WithTimeout(ctx, time.Duration(1+r.Int64N(int64(3*election))))
-		if reader || r.IntN(4) == 0 {
+		if reader || s.hush || r.IntN(4) == 0 {
 			at = s.read(short, number, key, at, g, m)
 		} else if s.options.sessions > 0 && number/2%s.options.sessions == 0 {
 			if session == nil {
