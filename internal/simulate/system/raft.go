@@ -668,6 +668,9 @@ func (s *raftRun) Main(w *sim.World) {
 		if !s.sound(n.ID) || !s.member(n.ID) {
 			continue
 		}
+		for s.groups[n.ID] == nil && limit.Err() == nil {
+			_ = sim.Sleep(ctx, 10*time.Millisecond) // it may be about to be started again
+		}
 		g := s.groups[n.ID]
 		if g == nil && !certain {
 			continue
