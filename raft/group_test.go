@@ -7,6 +7,7 @@ import (
 	"github.com/synod-go/synod/internal/replica"
 	"github.com/synod-go/synod/internal/replica/grouptest"
 	"github.com/synod-go/synod/raft"
+	"github.com/synod-go/synod/storage"
 )
 
 // TestGroup holds Raft to what every engine promises.
@@ -44,6 +45,14 @@ func (engine) Start(ctx context.Context, c replica.Config) (grouptest.Node, erro
 		return nil, err
 	}
 	return node{n}, nil
+}
+
+func (engine) Recover(ctx context.Context, c replica.RecoverConfig) error {
+	return raft.Recover(ctx, raft.RecoverConfig{Cluster: c.Cluster, Node: c.Node, Group: c.Group, Store: c.Store, AcceptLoss: c.AcceptLoss, Logger: c.Logger})
+}
+
+func (engine) Inspect(ctx context.Context, store storage.Store) ([]replica.Remains, error) {
+	return raft.Inspect(ctx, store)
 }
 
 type node struct{ *raft.Node }

@@ -32,6 +32,12 @@ func (protocol) Bootstrap(keys replica.Keys, config []byte, batch *storage.Batch
 	return nil
 }
 
+// Begin implements replica.Protocol.
+func (protocol) Begin(keys replica.Keys, at replica.Position, config []byte, batch *storage.Batch) error {
+	begin(keys, at, config, &raftpb.HardState{Term: new(at.Term), Commit: new(at.Index)}, batch)
+	return nil
+}
+
 // begin writes the records of a log without entries.
 func begin(keys replica.Keys, at replica.Position, config []byte, state *raftpb.HardState, batch *storage.Batch) {
 	start, hard := keys.Protocol(tagStart), keys.Protocol(tagHard)

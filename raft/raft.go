@@ -2,6 +2,7 @@ package raft
 
 import (
 	"context"
+	"io"
 	"iter"
 	"time"
 
@@ -80,6 +81,16 @@ func (n *Node) BootstrapMembers(ctx context.Context, group uint64, members []syn
 // waits until the group's leader adds the node: see Group.SetMembers. The error matches
 // ErrBootstrapped if there is a replica already.
 func (n *Node) Join(ctx context.Context, group uint64) error { return n.n.Join(ctx, group) }
+
+// Import creates a group in this node's store with the state that Group.Export wrote, in
+// another cluster or under another ID maybe, and the given nodes as its first voting members. Like
+// Bootstrap it is called once on each of them, with the same members and the same stream. It
+// reads r to the end of what Export wrote. When it returns nil, all of it is durable; after an error or a
+// crash nothing of it counts, and it may be repeated. What can't be read gives an error that matches
+// storage.ErrCorrupt.
+func (n *Node) Import(ctx context.Context, group uint64, members []synod.Member, r io.Reader) error {
+	return n.n.Import(ctx, group, members, r)
+}
 
 // Leave removes a replica's data from the node's store, durably, when the group has removed the
 // node. The replica must not run: close it before. What it must not forget, should the node ever
@@ -203,6 +214,12 @@ func (g *Group) TransferLeader(ctx context.Context, to uint64) error {
 func (g *Group) SetMembers(ctx context.Context, members []synod.Member) error {
 	return g.g.SetMembers(ctx, members)
 }
+
+// Export writes the group's state to w: what the state machine is on this node, as of one
+// index, and the sessions; call Barrier before, for what is newest. The group goes on meanwhile, as while it
+// takes a snapshot. The stream is checked by Import: it has its own checksums. After an error what
+// was written is of no use. Export does not close w.
+func (g *Group) Export(ctx context.Context, w io.Writer) error { return g.g.Export(ctx, w) }
 
 // Status describes the group as this node sees it.
 func (g *Group) Status() synod.GroupStatus { return g.g.Status() }

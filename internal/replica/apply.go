@@ -92,6 +92,7 @@ func (a *applier) close(ctx context.Context) {
 type applyItem struct {
 	entries []Entry
 	restore *SnapshotMeta
+	export  *exporting
 }
 
 // applyState is what the applier knows of a group.
@@ -124,13 +125,13 @@ type applyState struct {
 // state machine kept by itself, the log is behind that.
 func (s *applyState) held() uint64 { return max(s.position.Commands, s.skip) }
 
-// pushApply queues work for the state machine.
-func (g *Group) pushApply(item applyItem) {
+// pushApply queues work for the state machine; false if it is over with that.
+func (g *Group) pushApply(item applyItem) bool {
 	s := &g.apply
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
-		return
+		return false
 	}
 	s.queue = append(s.queue, item)
 	schedule := !s.scheduled
@@ -139,12 +140,23 @@ func (g *Group) pushApply(item applyItem) {
 	if schedule {
 		g.node.applier.push(g)
 	}
+	return true
+}
+
+// endExports answers the calls of Export that are among work that is not done.
+func (g *Group) endExports(items []applyItem) {
+	for _, item := range items {
+		if item.export != nil {
+			item.export.finish(SnapshotMeta{}, nil, g.closedError())
+		}
+	}
 }
 
 // close waits until no round of the group runs and none will.
 func (s *applyState) close(g *Group) {
 	s.mu.Lock()
 	s.closed = true
+	queue := s.queue
 	s.queue = nil
 	var wait *executor.Event
 	if s.scheduled {
@@ -152,6 +164,7 @@ func (s *applyState) close(g *Group) {
 		s.closing = append(s.closing, wait)
 	}
 	s.mu.Unlock()
+	g.endExports(queue)
 	if wait != nil {
 		g.node.wait(context.Background(), wait)
 	}
@@ -163,7 +176,9 @@ func (g *Group) applyRound() {
 	items := s.queue
 	s.queue = s.spare[:0]
 	s.mu.Unlock()
-	if len(items) > 0 && !g.stopped.Load() {
+	if g.stopped.Load() {
+		g.endExports(items)
+	} else if len(items) > 0 {
 		g.applyItems(items)
 	}
 	clear(items)
@@ -199,12 +214,18 @@ func (g *Group) applyItems(items []applyItem) {
 			*callers = (*callers)[:0]
 		}
 	}()
+	done := 0
+	defer func() { g.endExports(items[done:]) }()
 	for i := range items {
 		item := &items[i]
 		var err error
-		if item.restore != nil {
+		switch {
+		case item.export != nil:
+			g.captureExport(item.export)
+			done = i + 1
+		case item.restore != nil:
 			err = g.applyRestore(item.restore)
-		} else {
+		default:
 			err = g.applyEntries(item.entries)
 		}
 		if err != nil {

@@ -201,6 +201,19 @@ type Protocol interface {
 	// Bootstrap writes the records of a new group with a first configuration.
 	Bootstrap(keys Keys, config []byte, batch *storage.Batch) error
 
+	// Begin writes the records of a group whose log begins after a position, up to which a
+	// snapshot has the state, with a configuration there.
+	Begin(keys Keys, at Position, config []byte, batch *storage.Batch) error
+
+	// Inspect reads what a store has of a group. The members are those of the newest
+	// configuration in the log, decided or not.
+	Inspect(keys Keys, store storage.Store) Remains
+
+	// Recover changes a group's records so that a configuration of this node alone holds from
+	// the log's begin to its end, no other one stands in the log, all of it is decided, and the
+	// next term is another than any before. All records are intact.
+	Recover(keys Keys, store storage.Store, config []byte, batch *storage.Batch) error
+
 	// Join writes the records of a replica that knows nothing yet of a group that exists. Where
 	// Leave has left something, it goes on from that.
 	Join(keys Keys, store storage.Store, batch *storage.Batch) error

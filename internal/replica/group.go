@@ -54,6 +54,7 @@ type Group struct {
 	introduced bool              // the members have met: see introduce.go
 	founders   map[uint64]uint64 // the incarnations of the first members
 	trusted    bool              // the core may vote
+	banned     []pinKey          // members that were given up
 	conf       Configuration     // the one in effect, as of confIndex
 	confIndex  uint64
 	removed    bool // it says that this node is no member any more
@@ -152,6 +153,11 @@ func (g *Group) open() (err error) {
 		if _, left, err := getRecord(store, g.keys.key(tagLeft), g.id); err != nil {
 			return err
 		} else if !left {
+			if _, imported, err := getRecord(store, g.keys.key(tagImport), g.id); err != nil {
+				return err
+			} else if imported {
+				return ErrNotBootstrapped // not to its end
+			}
 			if err := absent(store, g.keys); err != nil {
 				return err
 			}
@@ -161,6 +167,9 @@ func (g *Group) open() (err error) {
 		return fmt.Errorf("%w: the group is kept by %s, not by %s", ErrForeignStore, name, g.node.cfg.Protocol.Name())
 	}
 	if err := g.readIntroduced(); err != nil {
+		return err
+	}
+	if g.banned, err = readBanned(store, g.keys); err != nil {
 		return err
 	}
 	start, config, err := g.node.cfg.Protocol.Start(g.keys, store)

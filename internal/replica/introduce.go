@@ -134,6 +134,10 @@ func (g *Group) unadmitted(c Configuration) error {
 
 // admits reports whether the group listens to an incarnation of a node.
 func (l *loop) admits(g *Group, peer, incarnation uint64) bool {
+	if slices.Contains(g.banned, pinKey{peer, incarnation}) {
+		l.node.refuse(peer, g.id, fmt.Errorf("%w: the group has been recovered without it", ErrIncarnation))
+		return false
+	}
 	known := g.incarnationOf(peer)
 	if known == 0 || known == incarnation || probe.Bug("a wiped node is trusted") {
 		return true

@@ -242,18 +242,9 @@ func (n *Node) leave() {
 // Bootstrap writes the first configuration of a group into this node's store.
 func (n *Node) Bootstrap(ctx context.Context, group uint64, members []synod.Member) error {
 	what := fmt.Sprintf("bootstrap group %d", group)
-	members, err := checkMembers(n.cfg.Package, members)
+	members, err := n.checkFounders(members)
 	if err != nil {
 		return fmt.Errorf("%s: %s: %w", n.cfg.Package, what, err)
-	}
-	at := slices.IndexFunc(members, func(m synod.Member) bool { return m.Node == n.cfg.Node })
-	if at < 0 || members[at].Learner {
-		return fmt.Errorf("%s: %s: %w", n.cfg.Package, what, &synod.ConfigError{Package: n.cfg.Package, Field: "Members",
-			Reason: fmt.Sprintf("node %d is not among those that vote", n.cfg.Node)})
-	}
-	if i := slices.IndexFunc(members, func(m synod.Member) bool { return m.Learner || m.Incarnation != 0 }); i >= 0 {
-		return fmt.Errorf("%s: %s: %w", n.cfg.Package, what, &synod.ConfigError{Package: n.cfg.Package, Field: "Members",
-			Reason: fmt.Sprintf("node %d is a learner, or has an incarnation: a new group begins with voters, as they are", members[i].Node)})
 	}
 	return n.create(ctx, group, what, func(keys Keys, b *storage.Batch) error {
 		if _, left, err := getRecord(n.cfg.Store, keys.key(tagLeft), group); err != nil {
@@ -330,6 +321,9 @@ func (n *Node) create(ctx context.Context, group uint64, what string, write func
 	if _, left, err := getRecord(n.cfg.Store, keys.key(tagLeft), group); err != nil {
 		return fail(err)
 	} else if !left {
+		if err := n.dropLeftovers(keys); err != nil {
+			return fail(err)
+		}
 		if err := absent(n.cfg.Store, keys); err != nil {
 			return fail(err)
 		}
@@ -344,6 +338,17 @@ func (n *Node) create(ctx context.Context, group uint64, what string, write func
 		return fail(err)
 	}
 	return nil
+}
+
+// dropLeftovers removes what an import that did not come to its end has left.
+func (n *Node) dropLeftovers(keys Keys) error {
+	_, found, err := getRecord(n.cfg.Store, keys.key(tagImport), keys.group)
+	if err != nil || !found {
+		return err
+	}
+	var b storage.Batch
+	dropImport(keys, &b)
+	return n.cfg.Store.Commit(&b)
 }
 
 // alone begins a call that changes which groups there are: one at a time, and nothing

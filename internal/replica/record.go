@@ -18,6 +18,8 @@ import (
 //	r                          the node's last run
 //	g <group> m                which protocol keeps the group
 //	g <group> v                which did, before the node left it
+//	g <group> w                the group is being imported: what there is of it is void
+//	g <group> b                members that were given up in a recovery
 //	g <group> i                that the group has begun: its members have met; their incarnations
 //	g <group> s                the group's newest snapshot
 //	g <group> k                the checkpoint of the sessions: see sessions.go
@@ -33,6 +35,8 @@ const (
 	tagGroup      = 'g'
 	tagMeta       = 'm'
 	tagLeft       = 'v'
+	tagImport     = 'w'
+	tagBanned     = 'b'
 	tagIntroduced = 'i'
 	tagSnapshot   = 's'
 	tagChunk      = 'c'

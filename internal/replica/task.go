@@ -15,29 +15,43 @@ type tasks struct {
 	idle    []*executor.Event // set when the last one ends after close
 }
 
-// spawn runs fn on a task of its own; false if the group is closing. What panics
-// there, a state machine's snapshot most likely, stops the group.
-func (g *Group) spawn(fn func()) bool {
-	t := &g.tasks
+// enter begins work on a task that is not the group's and that closing it waits for; false
+// if the group is closing.
+func (t *tasks) enter() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.closed {
 		return false
 	}
 	t.running++
+	return true
+}
+
+// leave ends what enter began.
+func (t *tasks) leave() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.running--; t.running == 0 {
+		for _, e := range t.idle {
+			e.Set()
+		}
+		t.idle = nil
+	}
+}
+
+// spawn runs fn on a task of its own; false if the group is closing. What panics
+// there, a state machine's snapshot most likely, stops the group.
+func (g *Group) spawn(fn func()) bool {
+	t := &g.tasks
+	if !t.enter() {
+		return false
+	}
 	g.node.ex.Go(func() {
 		defer func() {
 			if v := recover(); v != nil {
 				g.stop(panicError(v))
 			}
-			t.mu.Lock()
-			defer t.mu.Unlock()
-			if t.running--; t.running == 0 {
-				for _, e := range t.idle {
-					e.Set()
-				}
-				t.idle = nil
-			}
+			t.leave()
 		}()
 		fn()
 	})

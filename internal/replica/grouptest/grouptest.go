@@ -2,12 +2,14 @@ package grouptest
 
 import (
 	"context"
+	"io"
 	"iter"
 	"sync"
 	"testing"
 
 	"github.com/synod-go/synod"
 	"github.com/synod-go/synod/internal/replica"
+	"github.com/synod-go/synod/storage"
 )
 
 // Engine starts nodes of one protocol.
@@ -18,6 +20,11 @@ type Engine interface {
 	// Start starts a node. The fields Protocol and Package of the configuration are
 	// the engine's to fill in.
 	Start(ctx context.Context, cfg replica.Config) (Node, error)
+
+	// Recover makes a node the only voter of a group, in its store; Inspect says what a
+	// store has. Protocol and Package are the engine's to fill in.
+	Recover(ctx context.Context, cfg replica.RecoverConfig) error
+	Inspect(ctx context.Context, store storage.Store) ([]replica.Remains, error)
 }
 
 // Node is a node of an engine.
@@ -25,6 +32,7 @@ type Node interface {
 	Bootstrap(ctx context.Context, group uint64, members []uint64) error
 	Join(ctx context.Context, group uint64) error
 	Leave(ctx context.Context, group uint64) error
+	Import(ctx context.Context, group uint64, members []synod.Member, r io.Reader) error
 	StartGroup(ctx context.Context, cfg replica.GroupConfig) (Group, error)
 	Status() synod.NodeStatus
 	Events(ctx context.Context) iter.Seq[synod.Event]
@@ -37,6 +45,7 @@ type Group interface {
 	ID() uint64
 	TransferLeader(ctx context.Context, to uint64) error
 	SetMembers(ctx context.Context, members []synod.Member) error
+	Export(ctx context.Context, w io.Writer) error
 	Status() synod.GroupStatus
 	Err() error
 	Close() error
@@ -60,7 +69,7 @@ func Run(t *testing.T, engine Engine) {
 			}
 		})
 	}
-	for _, list := range [][]rule{durabilityRules, corruptionRules, groupRules, snapshotRules, linkRules, identityRules, memberRules,
+	for _, list := range [][]rule{durabilityRules, corruptionRules, groupRules, snapshotRules, linkRules, identityRules, memberRules, recoveryRules,
 		commandRules, sessionRules, leaderRules, readRules, leaseRules, faultRules, reportRules} {
 		for _, r := range list {
 			rules <- r

@@ -353,8 +353,7 @@ func testLearner(t *testing.T, engine Engine) {
 func testAddresses(t *testing.T, engine Engine) {
 	var mu sync.Mutex
 	told := make(map[uint64]map[uint64]string)
-	var c *cluster
-	c = newCluster(t, engine, options{spare: 1, stopped: true})
+	c := newCluster(t, engine, options{spare: 1, stopped: true})
 	for id := uint64(1); id <= 4; id++ {
 		told[id] = make(map[uint64]string)
 	}

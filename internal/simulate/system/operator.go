@@ -25,7 +25,7 @@ func (s *raftRun) operator(ctx context.Context) {
 		}
 		at := s.leader()
 		g := s.groups[at]
-		if g == nil {
+		if g == nil || s.hush {
 			continue
 		}
 		var now []synod.Member // as far as anybody knows: Status would wait for a node that crashes

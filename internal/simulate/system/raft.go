@@ -116,9 +116,7 @@ func (s *raftRun) start(w *sim.World) {
 		s.options.nodes += uint64(r.IntN(3))
 	}
 	s.options.mistaken = r.IntN(4) == 0 && s.options.founders > 1 // one that is alone nobody would correct
-	if r.IntN(3) == 0 {
-		s.options.drift = drifts[r.IntN(len(drifts))]
-	}
+	s.options.drift = drifts[w.Seed()%uint64(len(drifts))]
 	w.Logf("options: %+v", s.options)
 	for id := uint64(1); id <= s.options.nodes; id++ {
 		w.AddNode(id, s.startNode)
@@ -387,7 +385,7 @@ func (s *raftRun) client(ctx context.Context, number int) {
 		// The keys change with time, so that writes of unknown outcome do not pile up on one.
 		key := fmt.Sprintf("%d-%d", s.w.Now()/(2*time.Second), r.IntN(2))
 		short, cancel := sim.WithTimeout(ctx, time.Duration(1+r.Int64N(int64(3*election))))
-		if reader || r.IntN(4) == 0 {
+		if reader || s.hush || r.IntN(4) == 0 {
 			at = s.read(short, number, key, at, g, m)
 		} else if s.options.sessions > 0 && number/2%s.options.sessions == 0 {
 			if session == nil {
@@ -669,6 +667,9 @@ func (s *raftRun) Main(w *sim.World) {
 	for _, n := range w.Nodes() {
 		if !s.sound(n.ID) || !s.member(n.ID) {
 			continue
+		}
+		for s.groups[n.ID] == nil && limit.Err() == nil {
+			_ = sim.Sleep(ctx, 10*time.Millisecond) // it may be about to be started again
 		}
 		g := s.groups[n.ID]
 		if g == nil && !certain {

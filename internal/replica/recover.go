@@ -1,0 +1,230 @@
+package replica
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+
+	"github.com/synod-go/synod"
+	"github.com/synod-go/synod/storage"
+)
+
+// RecoverConfig is what Recover needs. The engines document the fields for their users.
+type RecoverConfig struct {
+	Protocol   Protocol
+	Package    string
+	Cluster    string
+	Node       uint64
+	Group      uint64
+	Store      storage.Store
+	AcceptLoss bool
+	Logger     *slog.Logger
+}
+
+// Remains is what a node's store has of a group.
+type Remains struct {
+	Group   uint64
+	Term    uint64
+	First   uint64 // index of the oldest entry that the log still holds
+	Last    uint64 // of the newest
+	Commit  uint64 // every index up to this one is known to be decided
+	Members []synod.Member
+	Err     error // why the rest could not be read
+}
+
+// Inspect reads what a store has of groups.
+func Inspect(protocol Protocol, store storage.Store) (incarnation uint64, list []Remains, err error) {
+	payload, found, err := getRecord(store, IdentityKey(), 0)
+	if err != nil {
+		return 0, nil, err
+	}
+	if !found {
+		return 0, nil, nil
+	}
+	id, err := decodeIdentity(payload)
+	if err != nil {
+		return 0, nil, &storage.CorruptError{Key: IdentityKey(), Reason: err.Error()}
+	}
+	for group := uint64(0); ; group++ {
+		it, err := store.Scan(GroupKeys(group).key(0), []byte{tagGroup + 1})
+		if err != nil {
+			return 0, nil, err
+		}
+		key, _, err := it.Next()
+		if err == nil && len(key) < 10 {
+			err = &storage.CorruptError{Key: slices.Clone(key), Reason: "not the key of a group"}
+		}
+		if err != nil {
+			it.Close()
+			if errors.Is(err, io.EOF) {
+				return id.incarnation, list, nil
+			}
+			return 0, nil, err
+		}
+		group = beUint64(key[1:])
+		it.Close()
+		if _, found, err := getRecord(store, GroupKeys(group).key(tagMeta), group); err == nil && !found {
+			continue // it was left, or never came to be
+		}
+		list = append(list, protocol.Inspect(GroupKeys(group), store))
+		if group == ^uint64(0) {
+			return id.incarnation, list, nil
+		}
+	}
+}
+
+// Recover makes a node the only voter of a group whose majority is lost.
+func Recover(c RecoverConfig) error {
+	fail := func(err error) error {
+		return fmt.Errorf("%s: recover group %d on node %d: %w", c.Package, c.Group, c.Node, err)
+	}
+	bad := func(field, reason string) error {
+		return &synod.ConfigError{Package: c.Package, Field: field, Reason: reason}
+	}
+	switch {
+	case c.Cluster == "":
+		return bad("Cluster", "missing: the name of the cluster")
+	case c.Node == 0:
+		return bad("Node", "missing: the node whose store this is")
+	case c.Group == 0:
+		return bad("Group", "missing: the group that has lost its majority")
+	case c.Store == nil:
+		return bad("Store", "missing: the survivor's store, which no node must be using")
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	store, keys := c.Store, GroupKeys(c.Group)
+	payload, found, err := getRecord(store, IdentityKey(), 0)
+	if err != nil {
+		return fail(err)
+	}
+	if !found {
+		return fail(ErrNotBootstrapped)
+	}
+	id, err := decodeIdentity(payload)
+	if err != nil {
+		return fail(&storage.CorruptError{Key: IdentityKey(), Reason: err.Error()})
+	}
+	if id.cluster != c.Cluster || id.node != c.Node {
+		return fail(fmt.Errorf("%w: it is that of node %d of cluster %q", ErrForeignStore, id.node, id.cluster))
+	}
+	name, found, err := getRecord(store, keys.key(tagMeta), c.Group)
+	switch {
+	case err != nil:
+		return fail(err)
+	case !found:
+		return fail(ErrNotBootstrapped)
+	case string(name) != c.Protocol.Name():
+		return fail(fmt.Errorf("%w: the group is kept by %s, not by %s", ErrForeignStore, name, c.Protocol.Name()))
+	}
+	remains := c.Protocol.Inspect(keys, store)
+	if remains.Err != nil {
+		return fail(remains.Err)
+	}
+	if !slices.ContainsFunc(remains.Members, func(m synod.Member) bool { return m.Node == c.Node }) {
+		return fail(fmt.Errorf("%w: it has never been a member, or is none any more", synod.ErrRemoved))
+	}
+	var lost []uint64
+	for _, m := range remains.Members {
+		if m.Node != c.Node {
+			lost = append(lost, m.Node)
+		}
+	}
+	if !c.AcceptLoss {
+		return fail(bad("AcceptLoss", fmt.Sprintf("not set: the group would go on from index %d of term %d, of which %d were decided for certain, and without nodes %v: "+
+			"what was acknowledged beyond that would be lost. Set it if no majority of the members can be had back, and this one has the longest log of those that can", remains.Last, remains.Term, remains.Commit, lost)))
+	}
+
+	// Everything in one batch.
+	var b storage.Batch
+	config := Configuration{Members: []Participant{{Member: synod.Member{Node: c.Node, Incarnation: id.incarnation}, Voter: true}}}
+	for _, m := range remains.Members {
+		if m.Node == c.Node {
+			config.Members[0].Address = m.Address
+		}
+	}
+	encoded := config.Append(nil)
+	g := &Group{id: c.Group, keys: keys, node: &Node{cfg: Config{Store: store}}}
+	if err := g.readIntroduced(); err != nil {
+		return fail(err)
+	}
+	banned, err := readBanned(store, keys)
+	if err != nil {
+		return fail(err)
+	}
+	for _, m := range remains.Members {
+		incarnation := m.Incarnation
+		if incarnation == 0 {
+			incarnation = g.founders[m.Node]
+		}
+		if m.Node != c.Node && incarnation != 0 {
+			banned = append(banned, pinKey{m.Node, incarnation})
+		}
+	}
+	writeBanned(keys, banned, &b)
+	introduced := keys.key(tagIntroduced)
+	b.Set(introduced, storage.AppendRecord(nil, introduced, nil))
+	meta, found, err := g.readSnapshotMeta()
+	if err != nil {
+		return fail(err)
+	}
+	if found {
+		meta.Config = encoded
+		key := keys.key(tagSnapshot)
+		b.Set(key, storage.AppendRecord(nil, key, meta.Append(nil)))
+	}
+	checkpointed, found, err := getRecord(store, keys.key(tagCheckpoint), c.Group)
+	if err != nil {
+		return fail(err)
+	}
+	if found {
+		cp, _, err := decodeCheckpoint(checkpointed)
+		if err != nil {
+			return fail(&storage.CorruptError{Group: c.Group, Key: keys.key(tagCheckpoint), Reason: err.Error()})
+		}
+		cp.config = encoded
+		cp.store(keys, &b)
+	}
+	if err := c.Protocol.Recover(keys, store, encoded, &b); err != nil {
+		return fail(err)
+	}
+	if err := store.Commit(&b); err != nil {
+		return fail(err)
+	}
+	c.Logger.Error("RECOVERED A GROUP WITHOUT ITS MAJORITY: what others had acknowledged beyond this log is lost. The members that were given up must be wiped before they come back",
+		"group", c.Group, "node", c.Node, "term", remains.Term+1, "last", remains.Last, "decided for certain", remains.Commit, "given up", lost)
+	return nil
+}
+
+// A member that was given up may come back with what it had. It would speak for a group that
+// has gone on without it, so that nothing of that incarnation is listened to any more.
+
+func writeBanned(keys Keys, list []pinKey, b *storage.Batch) {
+	var record []byte
+	for _, k := range list {
+		record = binary.LittleEndian.AppendUint64(record, k.peer)
+		record = binary.LittleEndian.AppendUint64(record, k.incarnation)
+	}
+	key := keys.key(tagBanned)
+	b.Set(key, storage.AppendRecord(nil, key, record))
+}
+
+func readBanned(store storage.Store, keys Keys) (list []pinKey, err error) {
+	key := keys.key(tagBanned)
+	payload, _, err := getRecord(store, key, keys.group)
+	if err != nil {
+		return nil, err
+	}
+	r := NewReader(payload)
+	for r.Len() > 0 && r.err == nil {
+		list = append(list, pinKey{r.Uint64(), r.Uint64()})
+	}
+	if r.Err() != nil {
+		return nil, &storage.CorruptError{Group: keys.group, Key: key, Reason: "the record of members that were given up is malformed"}
+	}
+	return list, nil
+}
