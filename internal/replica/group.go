@@ -238,7 +238,7 @@ func (g *Group) open() (err error) {
 	g.confIndex = start.Index
 	_, is := g.conf.Find(g.node.cfg.Node)
 	g.removed = !is && len(g.conf.Members) > 0
-	others := g.conf.Nodes(func(p Participant) bool { return p.Node != g.node.cfg.Node })
+	others := len(g.node.acquaintances()) > 0 || slices.ContainsFunc(g.conf.Members, func(p Participant) bool { return p.Node != g.node.cfg.Node })
 	g.apply.position, g.apply.config = start, config
 	g.apply.lastSnapshot = start
 	g.applied.Store(start.Index)
@@ -250,7 +250,7 @@ func (g *Group) open() (err error) {
 		Store:          store,
 		Start:          start,
 		Config:         config,
-		Held:           len(others) > 0,
+		Held:           others,
 		Logger:         c.Logger.With("group", g.id, "node", c.Node),
 		ElectionTicks:  int(c.ElectionTimeout / c.HeartbeatInterval),
 		Leases:         c.MaxClockDrift > 0,

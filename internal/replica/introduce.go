@@ -3,6 +3,7 @@ package replica
 import (
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -33,16 +34,27 @@ const (
 )
 
 // strangers greets the voters that have not said that they know this run of the node, and
-// returns them.
+// returns them. Of a group that has no other member, as far as the replica knows, it takes all
+// nodes that this one has ever met: the disk may be a copy from before they became members.
 func (l *loop) strangers(g *Group) []uint64 {
-	var missing []uint64
-	for _, p := range g.conf.Members {
-		if p.Node != l.node.cfg.Node && (p.Voter || p.Outgoing) && !l.node.met(p.Node) {
-			missing = append(missing, p.Node)
-			l.node.greet(p.Node, frameHello)
-		}
+	asked := g.conf.Nodes(func(p Participant) bool { return p.Node != l.node.cfg.Node && (p.Voter || p.Outgoing) })
+	if len(asked) == 0 && g.introduced {
+		asked = l.node.acquaintances()
 	}
-	return missing
+	return slices.DeleteFunc(asked, func(node uint64) bool {
+		if l.node.met(node) {
+			return true
+		}
+		l.node.greet(node, frameHello)
+		return false
+	})
+}
+
+// acquaintances returns the nodes that this one has met, ascending.
+func (n *Node) acquaintances() []uint64 {
+	n.pinMu.Lock()
+	defer n.pinMu.Unlock()
+	return slices.Sorted(maps.Keys(n.current))
 }
 
 // introduce lets a new group begin once all its members know this node, and it them.

@@ -27,6 +27,7 @@ var memberRules = []rule{
 	{"members have addresses, which the transport is told", testAddresses},
 	{"a node that was wiped comes back as a learner under its new incarnation, and votes again", testReadmit},
 	{"an old copy of a disk is recognised, stops, and comes back as a new node", testOldCopy},
+	{"an old copy of the only member of a group that has grown does not lead", testOldCopyAlone},
 	{"a node that starts gives no vote before others have answered it, or are silent for long", testHeldVote},
 	{"a member that was away while it was removed is told so", testRemovedWhileAway},
 	{"a joiner gets a snapshot that knows it, and then the log", testJoinerSnapshot},
@@ -505,6 +506,41 @@ func testOldCopy(t *testing.T, engine Engine) {
 		back.awaitMembers(1, 2, 3)
 		c.check(1)
 	}
+}
+
+func testOldCopyAlone(t *testing.T, engine Engine) {
+	c := newCluster(t, engine, options{size: 1, spare: 2})
+	c.writes(1, 1, 3)
+	c.join(2)
+	c.join(3)
+	// It has met the others, and they are no members yet.
+	c.setMembers([]synod.Member{{Node: 1}, {Node: 2, Learner: true}})
+	c.setMembers(voters(1))
+	c.stop(1)
+	copied, err := c.disks[1].records()
+	require.NoError(t, err)
+	c.restart(1)
+	require.ErrorIs(t, c.member(2).awaitFailed(), synod.ErrRemoved)
+	require.NoError(t, c.member(2).closeGroup(1))
+	require.NoError(t, c.member(2).node.Leave(c.ctx, 1))
+	require.NoError(t, c.member(2).node.Join(c.ctx, 1))
+	require.NoError(t, c.member(2).startGroup(1))
+	c.setMembers(voters(1, 2, 3))
+	c.writes(1, 1, 5)
+	c.check(1)
+	c.stop(1)
+	d, err := diskOf(copied)
+	require.NoError(t, err)
+	c.mu.Lock()
+	c.disks[1] = d
+	c.mu.Unlock()
+	old := c.restart(1)
+	_, err = c.proposeOnce(old)
+	require.Error(t, err)
+	require.ErrorIs(t, old.awaitFailed(), synod.ErrRolledBack)
+	c.writes(1, 1, 5, c.member(2), c.member(3))
+	c.stop(1)
+	c.check(1)
 }
 
 func testHeldVote(t *testing.T, engine Engine) {
