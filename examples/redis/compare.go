@@ -1,0 +1,175 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// rounds is how often both are measured in turn.
+const rounds = 3
+
+// compare measures three processes of this program, and one redis-server that syncs each write, with
+// redis-benchmark, in turn, and prints the medians as a table.
+func compare(ctx context.Context, out io.Writer) error {
+	dir, err := os.MkdirTemp("", "redis-compare")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	var processes []*exec.Cmd
+	defer func() {
+		for _, p := range processes {
+			_ = p.Process.Kill()
+			_ = p.Wait()
+		}
+	}()
+	run := func(ready string, name string, args ...string) error {
+		p := exec.CommandContext(ctx, name, args...)
+		output, err := p.StdoutPipe()
+		if err != nil {
+			return err
+		}
+		if err := p.Start(); err != nil {
+			return err
+		}
+		processes = append(processes, p)
+		lines := bufio.NewScanner(output)
+		for lines.Scan() {
+			if strings.Contains(lines.Text(), ready) {
+				go func() { _, _ = io.Copy(io.Discard, output) }()
+				return nil
+			}
+		}
+		return fmt.Errorf("%s did not start: %w", name, errors.Join(lines.Err(), io.ErrUnexpectedEOF))
+	}
+	ports, err := freePorts(7)
+	if err != nil {
+		return err
+	}
+	var peers []string
+	for i := range 3 {
+		peers = append(peers, fmt.Sprintf("%d=127.0.0.1:%s", i+1, ports[i]))
+	}
+	for i := range 3 {
+		if err := run("ready", self, "-id", strconv.Itoa(i+1), "-peers", strings.Join(peers, ","), "-dir", filepath.Join(dir, strconv.Itoa(i+1)),
+			"-redis", "127.0.0.1:"+ports[3+i], "-insecure"); err != nil {
+			return err
+		}
+	}
+	if err := run("Ready to accept", "redis-server", "--port", ports[6], "--dir", dir, "--save", "", "--appendonly", "yes", "--appendfsync", "always"); err != nil {
+		return err
+	}
+	// The leader is measured: clients that know it do not pay for passing requests on.
+	leader, err := leaderPort(ctx, ports[3:6])
+	if err != nil {
+		return err
+	}
+	ours, theirs := make(map[string][]float64), make(map[string][]float64)
+	for range rounds {
+		for port, into := range map[string]map[string][]float64{leader: ours, ports[6]: theirs} {
+			if err := benchmark(ctx, port, into); err != nil {
+				return err
+			}
+		}
+	}
+	fmt.Fprintf(out, "redis-benchmark -t set,get,incr,lpush -P 16 -c 64 -n %s, requests a second, median of %d rounds in turn\n\n", requests, rounds)
+	fmt.Fprintln(out, "| command | three nodes | one redis-server, appendfsync always | ratio |\n|---|---|---|---|")
+	for _, name := range []string{"SET", "GET", "INCR", "LPUSH"} {
+		a, b := median(ours[name]), median(theirs[name])
+		fmt.Fprintf(out, "| %s | %.0f | %.0f | %.2f |\n", name, a, b, a/b)
+	}
+	return nil
+}
+
+const requests = "200000"
+
+func median(list []float64) float64 {
+	if len(list) == 0 {
+		return 0
+	}
+	slices.Sort(list)
+	return list[len(list)/2]
+}
+
+// benchmark runs redis-benchmark and reads its table.
+func benchmark(ctx context.Context, port string, into map[string][]float64) error {
+	b, err := exec.CommandContext(ctx, "redis-benchmark", "-p", port, "-t", "set,get,incr,lpush", "-P", "16", "-c", "64", "-n", requests, "--csv").CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("redis-benchmark: %w: %s", err, b)
+	}
+	for line := range bytes.Lines(b) {
+		fields := strings.Split(strings.TrimSpace(string(line)), ",")
+		if len(fields) < 2 {
+			continue
+		}
+		if rate, err := strconv.ParseFloat(strings.Trim(fields[1], `"`), 64); err == nil {
+			name := strings.Trim(fields[0], `"`)
+			into[name] = append(into[name], rate)
+		}
+	}
+	return nil
+}
+
+// leaderPort finds the node that leads.
+func leaderPort(ctx context.Context, ports []string) (string, error) {
+	for {
+		for i, port := range ports {
+			if line, err := ask(ctx, "127.0.0.1:"+port, "SYNOD LEADER"); err == nil && line == fmt.Sprintf(":%d", i+1) {
+				return port, nil
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return "", ctx.Err()
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// ask sends a line and returns the first of the answer.
+func ask(ctx context.Context, address, line string) (string, error) {
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "tcp", address)
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	if _, err := fmt.Fprintf(conn, "%s\r\n", line); err != nil {
+		return "", err
+	}
+	answer, err := newReader(conn).line()
+	return string(answer), err
+}
+
+func freePorts(n int) ([]string, error) {
+	var ports []string
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		defer l.Close()
+		_, port, err := net.SplitHostPort(l.Addr().String())
+		if err != nil {
+			return nil, err
+		}
+		ports = append(ports, port)
+	}
+	return ports, nil
+}
