@@ -65,6 +65,8 @@ type Config struct {
 	// which Pebble stalls; ReadOnly, WALFailover and another Comparer or Merger are
 	// refused.
 	Options func(*engine.Options)
+
+	pause time.Duration // before a table is tried again, the first time
 }
 
 func wrong(field, reason string) error {
@@ -105,6 +107,9 @@ func (c *Config) complete() error {
 	}
 	if c.MaxCompactions == 0 {
 		c.MaxCompactions = min(max(runtime.GOMAXPROCS(0)-1, 1), 3)
+	}
+	if c.pause == 0 {
+		c.pause = 10 * time.Millisecond
 	}
 	_, err := c.options()
 	return err

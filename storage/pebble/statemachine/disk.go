@@ -32,8 +32,9 @@ import (
 // pass through.
 type disk struct {
 	vfs.FS
-	dir string
-	log *slog.Logger
+	dir   string
+	log   *slog.Logger
+	pause time.Duration
 
 	opening     atomic.Bool // Pebble's Open has not returned
 	starting    atomic.Bool // nothing has been applied: a full disk is an error like others
@@ -48,8 +49,8 @@ type disk struct {
 
 type failure struct{ err error }
 
-func newDisk(fs vfs.FS, dir string, log *slog.Logger) *disk {
-	d := &disk{FS: fs, dir: dir, log: log, failed: make(chan struct{}), closing: make(chan struct{})}
+func newDisk(c *Config, dir string) *disk {
+	d := &disk{FS: c.FS, dir: dir, log: c.Logger, pause: c.pause, failed: make(chan struct{}), closing: make(chan struct{})}
 	d.opening.Store(true)
 	d.starting.Store(true)
 	return d
@@ -106,7 +107,7 @@ func isNoSpace(err error) bool {
 func (d *disk) awaitTable() error {
 	const maxPause = time.Second
 	if n := d.tableErrors.Load(); n > 0 && d.err() == nil {
-		t := time.NewTimer(min(10*time.Millisecond<<min(n, 10), maxPause))
+		t := time.NewTimer(min(d.pause<<min(n, 10), maxPause))
 		defer t.Stop()
 		select {
 		case <-t.C:

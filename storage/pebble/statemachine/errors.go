@@ -60,7 +60,8 @@ func engineError(dir, doing string, err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case engine.IsCorruptionError(err), errors.Is(err, fs.ErrNotExist):
+	case engine.IsCorruptionError(err), errors.Is(err, fs.ErrNotExist),
+		errors.Is(err, engine.ErrDBDoesNotExist), errors.Is(err, engine.ErrDBAlreadyExists), errors.Is(err, engine.ErrDBNotPristine):
 		c := &storage.CorruptError{File: dir, Reason: doing + ": " + err.Error()}
 		if info := engine.ExtractDataCorruptionInfo(err); info != nil && info.Path != "" {
 			c.File = info.Path

@@ -237,13 +237,13 @@ type faultyDisk struct {
 	mem   *vfs.MemFS
 	fault atomic.Pointer[func(errorfs.Op) error] // asked before every operation, possibly concurrently
 
-	// MemFS locks twice to link, and must not be cloned in between.
-	linking sync.RWMutex
+	// MemFS takes its lock twice to link and to lock, and must not be cloned in between.
+	twice sync.RWMutex
 }
 
 func newFaultyDisk() *faultyDisk {
 	d := &faultyDisk{mem: vfs.NewCrashableMem()}
-	d.FS = errorfs.Wrap(linker{d.mem, &d.linking}, errorfs.InjectorFunc(func(op errorfs.Op) error {
+	d.FS = errorfs.Wrap(twice{d.mem, &d.twice}, errorfs.InjectorFunc(func(op errorfs.Op) error {
 		if f := d.fault.Load(); f != nil {
 			return (*f)(op)
 		}
@@ -252,15 +252,21 @@ func newFaultyDisk() *faultyDisk {
 	return d
 }
 
-type linker struct {
+type twice struct {
 	vfs.FS
-	linking *sync.RWMutex
+	mu *sync.RWMutex
 }
 
-func (l linker) Link(oldname, newname string) error {
-	l.linking.RLock()
-	defer l.linking.RUnlock()
-	return l.FS.Link(oldname, newname)
+func (f twice) Link(oldname, newname string) error {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	return f.FS.Link(oldname, newname)
+}
+
+func (f twice) Lock(name string) (io.Closer, error) {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	return f.FS.Lock(name)
 }
 
 func (d *faultyDisk) fail(f func(errorfs.Op) error) { d.fault.Store(&f) }
@@ -270,8 +276,8 @@ func (d *faultyDisk) heal() { d.fault.Store(nil) }
 // crash returns what a crash leaves now: all that was synced, and so many percent of
 // the rest.
 func (d *faultyDisk) crash(percent int, r *rand.Rand) *vfs.MemFS {
-	d.linking.Lock()
-	defer d.linking.Unlock()
+	d.twice.Lock()
+	defer d.twice.Unlock()
 	return d.mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: percent, RNG: r})
 }
 

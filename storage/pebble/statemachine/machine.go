@@ -217,10 +217,11 @@ func (m *Machine) Flush(ctx context.Context) error {
 	return s.await(ctx, 0, m.closing)
 }
 
-// Close writes what was applied to disk, unless that fails or the disk is full, and
-// releases everything: the log still has it. Views and iterators become invalid, and
-// snapshots that are still open. Close the group or its node before. The first call
-// returns what could not be closed, later ones nil.
+// Close writes what was applied to disk and releases everything. Views and iterators
+// become invalid, and snapshots that are still open. Close the group or its node
+// before. The first call returns an error if something could not be written or closed,
+// for lack of space one that wraps storage.ErrNoSpace: the log still has what is
+// missing. Of a machine that had failed before, and later, it returns nil.
 func (m *Machine) Close() error {
 	m.mu.Lock()
 	was := m.closed
@@ -260,11 +261,17 @@ func (m *Machine) Close() error {
 
 // flushLast makes everything durable before the state is closed, where that works.
 func (m *Machine) flushLast(s *state) error {
+	if s.disk.err() != nil {
+		return nil // whoever applied was told, or will be by the next start
+	}
 	err := s.flush()
 	for err == nil {
 		flushed := s.pending(0)
-		if flushed == nil || s.disk.full.Load() {
+		if flushed == nil {
 			return nil
+		}
+		if s.disk.full.Load() {
+			return fmt.Errorf("%w: %s: %s: close: what was applied last is missing there, and is replayed", storage.ErrNoSpace, packageName, s.dir)
 		}
 		// Whether the disk is full is found out by the flush itself.
 		t := time.NewTimer(10 * time.Millisecond)
@@ -275,9 +282,6 @@ func (m *Machine) flushLast(s *state) error {
 		}
 		t.Stop()
 		err = s.disk.err()
-	}
-	if s.disk.err() != nil {
-		return nil // whoever applied was told
 	}
 	return err
 }

@@ -507,7 +507,7 @@ func TestCloseOnAFullDisk(t *testing.T) {
 		ended <- panics(t, func() { h.apply(t, m, 1000) })
 	}()
 	<-full
-	require.NoError(t, m.Close())
+	require.ErrorIs(t, m.Close(), storage.ErrNoSpace)
 	require.ErrorIs(t, <-ended, storage.ErrClosed)
 	disk.heal()
 	m = open(t, statemachine.Config{FS: disk.crash(100, rand.New(rand.NewPCG(1, 1)))})

@@ -70,7 +70,10 @@ func (m *Machine) capture(s *state) (*snapshot, error) {
 	}
 	m.captured++
 	snap := &snapshot{machine: m, index: m.applied.Load(), dir: m.cfg.FS.PathJoin(m.cfg.Dir, fmt.Sprintf("%s%d", snapshotPrefix, m.captured))}
-	err := s.db.Checkpoint(snap.dir)
+	err := func() (err error) {
+		defer recovered(&err) // it panics where a directory can't be synced, with no lock held
+		return s.db.Checkpoint(snap.dir)
+	}()
 	// After a failure Pebble believes in a manifest that is not there.
 	if failed := s.disk.err(); failed != nil {
 		err = failed

@@ -69,7 +69,7 @@ func openState(c *Config, dir string, create bool) (*state, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &state{fs: c.FS, dir: dir, log: c.Logger, disk: newDisk(c.FS, dir, c.Logger), compacted: make(chan struct{}, 1),
+	s := &state{fs: c.FS, dir: dir, log: c.Logger, disk: newDisk(c, dir), compacted: make(chan struct{}, 1),
 		refs: 1, open: make(map[invalidator]struct{}), closed: make(chan struct{})}
 	logger := &engineLogger{log: c.Logger, disk: s.disk}
 	o.FS, o.Lock, o.Logger, o.LoggerAndTracer = s.disk, nil, logger, nil
@@ -90,6 +90,11 @@ func openState(c *Config, dir string, create bool) (*state, error) {
 		listener = engine.TeeEventListener(listener, *o.EventListener)
 	}
 	o.EventListener = &listener
+	if !create {
+		if err := checkManifest(c.FS, dir); err != nil {
+			return nil, err
+		}
+	}
 	s.db, err = func() (db *engine.DB, err error) {
 		defer recovered(&err)
 		return engine.Open(dir, o)
@@ -142,7 +147,11 @@ func (s *state) create() error {
 
 // recovered turns a panic of Pebble's into an error.
 func recovered(err *error) {
-	if v := recover(); v != nil {
+	switch v := recover().(type) {
+	case nil:
+	case error:
+		*err = fmt.Errorf("panic: %w", v)
+	default:
 		*err = fmt.Errorf("panic: %v", v)
 	}
 }
