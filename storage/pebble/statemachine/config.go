@@ -10,6 +10,7 @@ import (
 	"time"
 
 	engine "github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
 	"github.com/cockroachdb/pebble/v2/sstable"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
@@ -141,6 +142,10 @@ func (c *Config) options() (*engine.Options, error) {
 		o.TargetFileSizes[i] = int64(min(4<<20<<i, 64<<20))
 	}
 	o.Levels[0].Compression = func() *sstable.CompressionProfile { return sstable.NoCompression }
+	for i := range o.Levels {
+		// A command that looks for a key that is not there reads no table for it.
+		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
+	}
 	for i := 1; i < len(o.Levels); i++ {
 		o.Levels[i].Compression = func() *sstable.CompressionProfile { return sstable.SnappyCompression }
 	}
