@@ -209,7 +209,7 @@ func leader(t *testing.T, list []*process) *process {
 func connect(t *testing.T, list []*process) []*redis.Client {
 	var clients []*redis.Client
 	for _, p := range list {
-		c := redis.NewClient(&redis.Options{Addr: p.redis, Protocol: 2, MaxRetries: -1, DialTimeout: time.Second, ReadTimeout: 15 * time.Second, DisableIdentity: true})
+		c := redis.NewClient(&redis.Options{Addr: p.redis, Protocol: 2, MaxRetries: -1, DialTimeout: time.Second, ReadTimeout: 15 * time.Second, ContextTimeoutEnabled: true, DisableIdentity: true})
 		t.Cleanup(func() { _ = c.Close() })
 		clients = append(clients, c)
 	}
@@ -465,14 +465,15 @@ func TestLinearizable(t *testing.T) {
 	var answered, next atomic.Int64
 	var stop atomic.Bool
 	var done sync.WaitGroup
+	began := time.Now()
 	ops := []string{"incr", "push", "exec", "get", "both", "range"}
 	for w := range 6 {
 		done.Go(func() {
 			client := w
 			for i := 0; !stop.Load(); i++ {
 				c := call{op: ops[(i*7+w)%len(ops)], item: strconv.FormatInt(next.Add(1), 10)}
-				c.pair = int(answered.Load()/120)*3 + (i+w)%3 // new ones from time to time: parts stay short
-				ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+				c.pair = int(time.Since(began)/(500*time.Millisecond))*4 + (i+w)%4 // new ones all the time: parts stay short
+				ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 				mu.Lock()
 				made := h.Begin(client, c)
 				mu.Unlock()

@@ -224,7 +224,7 @@ const (
 	maxForwarded = 1 << 14 // requests of this node without an answer
 	maxServed    = 1 << 12 // requests of others at one time
 	patience     = 3 * time.Second
-	callTimeout  = 10 * time.Second
+	callTimeout  = 5 * time.Second
 )
 
 type forwarder struct {
