@@ -21,10 +21,10 @@ import (
 
 // options are the command line.
 type options struct {
-	engine, peers, redis, dir, join string
-	ca, cert, key                   string
-	id                              uint64
-	insecure, compare               bool
+	engine, peers, listen, redis, dir, join string
+	ca, cert, key                           string
+	id                                      uint64
+	insecure, compare                       bool
 }
 
 func main() {
@@ -32,6 +32,7 @@ func main() {
 	flag.StringVar(&o.engine, "engine", "raft", "consensus engine: raft")
 	flag.Uint64Var(&o.id, "id", 0, "run as this node of a cluster; without it: three nodes in this process")
 	flag.StringVar(&o.peers, "peers", "", "all nodes, this one too: id=host:port,…; with -join: this one")
+	flag.StringVar(&o.listen, "listen", "", "host:port to listen on for the other nodes, if it is not that in -peers")
 	flag.StringVar(&o.redis, "redis", "", "host:port to serve the Redis protocol on")
 	flag.StringVar(&o.dir, "dir", "", "directory of this node's data")
 	flag.StringVar(&o.join, "join", "", "Redis address of a member: join its cluster instead of founding one")
@@ -72,7 +73,7 @@ func checkEngine(name string) error {
 
 // config makes a node's configuration of the command line.
 func (o *options) config() (config, error) {
-	c := config{engine: o.engine, id: o.id, peers: make(map[uint64]string), join: o.join != "", dir: o.dir, log: slog.Default()}
+	c := config{engine: o.engine, id: o.id, peers: make(map[uint64]string), join: o.join != "", listen: o.listen, dir: o.dir, log: slog.Default()}
 	if err := checkEngine(o.engine); err != nil {
 		return c, err
 	}

@@ -40,6 +40,7 @@ type config struct {
 	id       uint64
 	peers    map[uint64]string // the first members, this one too; with join: this one
 	join     bool              // it joins a cluster that exists
+	listen   string            // where the others' connections arrive; empty: at its address among the peers
 	dir      string
 	identity *tcp.Identity // nil: plaintext
 	log      *slog.Logger
@@ -72,7 +73,11 @@ func start(ctx context.Context, c config) (_ *node, err error) {
 			err = errors.Join(err, n.close())
 		}
 	}()
-	wire, err := tcp.Listen(tcp.Config{Cluster: "redis", Node: c.id, Address: n.address, Peers: c.peers, Identity: c.identity, Insecure: c.identity == nil, Logger: c.log})
+	listen := c.listen
+	if listen == "" {
+		listen = n.address
+	}
+	wire, err := tcp.Listen(tcp.Config{Cluster: "redis", Node: c.id, Address: listen, Peers: c.peers, Identity: c.identity, Insecure: c.identity == nil, Logger: c.log})
 	if err != nil {
 		return nil, err
 	}
@@ -219,7 +224,7 @@ const (
 	maxForwarded = 1 << 14 // requests of this node without an answer
 	maxServed    = 1 << 12 // requests of others at one time
 	patience     = 3 * time.Second
-	callTimeout  = 10 * time.Second
+	callTimeout  = 5 * time.Second
 )
 
 type forwarder struct {

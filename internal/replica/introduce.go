@@ -159,13 +159,36 @@ func (l *loop) admits(g *Group, peer, incarnation uint64) bool {
 	return false
 }
 
-// greet sends a frame without messages: what its header says is all. Whoever is greeted
+// greet sends a frame of which the header says all, but for this node's address. Whoever is greeted
 // answers at once, so that once in a heartbeat is enough, whatever number of groups asks.
 func (n *Node) greet(peer uint64, kind frameKind) {
 	if kind == frameHello && n.often(n.greeted, peer) {
 		return
 	}
-	n.sendNow(peer, appendFrameHeader(make([]byte, 0, frameCapacity(0)), kind, n.address(peer)))
+	frame := appendFrameHeader(make([]byte, 0, frameCapacity(maxAddressBytes+32)), kind, n.address(peer))
+	n.addressMu.Lock()
+	own := n.ownAddress
+	n.addressMu.Unlock()
+	if own != "" { // whoever does not know it could not answer
+		body := binary.LittleEndian.AppendUint64(nil, uint64(len(own)))
+		frame = appendFrameMessage(frame, 0, append(body, own...), nil)
+	}
+	n.sendNow(peer, frame)
+}
+
+// learnAddress takes in where a peer that greets is to be answered, unless a configuration
+// has said so.
+func (n *Node) learnAddress(peer uint64, messages []byte) {
+	m, _, err := nextFrameMessage(messages)
+	if err != nil || len(m.body) > 8+maxAddressBytes || binary.LittleEndian.Uint64(m.body) != uint64(len(m.body)-8) {
+		return
+	}
+	n.addressMu.Lock()
+	known := n.addresses[peer] != ""
+	n.addressMu.Unlock()
+	if !known {
+		n.setAddress(peer, string(m.body[8:]))
+	}
 }
 
 // sendNow sends a frame that nothing depends on.

@@ -196,6 +196,11 @@ func (l *loop) tellMembers(g *Group) {
 	for _, p := range g.conf.Members {
 		l.node.admit(p.Node, p.Incarnation)
 		l.node.setAddress(p.Node, p.Address)
+		if p.Node == l.node.cfg.Node && p.Address != "" {
+			l.node.addressMu.Lock()
+			l.node.ownAddress = p.Address
+			l.node.addressMu.Unlock()
+		}
 	}
 	for _, m := range g.conf.Target {
 		l.node.setAddress(m.Node, m.Address)
@@ -256,6 +261,14 @@ func (l *loop) drive(g *Group) {
 			}
 		}
 		return
+	}
+	if g.conf.Target != nil {
+		// A new member does not know where the others are, and could not answer.
+		for _, p := range g.conf.Members {
+			if p.Node != l.node.cfg.Node && !l.node.met(p.Node) {
+				l.node.greet(p.Node, frameHello)
+			}
+		}
 	}
 	switch {
 	case g.conf.Joint():

@@ -63,8 +63,9 @@ type Node struct {
 
 	stranger map[uint64]uint64 // an incarnation of each peer that was not listened to, since listenFor
 
-	addressMu sync.Mutex
-	addresses map[uint64]string // as Config.SetAddress was told them last
+	addressMu  sync.Mutex
+	addresses  map[uint64]string // as Config.SetAddress was told them last
+	ownAddress string            // as a configuration has it
 
 	refusalMu sync.Mutex
 	refusals  map[uint64]time.Time // when something about each peer was last reported
@@ -142,6 +143,7 @@ func (n *Node) handle(from uint64, payload []byte) {
 	case !n.listens(from, a):
 		return
 	case kind == frameHello:
+		n.learnAddress(from, rest)
 		n.pinMu.Lock()
 		durable := n.pins[pinKey{from, a.incarnation}].durable
 		n.pinMu.Unlock()

@@ -25,6 +25,7 @@ var memberRules = []rule{
 	{"a change that was not begun is not executed when its leader goes", testChangeNotBegun},
 	{"a learner can be read from and does not count", testLearner},
 	{"members have addresses, which the transport is told", testAddresses},
+	{"a new member learns where the others are from those who greet it", testUnknownAddresses},
 	{"a node that was wiped comes back as a learner under its new incarnation, and votes again", testReadmit},
 	{"an old copy of a disk is recognised, stops, and comes back as a new node", testOldCopy},
 	{"an old copy of the only member of a group that has grown does not lead", testOldCopyAlone},
@@ -407,6 +408,35 @@ func testAddresses(t *testing.T, engine Engine) {
 	mu.Lock()
 	defer mu.Unlock()
 	require.Equal(t, "elsewhere:3", told[1][3])
+}
+
+func testUnknownAddresses(t *testing.T, engine Engine) {
+	// Node 4 sends nothing to a node whose address it was not told, as a transport of machines would.
+	var mu sync.Mutex
+	told := make(map[uint64]bool)
+	c := newCluster(t, engine, options{spare: 1, group: compacting})
+	c.network.setRule(func(p packet) fate {
+		mu.Lock()
+		defer mu.Unlock()
+		if p.from == 4 && !told[p.to] {
+			return fate{drop: true}
+		}
+		return fate{}
+	})
+	c.setMembers([]synod.Member{{Node: 1, Address: "one:1"}, {Node: 2, Address: "two:2"}, {Node: 3, Address: "three:3"}})
+	c.writes(1, 2, 20)
+	c.options.config = func(cfg *replica.Config) {
+		cfg.SetAddress = func(node uint64, _ string) {
+			mu.Lock()
+			defer mu.Unlock()
+			told[node] = true
+		}
+	}
+	m := c.join(4)
+	members := c.leader(1).group(1).Status().Configuration
+	c.setMembers(append(members, synod.Member{Node: 4, Address: "four:4"}))
+	m.awaitMembers(1, 2, 3, 4)
+	c.check(1)
 }
 
 func testReadmit(t *testing.T, engine Engine) {
