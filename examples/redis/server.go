@@ -147,13 +147,13 @@ func (c *client) send() bool {
 
 // take takes up one command.
 func (c *client) take(args [][]byte) {
-	name := string(upper(args[0]))
-	if run := connection[name]; run != nil {
+	name := upper(args[0])
+	if run := connection[string(name)]; run != nil {
 		c.flush()
 		run(c, args)
 		return
 	}
-	known := commands[name]
+	known := commands[string(name)]
 	problem := ""
 	switch {
 	case known == nil:

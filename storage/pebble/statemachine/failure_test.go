@@ -290,7 +290,7 @@ func TestFailedSync(t *testing.T) {
 			}
 			require.EqualValues(t, 1, attempts.Load())
 			h.check(t, m) // reads go on
-			require.NoError(t, m.Close())
+			require.ErrorIs(t, m.Close(), storage.ErrFailed)
 			require.EqualValues(t, 1, attempts.Load())
 			disk.heal()
 			m = open(t, statemachine.Config{FS: disk.crash(0, nil)})

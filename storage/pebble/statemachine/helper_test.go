@@ -164,7 +164,18 @@ func (h *history) check(t *testing.T, m *statemachine.Machine) {
 
 func (h *history) checkView(t *testing.T, v *statemachine.View) {
 	t.Helper()
-	require.Equal(t, dump(h.states[v.Index()]), dump(contents(t, v)), "at index %d", v.Index())
+	want := h.states[v.Index()]
+	require.Equal(t, dump(want), dump(contents(t, v)), "at index %d", v.Index())
+	for i := range 50 {
+		key := fmt.Sprintf("%02d", i)
+		value, err := v.Get([]byte(key))
+		if there, ok := want[key]; ok {
+			require.NoError(t, err)
+			require.Equal(t, there, string(value))
+		} else {
+			require.ErrorIs(t, err, storage.ErrNotFound)
+		}
+	}
 }
 
 // dump is for comparing, and for a difference that can be read.

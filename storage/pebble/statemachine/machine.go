@@ -220,8 +220,8 @@ func (m *Machine) Flush(ctx context.Context) error {
 // Close writes what was applied to disk and releases everything. Views and iterators
 // become invalid, and snapshots that are still open. Close the group or its node
 // before. The first call returns an error if something could not be written or closed,
-// for lack of space one that wraps storage.ErrNoSpace: the log still has what is
-// missing. Of a machine that had failed before, and later, it returns nil.
+// for lack of space one that wraps storage.ErrNoSpace, after a failure of the disk one that
+// wraps storage.ErrFailed: the log still has what is missing. Later calls return nil.
 func (m *Machine) Close() error {
 	m.mu.Lock()
 	was := m.closed
@@ -261,8 +261,8 @@ func (m *Machine) Close() error {
 
 // flushLast makes everything durable before the state is closed, where that works.
 func (m *Machine) flushLast(s *state) error {
-	if s.disk.err() != nil {
-		return nil // whoever applied was told, or will be by the next start
+	if err := s.disk.err(); err != nil {
+		return err // maybe nobody has been told yet
 	}
 	err := s.flush()
 	for err == nil {

@@ -281,6 +281,23 @@ func TestDurableIndex(t *testing.T) {
 	h.check(t, crashed)
 }
 
+// The index reaches the disk with the effects of its command, also where Pebble writes a
+// batch by itself since it is large.
+func TestIndexIsInTheBatch(t *testing.T) {
+	h := newHistory(3000, 200)
+	disk := newFaultyDisk()
+	flushed := make(chan *vfs.MemFS, 100)
+	m := open(t, statemachine.Config{FS: disk, MemTableBytes: 64 << 10, FlushInterval: -1, Options: func(o *engine.Options) {
+		o.EventListener = &engine.EventListener{FlushEnd: func(engine.FlushInfo) { flushed <- disk.crash(0, nil) }}
+	}})
+	<-flushed // the creation
+	m.ApplyBatch(h.batch(1, 3))
+	m.ApplyBatch(h.batch(4, 200))
+	crashed := open(t, statemachine.Config{FS: <-flushed})
+	require.Positive(t, crashed.Index())
+	h.check(t, crashed)
+}
+
 // What was applied is written to disk after a while, without being asked for.
 func TestFlushInterval(t *testing.T) {
 	flushed := make(chan struct{}, 100)
@@ -542,5 +559,5 @@ func TestPanicOfPebble(t *testing.T) {
 	_, err = m.Snapshot()
 	require.ErrorIs(t, err, storage.ErrFailed)
 	require.ErrorIs(t, m.Restore(strings.NewReader("")), storage.ErrFailed)
-	require.NoError(t, m.Close())
+	require.ErrorIs(t, m.Close(), storage.ErrFailed, "what was applied last is not on disk")
 }
