@@ -110,6 +110,11 @@ type Config struct {
 	// CacheBytes is how much of the end of each group's log is kept in memory, for
 	// followers and the state machine. Default: 8 MiB.
 	CacheBytes int
+
+	// SnapshotBytesPerSecond limits what this node sends of snapshots, to all followers of all
+	// its groups together: well below what the network and the followers' disks take, so
+	// that there is room for the groups' own work. At least 256 KiB. Default: 256 MiB.
+	SnapshotBytesPerSecond int
 }
 
 func (c *Config) runtime() replica.Config {
@@ -136,6 +141,8 @@ func (c *Config) runtime() replica.Config {
 		MaxUnwrittenBytes: c.MaxUnwrittenBytes,
 		MaxApplyBytes:     c.MaxApplyBytes,
 		CacheBytes:        c.CacheBytes,
+
+		SnapshotBytesPerSecond: c.SnapshotBytesPerSecond,
 	}
 }
 

@@ -40,6 +40,8 @@ func (engine) Start(ctx context.Context, c replica.Config) (grouptest.Node, erro
 		MaxUnwrittenBytes: c.MaxUnwrittenBytes,
 		MaxApplyBytes:     c.MaxApplyBytes,
 		CacheBytes:        c.CacheBytes,
+
+		SnapshotBytesPerSecond: c.SnapshotBytesPerSecond,
 	})
 	if err != nil {
 		return nil, err

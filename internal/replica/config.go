@@ -37,6 +37,8 @@ type Config struct {
 	MaxUnwrittenBytes int
 	MaxApplyBytes     int
 	CacheBytes        int
+
+	SnapshotBytesPerSecond int
 }
 
 // Defaults of the fields that are left zero.
@@ -52,6 +54,7 @@ const (
 	defaultUnwritten    = 256 << 20
 	defaultApply        = 16 << 20
 	defaultCache        = 8 << 20
+	defaultSnapshotRate = 256 << 20
 
 	maxClusterBytes = 255
 
@@ -117,6 +120,7 @@ func (c *Config) setDefaults() error {
 		{"MaxUnwrittenBytes", &c.MaxUnwrittenBytes, defaultUnwritten, 1},
 		{"MaxApplyBytes", &c.MaxApplyBytes, defaultApply, 1},
 		{"CacheBytes", &c.CacheBytes, defaultCache, 1},
+		{"SnapshotBytesPerSecond", &c.SnapshotBytesPerSecond, defaultSnapshotRate, chunkBytes},
 	} {
 		if *f.value == 0 {
 			*f.value = f.standard

@@ -92,7 +92,7 @@ func (g *Group) Export(ctx context.Context, w io.Writer) error {
 	_, _ = out.WriteString(exportMagic) // errors stay with out
 	_, _ = out.Write(AppendBytes(nil, header))
 	_, _ = out.Write(binary.LittleEndian.AppendUint32(nil, Checksum(header)))
-	cw := chunkWriter{put: func(_ uint64, data []byte, _ bool) error {
+	cw := chunkWriter{limit: chunkBytes, put: func(_ uint64, data []byte, _ bool) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}

@@ -264,6 +264,9 @@ func (g *Group) open() (err error) {
 	if err != nil {
 		return err
 	}
+	if err := g.readIncoming(); err != nil {
+		return err
+	}
 	// Only now: a group that can't be opened is left as it is.
 	if err := g.dropStrayChunks(); err != nil {
 		return err

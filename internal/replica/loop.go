@@ -458,6 +458,7 @@ func (l *loop) tick(g *Group) {
 	l.retryReads(g)
 	l.checkTransfers(g)
 	l.driveMembers(g)
+	l.expireTransfers(g)
 	l.mark(g)
 }
 

@@ -63,6 +63,9 @@ type Node struct {
 
 	stranger map[uint64]uint64 // an incarnation of each peer that was not listened to, since listenFor
 
+	paceMu sync.Mutex
+	paced  time.Time // what was sent of snapshots is paid for until then
+
 	addressMu  sync.Mutex
 	addresses  map[uint64]string // as Config.SetAddress was told them last
 	ownAddress string            // as a configuration has it

@@ -19,6 +19,7 @@ import (
 //	g <group> m                which protocol keeps the group
 //	g <group> v                which did, before the node left it
 //	g <group> w                the group is being imported: what there is of it is void
+//	g <group> a                how much of a snapshot has been received
 //	g <group> b                members that were given up in a recovery
 //	g <group> i                that the group has begun: its members have met; their incarnations
 //	g <group> s                the group's newest snapshot
@@ -36,6 +37,7 @@ const (
 	tagMeta       = 'm'
 	tagLeft       = 'v'
 	tagImport     = 'w'
+	tagPartial    = 'a'
 	tagBanned     = 'b'
 	tagIntroduced = 'i'
 	tagSnapshot   = 's'

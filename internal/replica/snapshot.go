@@ -59,7 +59,8 @@ func (g *Group) dropStrayChunks() error {
 		}
 		id := beUint64(key[len(end):])
 		it.Close()
-		if id != g.snapshot.ID || g.snapshot.Chunks == 0 {
+		partial := g.incomer != nil && g.incomer.id == id
+		if !partial && (id != g.snapshot.ID || g.snapshot.Chunks == 0) {
 			g.deleteChunks(&b, id)
 		}
 		from = g.chunkKey(id, ^uint64(0))
@@ -157,6 +158,7 @@ func (g *Group) restoreStateMachine(meta SnapshotMeta) (held uint64, err error) 
 // chunkWriter cuts what is written into chunks.
 type chunkWriter struct {
 	put    func(number uint64, data []byte, last bool) error
+	limit  int // bytes of a chunk, but for the last: the same whenever a snapshot is written
 	buf    []byte
 	number uint64
 	sum    uint32
@@ -164,10 +166,7 @@ type chunkWriter struct {
 }
 
 func (w *chunkWriter) Write(p []byte) (int, error) {
-	total, limit := len(p), chunkBytes
-	if probe.Buggify("replica: chunks are short") {
-		limit = 16
-	}
+	total, limit := len(p), w.limit
 	for len(p) > 0 {
 		// A full buffer is put when more follows, so that finish knows the last one.
 		if len(w.buf) >= limit {
@@ -192,6 +191,14 @@ func (w *chunkWriter) flush(last bool) error {
 }
 
 func (w *chunkWriter) finish() error { return w.flush(true) }
+
+// chunkLimit is the limit of a new snapshot's chunks.
+func chunkLimit() int {
+	if probe.Buggify("replica: chunks are short") {
+		return 16
+	}
+	return chunkBytes
+}
 
 func closeSnapshot(w io.WriterTo) {
 	if c, ok := w.(io.Closer); ok {
@@ -232,7 +239,7 @@ func (g *Group) takeSnapshot() {
 }
 
 func (g *Group) storeSnapshot(w io.WriterTo, meta *SnapshotMeta) error {
-	cw := chunkWriter{put: func(number uint64, data []byte, _ bool) error {
+	cw := chunkWriter{limit: chunkLimit(), put: func(number uint64, data []byte, _ bool) error {
 		if err := g.Err(); err != nil {
 			return err
 		}
@@ -302,6 +309,7 @@ func (l *loop) install(g *Group, at Position, b *storage.Batch) *SnapshotMeta {
 	}
 	meta := in.meta
 	g.incomer = nil
+	b.Delete(g.keys.key(tagPartial))
 	g.restoring.Store(true)
 	g.compacted = meta.Index
 	g.compactBelow.Store(meta.Index)

@@ -24,8 +24,14 @@ import (
 // durable: "next" is the number of the chunk that it waits for. The last chunk
 // carries the snapshot's description and the message for the receiver's core.
 //
-//	chunk   transfer (8 bytes), number, last (1 byte), checksum of the data (4 bytes),
-//	        on the last: description, message for the core; data
+// A transfer that breaks off is begun again by the core that wants it. If it is of the same
+// snapshot, by its ID, the receiver asks for the chunk that it lacks, also after a restart: what
+// it has is durable, with how much it is and the checksum so far. The sender goes there. It
+// keeps what it captured of a state machine that keeps its state itself for a while, to be written
+// again and to the same bytes.
+//
+//	chunk   transfer (8 bytes), snapshot (8 bytes), number, last (1 byte), checksum of the
+//	        data (4 bytes), on the last: description, message for the core; data
 //	ack     transfer (8 bytes), next, status (1 byte)
 const (
 	chunkWindow  = 8
@@ -44,6 +50,7 @@ const (
 type sender struct {
 	id   uint64
 	wake *executor.Event
+	turn *executor.Event // it may send, or the group has stopped
 
 	mu     sync.Mutex
 	next   uint64
@@ -63,7 +70,9 @@ const chunkGap = 3
 type liveSnapshot struct {
 	meta   SnapshotMeta
 	writer io.WriterTo
+	limit  int // bytes of a chunk
 	busy   bool
+	until  time.Time // kept so long for a transfer that broke off
 }
 
 // captureLive takes a handle on the state, to be streamed to a peer. The applier
@@ -87,7 +96,7 @@ func (g *Group) captureLive() {
 		g.node.cfg.Logger.Error("state machine gave no snapshot: a peer that is behind must wait", "group", g.id, "error", err)
 		return
 	}
-	live := &liveSnapshot{writer: w, meta: SnapshotMeta{Position: s.position, Held: s.held(), Config: s.config, ID: g.node.ex.Uint64()}}
+	live := &liveSnapshot{writer: w, limit: chunkLimit(), meta: SnapshotMeta{Position: s.position, Held: s.held(), Config: s.config, ID: g.node.ex.Uint64()}}
 	g.snapMu.Lock()
 	g.live = live
 	g.snapMu.Unlock()
@@ -117,9 +126,30 @@ func (g *Group) releaseLive() {
 	closeSnapshot(live.writer)
 }
 
+// After a transfer broke off, the sender keeps the captured state, and the log behind it, for
+// so many election timeouts; the receiver keeps what it has for as many as partialTimeouts.
+const (
+	resumeTimeouts  = 20
+	partialTimeouts = 500
+)
+
+// expireTransfers drops what transfers that broke off have left, when nobody has come back.
+func (l *loop) expireTransfers(g *Group) {
+	now := l.node.ex.Now()
+	g.snapMu.Lock()
+	expired := g.live != nil && !g.live.busy && !g.live.until.IsZero() && now.After(g.live.until)
+	g.snapMu.Unlock()
+	if expired {
+		g.releaseLive()
+	}
+	if in := g.incomer; in != nil && !in.complete && g.unstored == 0 && now.After(in.until) {
+		l.dropIncoming(g, chunkRefused)
+	}
+}
+
 // startTransferSnapshot begins what a core asked for.
 func (l *loop) startTransferSnapshot(g *Group, req SnapshotRequest) {
-	s := &sender{id: l.node.ex.Uint64(), wake: executor.NewEvent()}
+	s := &sender{id: l.node.ex.Uint64(), wake: executor.NewEvent(), turn: executor.NewEvent()}
 	g.snapMu.Lock()
 	var meta SnapshotMeta
 	var live *liveSnapshot
@@ -141,7 +171,7 @@ func (l *loop) startTransferSnapshot(g *Group, req SnapshotRequest) {
 	if started {
 		started = g.spawn(func() { g.sendSnapshot(s, req, meta, live) })
 		if !started {
-			g.endTransfer(s, req.To, meta, live)
+			g.endTransfer(s, req.To, meta, live, true)
 		}
 	}
 	if !started {
@@ -186,8 +216,12 @@ func (l *loop) held(g *Group, index uint64) bool {
 
 // endTransfer releases what a transfer held. The peer has some time to fetch the
 // entries that follow the snapshot.
-func (g *Group) endTransfer(s *sender, to uint64, meta SnapshotMeta, live *liveSnapshot) {
-	until := g.node.ex.Now().Add(2 * g.node.cfg.ElectionTimeout)
+func (g *Group) endTransfer(s *sender, to uint64, meta SnapshotMeta, live *liveSnapshot, done bool) {
+	patience := time.Duration(2)
+	if !done {
+		patience = resumeTimeouts
+	}
+	until := g.node.ex.Now().Add(patience * g.node.cfg.ElectionTimeout)
 	g.snapMu.Lock()
 	if !probe.Bug("a snapshot's transfer is never over") {
 		delete(g.senders, to)
@@ -196,6 +230,7 @@ func (g *Group) endTransfer(s *sender, to uint64, meta SnapshotMeta, live *liveS
 	drop := false
 	if live != nil {
 		live.busy = false
+		live.until = until
 	} else {
 		if g.pins[meta.ID]--; g.pins[meta.ID] == 0 {
 			delete(g.pins, meta.ID)
@@ -203,7 +238,7 @@ func (g *Group) endTransfer(s *sender, to uint64, meta SnapshotMeta, live *liveS
 		}
 	}
 	g.snapMu.Unlock()
-	if live != nil {
+	if live != nil && (done || g.stopped.Load()) {
 		g.releaseLive()
 	}
 	if drop {
@@ -211,9 +246,31 @@ func (g *Group) endTransfer(s *sender, to uint64, meta SnapshotMeta, live *liveS
 	}
 }
 
+// paceBurst is how much time's worth a transfer may send at once after it had to wait for
+// something else.
+const paceBurst = 50 * time.Millisecond
+
+// pace returns how long a transfer has to wait before it sends so many bytes, for all of the
+// node's to stay below the limit together.
+func (n *Node) pace(bytes int) time.Duration {
+	rate, burst := float64(n.cfg.SnapshotBytesPerSecond), paceBurst
+	if probe.Buggify("replica: transfers are slow") {
+		rate, burst = 10_000, 0
+	}
+	now := n.ex.Now()
+	n.paceMu.Lock()
+	defer n.paceMu.Unlock()
+	if earliest := now.Add(-burst); n.paced.Before(earliest) {
+		n.paced = earliest
+	}
+	wait := n.paced.Sub(now)
+	n.paced = n.paced.Add(time.Duration(float64(bytes) / rate * float64(time.Second)))
+	return wait
+}
+
 func (g *Group) sendSnapshot(s *sender, req SnapshotRequest, meta SnapshotMeta, live *liveSnapshot) {
 	err := g.stream(s, req, meta, live)
-	g.endTransfer(s, req.To, meta, live)
+	g.endTransfer(s, req.To, meta, live, err == nil)
 	if err != nil {
 		g.node.cfg.Logger.Warn("snapshot not sent", "group", g.id, "to", req.To, "index", meta.Index, "error", err)
 	} else {
@@ -245,6 +302,12 @@ func (g *Group) stream(s *sender, req SnapshotRequest, meta SnapshotMeta, live *
 	var unacked [][]byte // messages of the chunks from first on
 	var first uint64
 	transmit := func(message []byte) {
+		if wait := g.node.pace(len(message)); wait > 0 {
+			probe.Sometimes("replica: a transfer waits for its turn", true)
+			timer := g.node.ex.AfterFunc(wait, s.turn.Set)
+			_ = g.node.ex.Wait(context.Background(), s.turn) // the background is not cancelled
+			timer.Stop()
+		}
 		frame := appendFrameHeader(make([]byte, 0, frameCapacity(len(message)+32)), frameChunk, g.node.address(req.To))
 		frame = sealFrame(appendFrameMessage(frame, g.id, message, nil))
 		// What is not sent is not acknowledged, and so repeated.
@@ -309,7 +372,17 @@ func (g *Group) stream(s *sender, req SnapshotRequest, meta SnapshotMeta, live *
 	}
 	sent := meta
 	put := func(number uint64, data []byte, last bool) error {
+		s.mu.Lock()
+		has := number < s.next
+		s.mu.Unlock()
+		if has && !last { // the receiver has it from before
+			probe.Sometimes("replica: a transfer is resumed", true)
+			first = number + 1
+			unacked = nil
+			return nil
+		}
 		message := binary.LittleEndian.AppendUint64(make([]byte, 0, 64+len(data)+len(req.Message)+len(meta.Config)), s.id)
+		message = binary.LittleEndian.AppendUint64(message, meta.ID)
 		message = binary.AppendUvarint(message, number)
 		if last {
 			message = append(message, 1)
@@ -327,7 +400,7 @@ func (g *Group) stream(s *sender, req SnapshotRequest, meta SnapshotMeta, live *
 		return await(chunkWindow)
 	}
 	if live != nil {
-		cw := chunkWriter{}
+		cw := chunkWriter{limit: live.limit}
 		cw.put = func(number uint64, data []byte, last bool) error {
 			sent.Size, sent.Chunks, sent.Sum = cw.size, number+1, cw.sum
 			return put(number, data, last)
@@ -341,6 +414,15 @@ func (g *Group) stream(s *sender, req SnapshotRequest, meta SnapshotMeta, live *
 	} else {
 		r := chunkReader{group: g, meta: meta}
 		for number := range meta.Chunks {
+			s.mu.Lock()
+			has := number < s.next && number < meta.Chunks-1
+			s.mu.Unlock()
+			if has {
+				if err := put(number, nil, false); err != nil {
+					return err
+				}
+				continue
+			}
 			data, err := r.chunk(number)
 			if err != nil {
 				return err
@@ -402,6 +484,7 @@ func (g *Group) endSnapshots() {
 		s.ended = true
 		s.mu.Unlock()
 		s.wake.Set()
+		s.turn.Set()
 	}
 	g.snapMu.Unlock()
 	g.releaseLive()
@@ -411,18 +494,24 @@ func (g *Group) endSnapshots() {
 type incoming struct {
 	from     uint64
 	transfer uint64
+	source   uint64 // the sender's ID of the snapshot
 	id       uint64 // under which the chunks are stored
 	next     uint64 // the chunk that is stored next
 	durable  uint64 // the chunks below are durable
 	size     uint64
 	sum      uint32
+
+	durableSize uint64 // of the durable chunks
+	durableSum  uint32
+
+	until    time.Time // kept so long, if no more comes
 	complete bool
 	meta     SnapshotMeta
 }
 
 func (l *loop) receiveChunk(g *Group, from uint64, body []byte) {
 	r := NewReader(body)
-	transfer, number, last := r.Uint64(), r.Uvarint(), r.Byte()
+	transfer, source, number, last := r.Uint64(), r.Uint64(), r.Uvarint(), r.Byte()
 	var sumBytes [4]byte
 	for i := range sumBytes {
 		sumBytes[i] = r.Byte()
@@ -447,6 +536,10 @@ func (l *loop) receiveChunk(g *Group, from uint64, body []byte) {
 	case !l.live(g):
 		return
 	case in != nil && in.from == from && in.transfer == transfer:
+	case in != nil && in.from == from && in.source == source && !in.complete && number < chunkWindow+in.durable && g.unstored == 0 && l.full == nil:
+		// It goes on where the last transfer of the same snapshot broke off.
+		in.transfer, in.next = transfer, in.durable
+		in.size, in.sum = in.durableSize, in.durableSum
 	case in == nil && g.received == transfer:
 		l.ackChunk(g, from, transfer, 0, chunkComplete) // the acknowledgement was lost
 		return
@@ -467,11 +560,15 @@ func (l *loop) receiveChunk(g *Group, from uint64, body []byte) {
 		return
 	default:
 		if in != nil {
+			if probe.Bug("a snapshot that broke off is waited for") {
+				return
+			}
 			g.deleteChunks(&l.pending.batch, in.id)
 		}
-		in = &incoming{from: from, transfer: transfer, id: l.node.ex.Uint64()}
+		in = &incoming{from: from, transfer: transfer, source: source, id: l.node.ex.Uint64()}
 		g.incomer = in
 	}
+	in.until = l.node.ex.Now().Add(partialTimeouts * l.node.cfg.ElectionTimeout)
 	if number != in.next || in.complete {
 		// One that was repeated, or that others went missing before.
 		status := chunkWanted
@@ -498,15 +595,19 @@ func (l *loop) receiveChunk(g *Group, from uint64, body []byte) {
 	key := g.chunkKey(in.id, number)
 	record := storage.AppendRecord(nil, key, data)
 	g.unstored++
-	c := l.gather(len(record))
+	c := l.gather(len(record) + 128)
 	c.batch.Set(key, record)
+	size, sum := in.size, in.sum
+	if last == 0 { // the last one brings what is not kept: it has to come again
+		in.record(g.keys, number+1, &c.batch)
+	}
 	c.urgent = true
 	c.after = append(c.after, func() {
 		g.unstored--
 		if !l.live(g) || g.incomer != in {
 			return
 		}
-		in.durable = number + 1
+		in.durable, in.durableSize, in.durableSum = number+1, size, sum
 		if last == 0 {
 			l.ackChunk(g, from, transfer, in.durable, chunkWanted)
 			return
@@ -524,10 +625,43 @@ func (l *loop) receiveChunk(g *Group, from uint64, body []byte) {
 	})
 }
 
+// record writes how much is received, with the last chunk of it.
+func (in *incoming) record(keys Keys, chunks uint64, b *storage.Batch) {
+	r := binary.LittleEndian.AppendUint64(nil, in.source)
+	r = binary.LittleEndian.AppendUint64(r, in.id)
+	r = binary.AppendUvarint(r, in.from)
+	r = binary.AppendUvarint(r, chunks)
+	r = binary.AppendUvarint(r, in.size)
+	r = binary.LittleEndian.AppendUint64(r, uint64(in.sum))
+	key := keys.key(tagPartial)
+	b.Set(key, storage.AppendRecord(nil, key, r))
+}
+
+// readIncoming reads how much of a snapshot was received before the last restart. It is worth
+// nothing if that can't be read.
+func (g *Group) readIncoming() error {
+	key := g.keys.key(tagPartial)
+	payload, found, err := getRecord(g.node.cfg.Store, key, g.id)
+	if err != nil && !errors.Is(err, storage.ErrCorrupt) || err == nil && !found {
+		return err
+	}
+	r := NewReader(payload)
+	in := &incoming{source: r.Uint64(), id: r.Uint64(), from: r.Uvarint(), durable: r.Uvarint(), durableSize: r.Uvarint(), durableSum: uint32(r.Uint64())}
+	if err != nil || r.Err() != nil {
+		g.node.cfg.Logger.Warn("what was received of a snapshot can't be read, and is received again", "group", g.id, "error", errors.Join(err, r.Err()))
+		return nil
+	}
+	in.next, in.size, in.sum = in.durable, in.durableSize, in.durableSum
+	in.until = g.node.ex.Now().Add(partialTimeouts * g.node.cfg.ElectionTimeout)
+	g.incomer = in
+	return nil
+}
+
 func (l *loop) dropIncoming(g *Group, status chunkStatus) {
 	in := g.incomer
 	g.incomer = nil
 	g.deleteChunks(&l.pending.batch, in.id)
+	l.pending.batch.Delete(g.keys.key(tagPartial))
 	l.ackChunk(g, in.from, in.transfer, in.durable, status)
 }
 
