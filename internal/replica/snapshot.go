@@ -194,8 +194,10 @@ func (w *chunkWriter) finish() error { return w.flush(true) }
 
 // chunkLimit is the limit of a new snapshot's chunks.
 func chunkLimit() int {
-	if probe.Buggify("replica: chunks are short") {
-		return 16
+	for range 10 { // snapshots are few
+		if probe.Buggify("replica: chunks are short") {
+			return 16
+		}
 	}
 	return chunkBytes
 }

@@ -255,7 +255,7 @@ const paceBurst = 50 * time.Millisecond
 func (n *Node) pace(bytes int) time.Duration {
 	rate, burst := float64(n.cfg.SnapshotBytesPerSecond), paceBurst
 	if probe.Buggify("replica: transfers are slow") {
-		rate, burst = 10_000, 0
+		rate, burst = 500, 0
 	}
 	now := n.ex.Now()
 	n.paceMu.Lock()
@@ -376,7 +376,6 @@ func (g *Group) stream(s *sender, req SnapshotRequest, meta SnapshotMeta, live *
 		has := number < s.next
 		s.mu.Unlock()
 		if has && !last { // the receiver has it from before
-			probe.Sometimes("replica: a transfer is resumed", true)
 			first = number + 1
 			unacked = nil
 			return nil
@@ -538,6 +537,7 @@ func (l *loop) receiveChunk(g *Group, from uint64, body []byte) {
 	case in != nil && in.from == from && in.transfer == transfer:
 	case in != nil && in.from == from && in.source == source && !in.complete && number < chunkWindow+in.durable && g.unstored == 0 && l.full == nil:
 		// It goes on where the last transfer of the same snapshot broke off.
+		probe.Sometimes("replica: a transfer is resumed", in.durable > 0)
 		in.transfer, in.next = transfer, in.durable
 		in.size, in.sum = in.durableSize, in.durableSum
 	case in == nil && g.received == transfer:

@@ -43,6 +43,8 @@ func recordKind(key []byte) string {
 		return "chunk"
 	case 'k':
 		return "checkpoint"
+	case 'a':
+		return "partial"
 	}
 	return fmt.Sprintf("protocol %q", key[10:min(len(key), 11)])
 }

@@ -257,7 +257,7 @@ func testSnapshotReceiverRestarts(t *testing.T, engine Engine, k kind) {
 // transferOf returns the ID of the transfer that a piece belongs to: behind the
 // frame's header, the group and the length.
 func transferOf(piece []byte) []byte {
-	const header = 2 + 5*8
+	const header = 2 + 10*8
 	_, group := binary.Uvarint(piece[header:])
 	_, length := binary.Uvarint(piece[header+group:])
 	return piece[header+group+length:][:8]
