@@ -65,5 +65,7 @@
 // # Limits
 //
 // Groups are assigned to loops by their ID and stay there. Ticks cost each group
-// work even when it is idle. A snapshot transfer that is broken off begins anew.
+// work even when it is idle. A snapshot transfer that broke off goes on where it was, after
+// a restart of either side too, as long as it is of the same snapshot: not with another
+// sender, nor when a newer snapshot has taken its place.
 package replica
