@@ -1,0 +1,465 @@
+package multipaxos
+
+//synod:core
+
+import (
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"io"
+	"slices"
+	"sort"
+
+	"github.com/synod-go/synod/internal/probe"
+	"github.com/synod-go/synod/internal/replica"
+	"github.com/synod-go/synod/storage"
+)
+
+// Tags of the protocol's own records:
+//
+//	h                                        what was promised, decided; how many runs there are, and a digest of their keys
+//	s                                        where the log begins, and the configuration there
+//	l <first> <last> <round> <priority> <node>  a run of accepted values. Where runs overlap, that of the highest ballot counts.
+//	v                                        what a replica that has left the group had promised
+const (
+	tagHard  = 'h'
+	tagStart = 's'
+	tagRun   = 'l'
+	tagLeft  = 'v'
+)
+
+// startRecord says where a log begins: after Index, with all that is up to there chosen.
+type startRecord struct {
+	replica.Position
+	fence  Ballot // the highest origin of a fresh value up to Index
+	config []byte
+}
+
+func (s startRecord) encode() []byte {
+	b := binary.AppendUvarint(nil, s.Index)
+	b = binary.AppendUvarint(b, s.Term)
+	b = binary.AppendUvarint(b, s.Commands)
+	b = s.fence.append(b)
+	return replica.AppendBytes(b, s.config)
+}
+
+func readStart(keys replica.Keys, store storage.Store) (s startRecord, err error) {
+	key := keys.Protocol(tagStart)
+	payload, err := replica.GetRecord(store, key, keys.Group())
+	if err != nil {
+		return s, err
+	}
+	r := replica.NewReader(payload)
+	s.Index, s.Term, s.Commands, s.fence = r.Uvarint(), r.Uvarint(), r.Uvarint(), readBallot(r)
+	s.config = slices.Clone(r.Bytes())
+	if r.Err() != nil || s.Index == 0 && s.Term != 0 || s.fence.Round != s.Term {
+		return s, &storage.CorruptError{Group: keys.Group(), Key: key, Reason: "the record of where the log begins is missing or malformed"}
+	}
+	return s, nil
+}
+
+// hardRecord is what an acceptor must not forget, beside the values.
+type hardRecord struct {
+	promised Ballot
+	decided  uint64 // all slots up to this one are known to be chosen; it may lag
+	runs     uint64 // how many records of runs there are
+	digest   uint64 // of their keys
+}
+
+func (h hardRecord) encode() []byte {
+	b := h.promised.append(nil)
+	b = binary.AppendUvarint(b, h.decided)
+	b = binary.AppendUvarint(b, h.runs)
+	return binary.LittleEndian.AppendUint64(b, h.digest)
+}
+
+func readHard(keys replica.Keys, store storage.Store) (h hardRecord, err error) {
+	key := keys.Protocol(tagHard)
+	payload, err := replica.GetRecord(store, key, keys.Group())
+	if err != nil {
+		return h, err
+	}
+	r := replica.NewReader(payload)
+	h.promised, h.decided, h.runs, h.digest = readBallot(r), r.Uvarint(), r.Uvarint(), r.Uint64()
+	if r.Err() != nil || h.promised.Round > maxRound {
+		return h, &storage.CorruptError{Group: keys.Group(), Key: key, Reason: "the record of what was promised is missing or malformed"}
+	}
+	return h, nil
+}
+
+// record is one run in the store.
+type record struct {
+	first, last uint64
+	ballot      Ballot
+	live        uint64 // slots for which it counts
+	token       uint64 // of the batch that it is in; 0: it is durable
+	bad         bool   // it can't be read
+	run         *run   // nil: read it from the store
+}
+
+func (r *record) key(keys replica.Keys) []byte {
+	return keys.Protocol(tagRun, r.first, r.last, r.ballot.Round, uint64(r.ballot.Priority), r.ballot.Node)
+}
+
+func openRunKey(prefix, key []byte) (r *record, ok bool) {
+	if len(key) != len(prefix)+5*8 {
+		return nil, false
+	}
+	n := func(i int) uint64 { return binary.BigEndian.Uint64(key[len(prefix)+8*i:]) }
+	r = &record{first: n(0), last: n(1), ballot: Ballot{n(2), uint8(n(3)), n(4)}}
+	return r, r.first > 0 && r.first <= r.last && n(3) <= 255 && !r.ballot.IsZero()
+}
+
+// keyDigest is a record's part in the digest: the digest of some records is the XOR of theirs.
+func keyDigest(key []byte) uint64 {
+	h := fnv.New64a()
+	_, _ = h.Write(key)
+	return h.Sum64()
+}
+
+// span says that a record counts for some slots.
+type span struct {
+	first, last uint64
+	rec         *record
+}
+
+// fenceStart says that from a slot on (until the next one) fresh values have this origin, or a lower one.
+type fenceStart struct {
+	slot   uint64
+	ballot Ballot
+}
+
+// valueLog is the values that an acceptor has accepted, and those that it knows to be chosen. The
+// newest are kept in memory; others are read from the store when somebody lags.
+type valueLog struct {
+	keys  replica.Keys
+	group uint64
+	store storage.Store
+
+	start   startRecord
+	spans   []span // ascending, without overlap
+	runs    uint64 // records in the store, or in a batch for it
+	digest  uint64
+	fences  []fenceStart // of slots that are decided and here, ascending
+	garbage []*record    // records that count for nothing, and are to be deleted
+
+	cached []*record // whose run is in memory, the oldest first
+	bytes  int       // of them
+	limit  int
+}
+
+// openLog reads a group's values, all of them, so that what can't be read is found now. lost says
+// that a record is missing, nobody knows which.
+func openLog(keys replica.Keys, store storage.Store, limit uint64) (l *valueLog, h hardRecord, lost bool, err error) {
+	l = &valueLog{keys: keys, group: keys.Group(), store: store, limit: int(min(limit, 1<<40))}
+	if l.start, err = readStart(keys, store); err != nil {
+		return nil, h, false, err
+	}
+	if h, err = readHard(keys, store); err != nil {
+		return nil, h, false, err
+	}
+	from, to := keys.ProtocolRange(tagRun)
+	it, err := store.Scan(from, to)
+	if err != nil {
+		return nil, h, false, err
+	}
+	defer it.Close()
+	var records []*record
+	for {
+		key, value, err := it.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, h, false, replica.Corrupt(err, l.group, 0)
+		}
+		rec, ok := openRunKey(from, key)
+		if !ok {
+			return nil, h, false, &storage.CorruptError{Group: l.group, Key: slices.Clone(key), Reason: "not the key of a run of values"}
+		}
+		l.runs++
+		l.digest ^= keyDigest(key)
+		records = append(records, rec)
+		if r, err := openRun(l.group, slices.Clone(value)); err == nil && rec.fits(r) {
+			l.cache(rec, r)
+			l.evict(^uint64(0), ^uint64(0))
+		} else {
+			probe.Sometimes("paxos: a record can't be read", true)
+			rec.bad = !probe.Bug("an unreadable slot is empty")
+			if !rec.bad {
+				records = records[:len(records)-1]
+			}
+		}
+	}
+	slices.SortStableFunc(records, func(a, b *record) int { return a.ballot.Compare(b.ballot) })
+	for _, rec := range records {
+		l.splice(rec)
+	}
+	lost = l.runs != h.runs || l.digest != h.digest
+	return l, h, lost && !probe.Bug("an unreadable slot is empty"), nil
+}
+
+// fits reports whether a run is what the record's key says.
+func (r *record) fits(run *run) bool {
+	return run.first == r.first && run.last() == r.last && run.ballot == r.ballot
+}
+
+// put takes in a run, and reports whether anything of it is new. It is in the batch
+// that token stands for.
+func (l *valueLog) put(r *run, token uint64, batch *storage.Batch) bool {
+	if r.last() <= l.start.Index || l.covers(r) {
+		return false
+	}
+	rec := &record{first: r.first, last: r.last(), ballot: r.ballot, token: token}
+	l.cache(rec, r)
+	l.splice(rec)
+	l.collect(batch)
+	key := rec.key(l.keys)
+	batch.Set(key, r.bytes)
+	l.runs++
+	l.digest ^= keyDigest(key)
+	return true
+}
+
+// covers reports whether nothing of a run would count.
+func (l *valueLog) covers(r *run) bool {
+	next := max(r.first, l.start.Index+1)
+	for i := l.search(next); i < len(l.spans) && l.spans[i].first <= next; i++ {
+		s := &l.spans[i]
+		if !s.rec.over(r.ballot) {
+			return false
+		}
+		if next = s.last + 1; next > r.last() {
+			return true
+		}
+	}
+	return false
+}
+
+// over reports whether the record counts where there is one of another ballot, too.
+func (r *record) over(ballot Ballot) bool {
+	if r.bad {
+		return ballot.Less(r.ballot)
+	}
+	return !r.ballot.Less(ballot)
+}
+
+// search returns the place of the first span that ends at a slot or later.
+func (l *valueLog) search(slot uint64) int {
+	if n := len(l.spans); n > 0 && l.spans[n-1].last < slot {
+		return n
+	}
+	return sort.Search(len(l.spans), func(i int) bool { return l.spans[i].last >= slot })
+}
+
+// find returns the span of a slot, or nil.
+func (l *valueLog) find(slot uint64) *span {
+	i := l.search(slot)
+	if i == len(l.spans) || l.spans[i].first > slot {
+		return nil
+	}
+	return &l.spans[i]
+}
+
+// last returns the last slot that has a value, at least where the log begins.
+func (l *valueLog) last() uint64 {
+	if n := len(l.spans); n > 0 {
+		return max(l.spans[n-1].last, l.start.Index)
+	}
+	return l.start.Index
+}
+
+// splice puts a record where it counts.
+func (l *valueLog) splice(rec *record) {
+	first, last := max(rec.first, l.start.Index+1), rec.last
+	if first > last {
+		l.garbage = append(l.garbage, rec)
+		return
+	}
+	emit := func(from, to uint64, r *record) {
+		if from > to {
+			return
+		}
+		if n := len(l.spans); n > 0 && l.spans[n-1].rec == r && l.spans[n-1].last+1 == from {
+			l.spans[n-1].last = to
+			return
+		}
+		l.spans = append(l.spans, span{from, to, r})
+	}
+	i := l.search(first)
+	if i == len(l.spans) {
+		rec.live = last - first + 1
+		emit(first, last, rec)
+		return
+	}
+	after := slices.Clone(l.spans[i:])
+	l.spans = l.spans[:i]
+	next := first // what is before has its place
+	for _, s := range after {
+		if s.first > last {
+			if next <= last {
+				emit(next, last, rec)
+				rec.live += last - next + 1
+				next = last + 1
+			}
+			emit(s.first, s.last, s.rec)
+			continue
+		}
+		if s.first < first {
+			emit(s.first, first-1, s.rec)
+		}
+		from, to := max(s.first, first), min(s.last, last)
+		if next < from {
+			emit(next, from-1, rec)
+			rec.live += from - next
+		}
+		if s.rec.over(rec.ballot) {
+			emit(from, to, s.rec)
+		} else {
+			emit(from, to, rec)
+			rec.live += to - from + 1
+			l.release(s.rec, to-from+1)
+		}
+		next = to + 1
+		emit(max(s.first, last+1), s.last, s.rec)
+	}
+	if next <= last {
+		emit(next, last, rec)
+		rec.live += last - next + 1
+	}
+	if rec.live == 0 {
+		l.garbage = append(l.garbage, rec)
+	}
+}
+
+// release says that a record does not count any more for so many slots.
+func (l *valueLog) release(rec *record, slots uint64) {
+	if rec.live -= slots; rec.live == 0 {
+		l.garbage = append(l.garbage, rec)
+		l.forget(rec)
+	}
+}
+
+// collect deletes the records that count for nothing.
+func (l *valueLog) collect(batch *storage.Batch) {
+	for _, rec := range l.garbage {
+		key := rec.key(l.keys)
+		batch.Delete(key)
+		l.runs--
+		l.digest ^= keyDigest(key)
+	}
+	l.garbage = nil
+}
+
+// cache keeps a run in memory.
+func (l *valueLog) cache(rec *record, r *run) {
+	rec.run = r
+	l.cached = append(l.cached, rec)
+	l.bytes += len(r.bytes) + 64*len(r.values)
+}
+
+func (l *valueLog) forget(rec *record) {
+	if rec.run != nil {
+		l.bytes -= len(rec.run.bytes) + 64*len(rec.run.values)
+		rec.run = nil
+	}
+}
+
+// evict drops runs from memory while there are too many, but for those that are not durable or
+// that hold slots from keep on.
+func (l *valueLog) evict(keep, persisted uint64) {
+	n, limit := 0, l.limit
+	if probe.Buggify("paxos: no value is cached") {
+		limit = 0
+	}
+	for ; n < len(l.cached); n++ {
+		rec := l.cached[n]
+		if rec.run == nil {
+			continue
+		}
+		if l.bytes <= limit || rec.last >= keep || rec.token > persisted {
+			break
+		}
+		l.forget(rec)
+	}
+	if n > 0 {
+		clear(l.cached[:n])
+		l.cached = l.cached[n:]
+	}
+}
+
+// load returns a record's run, or nil if it can't be read: then it is unknown from here on.
+func (l *valueLog) load(rec *record) *run {
+	if rec.run != nil || rec.bad {
+		return rec.run
+	}
+	probe.Sometimes("paxos: values are read from the store", true)
+	value, err := l.store.Get(rec.key(l.keys))
+	if err == nil {
+		var r *run
+		if r, err = openRun(l.group, value); err == nil && rec.fits(r) {
+			return r
+		}
+	} else if !errors.Is(err, storage.ErrNotFound) && !errors.Is(err, storage.ErrCorrupt) {
+		panic(fmt.Errorf("paxos: group %d: read values of slots %d to %d: %w", l.group, rec.first, rec.last, err))
+	}
+	rec.bad = true
+	return nil
+}
+
+// at returns the value of a slot and the ballot in which it was accepted; nil if there is none
+// that can be read.
+func (l *valueLog) at(slot uint64) (*value, Ballot) {
+	s := l.find(slot)
+	if s == nil {
+		return nil, Ballot{}
+	}
+	r := l.load(s.rec)
+	if r == nil {
+		return nil, Ballot{}
+	}
+	return &r.values[slot-r.first], r.ballot
+}
+
+// fence returns the highest origin of a fresh value up to a slot, which is decided and here.
+func (l *valueLog) fence(slot uint64) Ballot {
+	i := sort.Search(len(l.fences), func(i int) bool { return l.fences[i].slot > slot })
+	if i == 0 {
+		return l.start.fence
+	}
+	return l.fences[i-1].ballot
+}
+
+// held takes in that the value of a slot, which follows those before, is decided and here.
+func (l *valueLog) held(slot uint64, v *value) {
+	if v.fresh() && l.fence(slot).Less(v.origin) {
+		l.fences = append(l.fences, fenceStart{slot, v.origin})
+	}
+}
+
+// compact drops the values up to a position.
+func (l *valueLog) compact(to replica.Position, config []byte, batch *storage.Batch) {
+	l.begin(startRecord{to, l.fence(to.Index), config}, batch)
+}
+
+// begin drops the values up to a start, and writes that.
+func (l *valueLog) begin(s startRecord, batch *storage.Batch) {
+	i := l.search(s.Index + 1)
+	for _, old := range l.spans[:i] {
+		l.release(old.rec, old.last-old.first+1)
+	}
+	l.spans = slices.Clone(l.spans[i:])
+	if len(l.spans) > 0 && l.spans[0].first <= s.Index {
+		probe.Sometimes("paxos: the log begins inside a run", true)
+		l.release(l.spans[0].rec, s.Index+1-l.spans[0].first)
+		l.spans[0].first = s.Index + 1
+	}
+	at, _ := slices.BinarySearchFunc(l.fences, s.Index+1, func(f fenceStart, slot uint64) int { return cmp.Compare(f.slot, slot) })
+	l.fences = slices.Clone(l.fences[at:])
+	l.start = s
+	l.collect(batch)
+	key := l.keys.Protocol(tagStart)
+	batch.Set(key, storage.AppendRecord(nil, key, s.encode()))
+}

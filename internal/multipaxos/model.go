@@ -1,0 +1,285 @@
+package multipaxos
+
+//synod:core
+
+import (
+	"encoding/binary"
+	"slices"
+
+	"github.com/synod-go/synod/internal/replica"
+	"github.com/synod-go/synod/storage"
+)
+
+// What a model checker needs of a core.
+
+// Clone returns a copy that shares nothing that changes, and reads from another store, which holds
+// the same.
+func (c *Core) Clone(store storage.Store) *Core {
+	d := *c
+	d.log = c.log.clone(store)
+	d.grants = slices.Clone(c.grants)
+	d.applying = slices.Clone(c.applying)
+	d.offers = slices.Clone(c.offers)
+	d.guests = slices.Clone(c.guests)
+	d.promises = slices.Clone(c.promises)
+	for i := range d.promises {
+		d.promises[i].unknown = slices.Clone(d.promises[i].unknown)
+	}
+	d.recovered = slices.Clone(c.recovered)
+	d.votes = slices.Clone(c.votes)
+	d.waiting = slices.Clone(c.waiting)
+	d.peers = slices.Clone(c.peers)
+	for i := range d.peers {
+		d.peers[i].ranges = slices.Clone(d.peers[i].ranges)
+		d.peers[i].inflight = slices.Clone(d.peers[i].inflight)
+	}
+	d.asks = slices.Clone(c.asks)
+	d.answers = slices.Clone(c.answers)
+	d.rounds = slices.Clone(c.rounds)
+	d.queue = slices.Clone(c.queue)
+	d.batch = storage.Batch{}
+	d.batch.Append(&c.batch)
+	d.writes = slices.Clone(c.writes)
+	d.head = nil
+	if c.restored != nil {
+		at := *c.restored
+		d.restored = &at
+	}
+	return &d
+}
+
+func (l *valueLog) clone(store storage.Store) *valueLog {
+	d := *l
+	d.store = store
+	copies := make(map[*record]*record, len(l.spans))
+	same := func(r *record) *record {
+		n := copies[r]
+		if n == nil {
+			n = new(record)
+			*n = *r
+			copies[r] = n
+		}
+		return n
+	}
+	d.spans = slices.Clone(l.spans)
+	for i := range d.spans {
+		d.spans[i].rec = same(d.spans[i].rec)
+	}
+	d.garbage = slices.Clone(l.garbage)
+	for i := range d.garbage {
+		d.garbage[i] = same(d.garbage[i])
+	}
+	d.cached = slices.Clone(l.cached)
+	for i := range d.cached {
+		d.cached[i] = same(d.cached[i])
+	}
+	d.fences = slices.Clone(l.fences)
+	return &d
+}
+
+// printer appends plain data.
+type printer struct{ b []byte }
+
+func (p *printer) numbers(list ...uint64) {
+	for _, n := range list {
+		p.b = binary.AppendUvarint(p.b, n)
+	}
+}
+
+func (p *printer) flags(list ...bool) {
+	for _, f := range list {
+		if f {
+			p.b = append(p.b, 1)
+		} else {
+			p.b = append(p.b, 0)
+		}
+	}
+}
+
+func (p *printer) ballots(list ...Ballot) {
+	for _, b := range list {
+		p.b = b.append(p.b)
+	}
+}
+
+func (p *printer) ranges(list []slots) {
+	p.numbers(uint64(len(list)))
+	for _, s := range list {
+		p.numbers(s.first, s.last)
+		p.ballots(s.ballot)
+	}
+}
+
+func (p *printer) value(v *value) {
+	p.ballots(v.origin)
+	p.b = append(p.b, byte(v.kind))
+	p.b = replica.AppendBytes(p.b, v.data)
+}
+
+// Fingerprint appends an encoding of all that the core will do from here on depends on, but for its store.
+// Equal cores have equal ones.
+func (c *Core) Fingerprint(dst []byte) []byte {
+	p := &printer{dst}
+	p.ballots(c.promised, c.durable, c.lost, c.of, c.leader, c.hint, c.ballot, c.authority, c.fenceBelow, c.fenceAbove)
+	p.flags(c.trusted, c.owed, c.damaged, c.wanted, c.unwritten, c.flushed, c.shown, c.announced, c.fenced, c.covered, c.beaten, c.invited, c.leaving)
+	p.numbers(uint64(c.quiet), c.number, c.through, c.present, c.held, c.decided, c.opened, c.handed, c.floor, c.confSlot, uint64(c.applyingBytes),
+		c.source, c.sourceEnd, uint64(c.asked), c.snap.Index, uint64(c.role), c.round, uint64(c.silence), uint64(c.elapsed), uint64(c.timeout), c.attempt, c.yes,
+		c.from, c.base, c.next, c.fenceSlot, c.window, uint64(c.bytes), c.beat, uint64(c.ticks), c.transferee, uint64(c.transfer), c.handedOver)
+	p.b = replica.AppendBytes(p.b, c.config)
+	p.numbers(uint64(len(c.grants)))
+	for _, g := range c.grants {
+		p.numbers(g.to, g.from)
+		p.ballots(g.ballot)
+	}
+	p.numbers(uint64(len(c.applying)))
+	for _, a := range c.applying {
+		p.numbers(a.index, uint64(a.bytes))
+	}
+	for _, g := range c.guests {
+		p.numbers(g)
+	}
+	restored, restoring := c.restored != nil, uint64(0)
+	if c.restoring != 0 {
+		restoring = c.lastToken + 2 - c.restoring
+	}
+	p.flags(restored)
+	p.numbers(restoring, uint64(len(c.promises)))
+	for i := range c.promises {
+		m := &c.promises[i]
+		p.numbers(m.node, m.next, m.decided, m.conf)
+		p.flags(m.complete)
+		p.ballots(m.lost)
+		p.ranges(m.unknown)
+	}
+	p.numbers(uint64(len(c.recovered)))
+	for i := range c.recovered {
+		r := &c.recovered[i]
+		p.numbers(r.slot)
+		p.ballots(r.ballot)
+		p.value(&r.value)
+	}
+	p.numbers(uint64(len(c.votes)))
+	for _, v := range c.votes {
+		p.numbers(v.mask, uint64(v.size))
+	}
+	p.numbers(uint64(len(c.waiting)))
+	for i := range c.waiting {
+		p.value(&c.waiting[i])
+	}
+	p.numbers(uint64(len(c.peers)))
+	for i := range c.peers {
+		o := &c.peers[i]
+		p.numbers(o.node, o.match, o.number, uint64(o.silent), o.next, o.told)
+		p.flags(o.snapshot)
+		p.ranges(o.ranges)
+		p.numbers(uint64(len(o.inflight)))
+		for _, s := range o.inflight {
+			p.numbers(s.first, s.last, uint64(s.age), uint64(s.passed))
+		}
+	}
+	read := func(id replica.ReadID) { p.numbers(id.Boot, id.Attempt) }
+	asks := func(list []ask) {
+		p.numbers(uint64(len(list)))
+		for _, a := range list {
+			p.numbers(a.from)
+			read(a.id)
+		}
+	}
+	asks(c.asks)
+	p.numbers(uint64(len(c.rounds)))
+	for _, r := range c.rounds {
+		p.numbers(r.number, r.index)
+		asks(r.asks)
+	}
+	read(c.look.id)
+	p.numbers(c.look.mask, c.look.last, uint64(len(c.answers)))
+	p.flags(c.look.done)
+	for _, a := range c.answers {
+		read(a.ID)
+		p.numbers(a.Index)
+	}
+	p.numbers(uint64(len(c.queue)))
+	for i := range c.queue {
+		p.numbers(c.queue[i].to)
+		p.b = c.queue[i].m.append(p.b)
+		p.b = replica.AppendBytes(p.b, c.queue[i].tail)
+	}
+	p.numbers(uint64(len(c.writes)))
+	for _, w := range c.writes {
+		p.numbers(c.lastToken - w.token)
+		p.ballots(w.promised)
+	}
+	l := c.log
+	p.numbers(l.start.Index, l.start.Term, l.start.Commands, l.runs, l.digest, uint64(len(l.spans)))
+	p.ballots(l.start.fence)
+	for _, s := range l.spans {
+		pending := uint64(0)
+		if s.rec.token > c.persisted {
+			pending = c.lastToken + 2 - s.rec.token
+		}
+		p.numbers(s.first, s.last, s.rec.first, s.rec.last, pending)
+		p.ballots(s.rec.ballot)
+		p.flags(s.rec.bad, s.rec.run != nil)
+		if r := l.load(s.rec); r != nil {
+			p.numbers(uint64(replica.Checksum(r.bytes)))
+		}
+	}
+	for _, f := range l.fences {
+		p.numbers(f.slot)
+		p.ballots(f.ballot)
+	}
+	p.numbers(uint64(len(l.garbage)))
+	return p.b
+}
+
+// View is what invariants look at.
+type View struct {
+	Role     string
+	Ballot   Ballot // the last one of this node
+	Promised Ballot // maybe not durable yet
+	Durable  Ballot
+	Held     uint64 // all slots up to here are decided and here
+	Decided  uint64 // all slots up to here are known to be decided
+	Voters   []uint64
+	Accepted []Accepted // the slots after Start that have a value, ascending
+	Start    uint64
+}
+
+// Accepted is a value that an acceptor has accepted.
+type Accepted struct {
+	Slot    uint64
+	Ballot  Ballot
+	Chosen  bool // it is known to be chosen; Ballot says nothing
+	Durable bool
+	Hash    uint64 // of the value and its origin
+	Shown   string // the same for people
+}
+
+// View describes the core.
+func (c *Core) View() View {
+	v := View{Role: c.role.String(), Ballot: c.ballot, Promised: c.promised, Durable: c.durable, Held: c.held, Decided: c.decided,
+		Voters: slices.Clone(c.voters.members), Start: c.log.start.Index}
+	for _, s := range c.log.spans {
+		r := c.log.load(s.rec)
+		if r == nil {
+			continue
+		}
+		for slot := s.first; slot <= s.last; slot++ {
+			val := &r.values[slot-r.first]
+			v.Accepted = append(v.Accepted, Accepted{Slot: slot, Ballot: r.ballot, Chosen: r.ballot.isChosen(), Durable: s.rec.token <= c.persisted,
+				Hash: val.hash(), Shown: describeValue(r.ballot, val)})
+		}
+	}
+	return v
+}
+
+// ReadRecords decodes what a store holds of a group, as a core would find it: the promised ballot and
+// the accepted values.
+func ReadRecords(keys replica.Keys, store storage.Store) (Ballot, []Accepted, error) {
+	log, hard, _, err := openLog(keys, store, 1<<62)
+	if err != nil {
+		return Ballot{}, nil, err
+	}
+	c := &Core{log: log}
+	return hard.promised, c.View().Accepted, nil
+}

@@ -1,0 +1,184 @@
+package multipaxos
+
+import (
+	"slices"
+
+	"github.com/synod-go/synod/internal/probe"
+	"github.com/synod-go/synod/internal/replica"
+	"github.com/synod-go/synod/storage"
+)
+
+// Protocol makes the runtime's groups Multi-Paxos groups. It implements replica.Protocol.
+type Protocol struct {
+	// Quorums says which voters decide. Default: a majority.
+	Quorums Quorums
+
+	// Priority orders ballots of one round, before the nodes: of two nodes that stand for election
+	// at once the one with the higher priority goes first.
+	Priority uint8
+}
+
+var _ replica.Protocol = Protocol{}
+
+// The position that a new group's log begins after. Every member of it writes the
+// same, so that they agree on the configuration without a first value.
+var bootPosition = replica.Position{Index: 1, Term: 1}
+
+// Name implements replica.Protocol.
+func (Protocol) Name() string { return "paxos" }
+
+// Bootstrap implements replica.Protocol.
+func (p Protocol) Bootstrap(keys replica.Keys, config []byte, batch *storage.Batch) error {
+	return p.Begin(keys, bootPosition, config, batch)
+}
+
+// Begin implements replica.Protocol.
+func (p Protocol) Begin(keys replica.Keys, at replica.Position, config []byte, batch *storage.Batch) error {
+	conf, err := replica.DecodeConfiguration(config)
+	if err != nil {
+		return err
+	}
+	if _, err := newElectorate(p.Quorums, conf); err != nil {
+		return err
+	}
+	begin(keys, at, config, hardRecord{promised: Ballot{Round: at.Term}, decided: at.Index}, batch)
+	return nil
+}
+
+// begin writes the records of a log without values.
+func begin(keys replica.Keys, at replica.Position, config []byte, h hardRecord, batch *storage.Batch) {
+	start, hard := keys.Protocol(tagStart), keys.Protocol(tagHard)
+	s := startRecord{Position: at, fence: Ballot{Round: at.Term}, config: config}
+	batch.Set(start, storage.AppendRecord(nil, start, s.encode()))
+	batch.Set(hard, storage.AppendRecord(nil, hard, h.encode()))
+}
+
+// Join implements replica.Protocol. The log is empty: a leader sends a snapshot first,
+// which says what the group's configuration is.
+func (Protocol) Join(keys replica.Keys, store storage.Store, batch *storage.Batch) error {
+	var h hardRecord
+	left, err := replica.GetRecord(store, keys.Protocol(tagLeft), keys.Group())
+	if err != nil {
+		return err
+	}
+	if left != nil {
+		r := replica.NewReader(left)
+		h.promised = readBallot(r)
+		if r.Err() != nil || h.promised.Round > maxRound {
+			return &storage.CorruptError{Group: keys.Group(), Key: keys.Protocol(tagLeft), Reason: "the record of what was promised is malformed"}
+		}
+		batch.Delete(keys.Protocol(tagLeft))
+	}
+	begin(keys, replica.Position{}, replica.Configuration{}.Append(nil), h, batch)
+	return nil
+}
+
+// Leave implements replica.Protocol. What was promised stays: a replica that joins again must not
+// promise less.
+func (Protocol) Leave(keys replica.Keys, store storage.Store, batch *storage.Batch) error {
+	h, err := readHard(keys, store)
+	if err != nil {
+		return err
+	}
+	from, _ := keys.ProtocolRange(0)
+	_, to := keys.ProtocolRange(^byte(0) - 1)
+	batch.DeleteRange(from, to)
+	key := keys.Protocol(tagLeft)
+	if probe.Bug("a replica that leaves forgets its promise") {
+		h.promised = Ballot{}
+	}
+	batch.Set(key, storage.AppendRecord(nil, key, h.promised.append(nil)))
+	return nil
+}
+
+// Open implements replica.Protocol. The core that it returns is a *Core.
+func (p Protocol) Open(o replica.OpenOptions) (replica.Core, error) {
+	c, err := newCore(p, o)
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// Start implements replica.Protocol.
+func (Protocol) Start(keys replica.Keys, store storage.Store) (replica.Position, []byte, error) {
+	s, err := readStart(keys, store)
+	return s.Position, s.config, err
+}
+
+// whole opens a log all of whose records are there.
+func whole(keys replica.Keys, store storage.Store) (*valueLog, hardRecord, error) {
+	log, hard, lost, err := openLog(keys, store, 1<<62)
+	if err != nil {
+		return nil, hard, err
+	}
+	from, _ := keys.ProtocolRange(tagRun)
+	if lost {
+		return nil, hard, &storage.CorruptError{Group: keys.Group(), Key: from, Reason: "a run of values is missing"}
+	}
+	for _, s := range log.spans {
+		if s.rec.bad {
+			return nil, hard, &storage.CorruptError{Group: keys.Group(), Index: s.first, Key: s.rec.key(keys), Reason: "run of values: it can't be read"}
+		}
+	}
+	return log, hard, nil
+}
+
+// Inspect implements replica.Protocol.
+func (Protocol) Inspect(keys replica.Keys, store storage.Store) replica.Remains {
+	r := replica.Remains{Group: keys.Group()}
+	log, hard, err := whole(keys, store)
+	if err != nil {
+		r.Err = err
+		return r
+	}
+	r.Term, r.First, r.Last, r.Commit = hard.promised.Round, log.start.Index+1, log.last(), hard.decided
+	config := log.start.config
+	for _, s := range log.spans {
+		run := log.load(s.rec)
+		for slot := s.first; slot <= s.last; slot++ {
+			if v := run.values[slot-run.first]; v.kind == valueConfig {
+				config = v.data
+			}
+		}
+	}
+	newest, err := replica.DecodeConfiguration(config)
+	r.Members, r.Err = newest.Current(), err
+	return r
+}
+
+// Recover implements replica.Protocol.
+func (Protocol) Recover(keys replica.Keys, store storage.Store, config []byte, batch *storage.Batch) error {
+	log, hard, err := whole(keys, store)
+	if err != nil {
+		return err
+	}
+	ballot := Ballot{Round: hard.promised.Round + 1}
+	var values []value
+	for slot := log.start.Index + 1; slot <= log.last(); slot++ {
+		v := value{origin: ballot, kind: valueGap}
+		if found, _ := log.at(slot); found != nil && found.kind != valueConfig {
+			v = *found
+		}
+		values = append(values, v)
+	}
+	from, to := keys.ProtocolRange(tagRun)
+	batch.DeleteRange(from, to)
+	h := hardRecord{promised: ballot, decided: log.last()}
+	const perRun = 1024
+	for i := 0; i < len(values); i += perRun {
+		part := values[i:min(i+perRun, len(values))]
+		first := log.start.Index + 1 + uint64(i)
+		rec := &record{first: first, last: first + uint64(len(part)) - 1, ballot: chosen()}
+		key := rec.key(keys)
+		batch.Set(key, appendRun(nil, keys.Group(), rec.ballot, first, slices.Clone(part)))
+		h.runs++
+		h.digest ^= keyDigest(key)
+	}
+	start, hardKey := keys.Protocol(tagStart), keys.Protocol(tagHard)
+	s := log.start
+	s.config = config
+	batch.Set(start, storage.AppendRecord(nil, start, s.encode()))
+	batch.Set(hardKey, storage.AppendRecord(nil, hardKey, h.encode()))
+	return nil
+}
