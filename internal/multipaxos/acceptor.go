@@ -209,7 +209,7 @@ func (c *Core) acknowledge() {
 		return
 	}
 	c.owed = false
-	if c.leader.IsZero() || c.role != follower || !c.trusted || c.durable.Less(c.leader) {
+	if c.leader.IsZero() || c.role != follower || !c.trusted || c.restoring != 0 || c.durable.Less(c.leader) {
 		return // what is missing brings this back
 	}
 	m := message{kind: kindAccepted, ballot: c.leader, number: c.number, decided: c.held}

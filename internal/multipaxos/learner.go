@@ -349,7 +349,7 @@ func (c *Core) offer(to uint64) bool {
 func (c *Core) SnapshotAvailable(meta replica.SnapshotMeta) { c.snap = meta }
 
 // SnapshotSent implements replica.Core.
-func (c *Core) SnapshotSent(node uint64, ok bool) {
+func (c *Core) SnapshotSent(node uint64, _ bool) {
 	for i, g := range c.guests {
 		if g == node {
 			c.guests = append(c.guests[:i:i], c.guests[i+1:]...)
@@ -358,10 +358,8 @@ func (c *Core) SnapshotSent(node uint64, ok bool) {
 	}
 	if p := c.peer(node); p != nil && p.snapshot {
 		p.snapshot = false
-		p.rewind()
-		if !ok {
-			p.silent = max(p.silent, pauseTicks) // the next sign of life lets it try again
-		}
+		// The next sign of life says what it has now: it is gone on from there, or tried again.
+		p.silent = max(p.silent, pauseTicks)
 	}
 }
 

@@ -169,7 +169,7 @@ func (c *Core) Fingerprint(dst []byte) []byte {
 	p.numbers(uint64(len(c.peers)))
 	for i := range c.peers {
 		o := &c.peers[i]
-		p.numbers(o.node, o.match, o.number, uint64(o.silent), o.next, o.told)
+		p.numbers(o.node, o.match, o.number, uint64(o.silent), o.next, o.told, o.highest)
 		p.flags(o.snapshot)
 		p.ranges(o.ranges)
 		p.numbers(uint64(len(o.inflight)))

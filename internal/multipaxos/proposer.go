@@ -77,7 +77,8 @@ type peer struct {
 	silent   int     // ticks since it was heard; it saturates
 	next     uint64  // the slot from which on nothing was sent
 	inflight []sent
-	bytes    int // of inflight
+	bytes    int    // of inflight
+	highest  uint64 // the last slot that it has acknowledged
 	told     uint64
 	snapshot bool // one is on its way
 }
@@ -583,13 +584,15 @@ func (p *peer) answered() {
 	if n := len(p.ranges); n > 0 {
 		last = p.ranges[n-1].last
 	}
+	news := last > p.highest
+	p.highest = max(p.highest, last)
 	n := 0
 	for _, s := range p.inflight {
 		if end, ok := p.has(s.first); ok && end >= s.last {
 			p.bytes -= s.bytes
 			continue
 		}
-		if s.last < last {
+		if news && s.last < last {
 			s.passed++
 		}
 		p.inflight[n] = s
