@@ -326,6 +326,11 @@ func (c *cluster) elect() *node {
 		}
 		c.tick()
 	}
+	for _, id := range c.order {
+		v := c.nodes[id].core.View()
+		v.Accepted = nil
+		c.t.Logf("node %d: %+v lost %v conf %v", id, v, c.nodes[id].core.lost, c.nodes[id].core.conf)
+	}
 	c.t.Fatal("nobody leads")
 	return nil
 }

@@ -248,7 +248,7 @@ func (c *Core) recover() {
 				continue
 			}
 			decided = max(decided, p.decided)
-			if p.conf > c.confSlot {
+			if p.conf > c.confSlot && p.decided > c.held {
 				// Others know a configuration that this node does not: it has to fetch it.
 				probe.Sometimes("paxos: a candidate lacks a configuration", true)
 				c.source, c.sourceEnd = p.node, p.decided
@@ -700,8 +700,8 @@ func (c *Core) fillPeer(p *peer) {
 		case p.next >= c.next:
 			return
 		case p.next <= max(c.log.start.Index, c.floor):
-			if c.offer(p.node) {
-				p.snapshot = true
+			if p.snapshot = c.offer(p.node); !p.snapshot {
+				p.silent = max(p.silent, pauseTicks) // until the next sign of life
 			}
 			return
 		case p.next > c.held && p.next <= c.base:
