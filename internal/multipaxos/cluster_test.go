@@ -64,7 +64,7 @@ type node struct {
 type queued struct {
 	batch   storage.Batch
 	token   uint64
-	restore bool
+	restore *replica.SnapshotMeta
 }
 
 func members(voters ...uint64) replica.Configuration {
@@ -78,6 +78,9 @@ func members(voters ...uint64) replica.Configuration {
 func newCluster(t testing.TB, p Protocol, voters int, more int) *cluster {
 	c := &cluster{t: t, protocol: p, nodes: map[uint64]*node{}, cut: map[[2]uint64]bool{}, chosen: map[uint64]string{}, terms: map[uint64]uint64{},
 		proposed: map[string]string{}, reads: map[replica.ReadID]uint64{}, trace: func(string, ...any) {}}
+	if *verbose {
+		c.trace = func(format string, args ...any) { fmt.Printf(format+"\n", args...) }
+	}
 	var ids []uint64
 	for i := range uint64(voters) {
 		ids = append(ids, i+1)
@@ -118,6 +121,7 @@ func (n *node) open() {
 	core, err := n.c.protocol.Open(o)
 	require.NoError(n.c.t, err)
 	n.core = core.(*Core)
+	n.c.trace("open %d at %d: %+v", n.id, start.Index, n.core.View())
 	n.queue, n.applied, n.config = nil, start, config
 	n.lost, n.mine = map[string]uint64{}, map[string]uint64{}
 	n.leader, n.leading = 0, false
@@ -127,7 +131,10 @@ func (n *node) open() {
 	n.ready()
 }
 
-func (n *node) crash() { n.core, n.queue = nil, nil }
+func (n *node) crash() {
+	n.c.trace("crash %d, %d batches lost", n.id, len(n.queue))
+	n.core, n.queue = nil, nil
+}
 
 func content(e replica.Entry) string { return fmt.Sprintf("%d:%s", e.Kind, e.Data) }
 
@@ -145,7 +152,8 @@ func (n *node) ready() {
 		n.leader, n.leading = out.Leader, out.Leading
 		if out.Restore != nil {
 			require.Equal(c.t, n.incoming.Position, *out.Restore)
-			q.restore = true
+			meta := n.incoming
+			q.restore = &meta
 		}
 		if out.Leading && out.Decided > c.decided {
 			c.decided = out.Decided
@@ -156,6 +164,7 @@ func (n *node) ready() {
 		for _, e := range out.Committed {
 			require.Equal(c.t, n.applied.Index+1, e.Index, "node %d hands out in order", n.id)
 			value := content(e)
+			c.trace("node %d takes slot %d for %s", n.id, e.Index, value)
 			if before, ok := c.chosen[e.Index]; ok {
 				require.Equal(c.t, before, value, "one value is chosen in slot %d (node %d)", e.Index, n.id)
 				require.Equal(c.t, c.terms[e.Index], e.Term, "one term in slot %d", e.Index)
@@ -191,7 +200,7 @@ func (n *node) ready() {
 			if ok {
 				to.incoming = n.kept
 				require.NoError(c.t, to.core.Step(n.id, s.Message, len(s.Message)))
-				defer to.ready()
+				to.ready()
 			}
 			n.core.SnapshotSent(s.To, ok)
 		}
@@ -236,13 +245,13 @@ func (n *node) persist() bool {
 	q := n.queue[0]
 	n.queue = n.queue[1:]
 	require.NoError(n.c.t, n.store.Commit(&q.batch))
-	if q.restore {
-		n.kept = n.incoming
+	if q.restore != nil {
+		n.kept = *q.restore
 		n.applied, n.config = n.kept.Position, n.kept.Config
 	}
 	if q.token != 0 {
 		n.core.Persisted(q.token)
-		if q.restore {
+		if q.restore != nil {
 			n.core.Applied(n.applied.Index)
 		}
 	}
@@ -485,6 +494,9 @@ func random(t testing.TB, seed uint64, p Protocol, voters, spare int, steps int)
 	l = c.elect()
 	require.Contains(t, mapValues(c.chosen), "1:the end")
 	for _, m := range l.core.conf.Members {
+		if n := c.nodes[m.Node]; n.applied != l.applied {
+			l.c.debug(l, n)
+		}
 		require.Equal(t, l.applied.Index, c.nodes[m.Node].applied.Index, "node %d has all", m.Node)
 	}
 	return c
@@ -563,13 +575,13 @@ func (c *cluster) check() {
 	}
 }
 
-func TestRandom(t *testing.T) {
-	for seed := range uint64(300) {
-		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			random(t, seed, Protocol{}, 1+int(seed%5), int(seed/5%3), 3000)
-		})
-		if t.Failed() {
-			return
-		}
+func (c *cluster) debug(l, n *node) {
+	f, ok := c.t.(*failure)
+	if !ok {
+		return
+	}
+	for _, x := range []*node{l, n} {
+		v := x.core.View()
+		f.text += fmt.Sprintf("node %d: %+v floor %d start %d lost %v restoring %d handed %d applied %d applying %d kept %d conf %v peers %+v\n", x.id, v, x.core.floor, x.core.log.start.Index, x.core.lost, x.core.restoring, x.core.handed, x.applied.Index, x.core.applyingBytes, x.kept.Index, x.core.conf, x.core.peers)
 	}
 }

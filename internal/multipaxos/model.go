@@ -148,7 +148,7 @@ func (c *Core) Fingerprint(dst []byte) []byte {
 		m := &c.promises[i]
 		p.numbers(m.node, m.next, m.decided, m.conf)
 		p.flags(m.complete)
-		p.ballots(m.lost)
+		p.ballots(m.lost, m.fence)
 		p.ranges(m.unknown)
 	}
 	p.numbers(uint64(len(c.recovered)))

@@ -51,6 +51,7 @@ type promise struct {
 	complete bool
 	decided  uint64
 	conf     uint64
+	fence    Ballot // the highest origin of a fresh value up to decided
 	lost     Ballot
 	unknown  []slots
 }
@@ -206,9 +207,7 @@ func (c *Core) takePiece(from uint64, m *message) bool {
 	p.decided, p.conf = max(p.decided, m.decided), max(p.conf, m.conf)
 	p.lost = maxBallot(p.lost, m.other)
 	p.unknown = append(p.unknown, m.ranges...)
-	if c.role == preparing {
-		c.fenceBelow = maxBallot(c.fenceBelow, m.fence)
-	}
+	p.fence = maxBallot(p.fence, m.fence)
 	if c.role == leading && c.fenced {
 		return true // phase 1 of all slots in which a value may have been chosen is done
 	}
@@ -302,7 +301,12 @@ func (c *Core) lead(decided uint64) {
 	c.hint, c.silence = Ballot{}, 0
 	c.base, c.decided = decided, decided
 	c.next = decided + 1
-	c.fenceBelow = maxBallot(c.fenceBelow, c.log.fence(c.held))
+	c.fenceBelow = c.log.fence(c.held)
+	for i := range c.promises {
+		if p := &c.promises[i]; p.complete && p.decided <= decided {
+			c.fenceBelow = maxBallot(c.fenceBelow, p.fence)
+		}
+	}
 	c.recovered = slices.DeleteFunc(c.recovered, func(r recovered) bool { return r.slot <= decided })
 	c.votes, c.waiting, c.bytes = nil, nil, 0
 	c.reelect()
@@ -667,8 +671,12 @@ func (c *Core) fill() {
 func (c *Core) resend(p *peer) {
 	for i := range p.inflight {
 		s := &p.inflight[i]
-		if s.age < resendTicks && s.passed < overtaken || s.last <= c.log.start.Index {
+		if s.age < resendTicks && s.passed < overtaken {
 			continue
+		}
+		if s.first <= max(c.log.start.Index, c.floor) {
+			p.rewind() // it is not in the log any more
+			return
 		}
 		probe.Sometimes("paxos: an accept is sent again", true)
 		s.age, s.passed = 0, 0

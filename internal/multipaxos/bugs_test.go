@@ -1,0 +1,144 @@
+package multipaxos
+
+import (
+	"flag"
+	"fmt"
+	"maps"
+	"os"
+	"regexp"
+	"runtime/debug"
+	"slices"
+	"sort"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/synod-go/synod/internal/probe"
+)
+
+var (
+	seeds   = flag.Int("seeds", 300, "how many random runs")
+	first   = flag.Int("first", 0, "the first seed")
+	verbose = flag.Bool("show", false, "print what happens")
+)
+
+// planted is a probe that switches on one mistake, and counts what is reached.
+type planted struct {
+	bug     string
+	made    bool
+	mu      sync.Mutex
+	reached map[string]bool
+}
+
+func (p *planted) Sometimes(name string, condition bool) {
+	p.mu.Lock()
+	p.reached[name] = p.reached[name] || condition
+	p.mu.Unlock()
+}
+func (p *planted) Buggify(string) bool { return false }
+func (p *planted) Bug(name string) bool {
+	p.made = p.made || name == p.bug
+	return name == p.bug
+}
+func (p *planted) Observe(any) {}
+
+// failure makes a failed check a panic, so that it can be expected.
+type failure struct {
+	testing.TB
+	text string
+}
+
+func (f *failure) Errorf(format string, args ...any) { f.text += fmt.Sprintf(format, args...) }
+func (f *failure) FailNow()                          { panic(f) }
+func (f *failure) Fatal(args ...any)                 { f.text += fmt.Sprint(args...); panic(f) }
+func (f *failure) Fatalf(format string, args ...any) { f.Errorf(format, args...); panic(f) }
+func (f *failure) Logf(string, ...any)               {}
+func (f *failure) Helper()                           {}
+
+// attempt runs a seed and returns what went wrong.
+func attempt(seed uint64, protocol Protocol, voters, spare, steps int) (text string) {
+	defer func() {
+		if v := recover(); v != nil {
+			if f, ok := v.(*failure); ok {
+				text = f.text
+			} else {
+				text = fmt.Sprint("panic: ", v, "\n", string(debug.Stack()))
+			}
+			if text == "" {
+				text = "failed"
+			}
+		}
+	}()
+	random(&failure{}, seed, protocol, voters, spare, steps)
+	return ""
+}
+
+// shape says which cluster a seed runs.
+func shape(seed uint64) (p Protocol, voters, spare int) {
+	voters, spare = 1+int(seed%5), int(seed/5%3)
+	if seed%7 == 3 && voters > 2 {
+		p.Quorums.Phase2 = 2
+		if spare > 0 { // sizes must go with every configuration
+			p.Quorums.Phase2 = 1
+		}
+	}
+	return p, voters, spare
+}
+
+func TestRandom(t *testing.T) {
+	probes := &planted{reached: map[string]bool{}}
+	defer probe.Install(probes)()
+	for seed := uint64(*first); seed < uint64(*first+*seeds); seed++ {
+		p, voters, spare := shape(seed)
+		if text := attempt(seed, p, voters, spare, 3000); text != "" {
+			t.Fatalf("seed %d: %s", seed, text)
+		}
+	}
+	var missed []string
+	for _, name := range slices.Sorted(maps.Keys(probes.reached)) {
+		if !probes.reached[name] {
+			missed = append(missed, name)
+		}
+	}
+	t.Logf("%d places, not reached: %q", len(probes.reached), missed)
+}
+
+// planted bugs are all those in the package's code.
+func bugs(t *testing.T) []string {
+	var list []string
+	for _, file := range []string{"acceptor.go", "core.go", "election.go", "learner.go", "log.go", "proposer.go", "reads.go", "run.go", "protocol.go"} {
+		b, err := os.ReadFile(file)
+		require.NoError(t, err)
+		for _, m := range regexp.MustCompile(`probe\.Bug\("([^"]+)"\)`).FindAllStringSubmatch(string(b), -1) {
+			if !slices.Contains(list, m[1]) {
+				list = append(list, m[1])
+			}
+		}
+	}
+	sort.Strings(list)
+	return list
+}
+
+func TestPlantedBugsAreFound(t *testing.T) {
+	for _, bug := range bugs(t) {
+		t.Run(bug, func(t *testing.T) {
+			probes := &planted{bug: bug, reached: map[string]bool{}}
+			defer probe.Install(probes)()
+			for seed := range uint64(*seeds) {
+				p, voters, spare := shape(seed)
+				if text := attempt(seed, p, voters, spare, 3000); text != "" {
+					t.Logf("seed %d: %.300s", seed, text)
+					return
+				}
+			}
+			t.Errorf("not found, made: %v", probes.made)
+		})
+	}
+}
+func (f *failure) Name() string { return "a run" }
+
+func TestTrace(t *testing.T) {
+	p, voters, spare := shape(uint64(*first))
+	t.Log(attempt(uint64(*first), p, voters, spare, 3000))
+}
