@@ -336,9 +336,7 @@ func (c *cluster) elect() *node {
 		c.tick()
 	}
 	for _, id := range c.order {
-		v := c.nodes[id].core.View()
-		v.Accepted = nil
-		c.t.Logf("node %d: %+v lost %v conf %v", id, v, c.nodes[id].core.lost, c.nodes[id].core.conf)
+		c.debug(c.nodes[id])
 	}
 	c.t.Fatal("nobody leads")
 	return nil
@@ -495,7 +493,7 @@ func random(t testing.TB, seed uint64, p Protocol, voters, spare int, steps int)
 	require.Contains(t, mapValues(c.chosen), "1:the end")
 	for _, m := range l.core.conf.Members {
 		if n := c.nodes[m.Node]; n.applied != l.applied {
-			l.c.debug(l, n)
+			c.debug(l, n)
 		}
 		require.Equal(t, l.applied.Index, c.nodes[m.Node].applied.Index, "node %d has all", m.Node)
 	}
@@ -575,13 +573,13 @@ func (c *cluster) check() {
 	}
 }
 
-func (c *cluster) debug(l, n *node) {
+func (c *cluster) debug(nodes ...*node) {
 	f, ok := c.t.(*failure)
 	if !ok {
 		return
 	}
-	for _, x := range []*node{l, n} {
+	for _, x := range nodes {
 		v := x.core.View()
-		f.text += fmt.Sprintf("node %d: %+v floor %d start %d lost %v restoring %d handed %d applied %d applying %d kept %d conf %v peers %+v\n", x.id, v, x.core.floor, x.core.log.start.Index, x.core.lost, x.core.restoring, x.core.handed, x.applied.Index, x.core.applyingBytes, x.kept.Index, x.core.conf, x.core.peers)
+		f.text += fmt.Sprintf("node %d: %+v floor %d start %d lost %v restoring %d handed %d applied %d applying %d kept %d conf %v peers %+v promises %+v recovered %+v\n", x.id, v, x.core.floor, x.core.log.start.Index, x.core.lost, x.core.restoring, x.core.handed, x.applied.Index, x.core.applyingBytes, x.kept.Index, x.core.conf, x.core.peers, x.core.promises, x.core.recovered)
 	}
 }

@@ -84,11 +84,11 @@ func (c *Core) tickElection() {
 		return
 	}
 	c.elapsed = min(c.elapsed+1, 4*c.electionTicks)
-	if !c.mayCampaign() {
+	if !c.trusted || c.restoring != 0 || len(c.voters.members) == 0 {
 		return
 	}
 	switch {
-	case c.elapsed >= c.timeout:
+	case c.elapsed >= c.timeout: // also one that may not lead: it finds out whether it missed something
 		c.canvass()
 	case c.elapsed%c.heartbeatTicks != 0:
 	case c.role == canvassing:
