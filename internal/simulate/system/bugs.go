@@ -82,6 +82,7 @@ var raftSites = []string{
 	"replica: a snapshot is sent",
 	"replica: a start finds sessions in a checkpoint",
 	"replica: a start removes the chunks of an unfinished snapshot",
+	"replica: a change waits for its voters",
 	"replica: a transfer is resumed",
 	"replica: a transfer waits for its turn",
 	"replica: a wiped node is refused",
