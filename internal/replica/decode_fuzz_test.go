@@ -303,7 +303,7 @@ func TestFrameBits(t *testing.T) {
 	}
 	_, _, _, err = openFrame(append(bytes.Clone(frame), 0))
 	require.ErrorIs(t, err, errFrame)
-	for _, kind := range []frameKind{0, frameGone + 1, 255} {
+	for _, kind := range []frameKind{0, frameGive + 1, 255} {
 		_, _, _, err = openFrame(sealFrame(appendFrameHeader(nil, kind, frameAddress{})))
 		require.ErrorIs(t, err, errFrame, "kind %d", kind)
 	}

@@ -439,6 +439,7 @@ func (n *Node) Close() error {
 			for _, g := range slices.Clone(l.order) {
 				l.remove(g)
 			}
+			l.endRepairs()
 		})
 	}
 	bg := context.Background()
