@@ -198,7 +198,7 @@ func (d *repairedLog) Fill(piece []byte, batch *storage.Batch) (first uint64, er
 			return 0, errUnfit
 		}
 	}
-	if run.last != gap.Last || run.first < gap.First || term != gap.Term && !probe.Bug("a repair takes what does not fit") || run.before > run.terms[0].term {
+	if run.last != gap.Last || run.first < gap.First || term != gap.Term || run.before > run.terms[0].term {
 		return 0, fmt.Errorf("%w: they are those from %d to %d, the last in term %d; it lacks those from %d to %d, the last in term %d",
 			errUnfit, run.first, run.last, term, gap.First, gap.Last, gap.Term)
 	}
@@ -260,8 +260,9 @@ func (d *repairedLog) Begin(at replica.Position, config []byte, batch *storage.B
 	start := d.keys.Protocol(tagStart)
 	batch.Set(start, storage.AppendRecord(nil, start, encodeStart(at, config)))
 	keep := at.Index + 1
-	if at.Index >= d.last.Index {
-		if at.Index > d.last.Index {
+	if forget := probe.Bug("a repair forgets what follows its snapshot"); at.Index >= d.last.Index || forget {
+		keep = max(keep, d.last.Index+1)
+		if at.Index > d.last.Index || forget {
 			state := &raftpb.HardState{Term: new(d.hard.GetTerm()), Vote: new(d.hard.GetVote()), Commit: new(at.Index)}
 			if state.GetTerm() < at.Term {
 				state.Term, state.Vote = new(at.Term), nil
@@ -292,7 +293,7 @@ func (d *repairedLog) Finish(batch *storage.Batch) {
 func (c *core) Entries(gap replica.Gap, limit int) ([]byte, error) {
 	l := c.log
 	low := max(gap.First, l.start.Index+1)
-	if term, err := l.Term(gap.Last); err != nil || gap.Last < low || term != gap.Term && !probe.Bug("a repair takes what does not fit") {
+	if term, err := l.Term(gap.Last); err != nil || gap.Last < low || term != gap.Term {
 		return nil, nil
 	}
 	var entries []*raftpb.Entry // the last first

@@ -37,6 +37,7 @@ var raftBugs = []Bug{
 	{"a retry is applied again", "a session does not know its own requests"},
 	{"the sessions are not in the snapshot", "who is restored from it takes a retry for something new"},
 	{"a start forgets the sessions of a state machine that has a disk", "it stores no snapshots, and its log is cut"},
+	{"a repair forgets what follows its snapshot", "which was acknowledged"},
 	{"sessions expire by each node's own clock", "and so here and not there"},
 }
 
@@ -70,6 +71,7 @@ var raftSites = []string{
 	"replica: a read is asked again",
 	"replica: a read under a lease waits for the state machine",
 	"replica: a read waits for the state machine",
+	"replica: a record is repaired",
 	"replica: a request finds no session",
 	"replica: a request is stale",
 	"replica: a retry comes before the first result",
@@ -80,6 +82,7 @@ var raftSites = []string{
 	"replica: a snapshot can't be sent",
 	"replica: a snapshot has many chunks",
 	"replica: a snapshot is sent",
+	"replica: a snapshot takes the place of damaged records",
 	"replica: a start finds sessions in a checkpoint",
 	"replica: a start removes the chunks of an unfinished snapshot",
 	"replica: a transfer is resumed",
