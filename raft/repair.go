@@ -279,6 +279,9 @@ func (d *repairedLog) Begin(at replica.Position, config []byte, batch *storage.B
 	return nil
 }
 
+// Unread implements replica.Repair.
+func (d *repairedLog) Unread() bool { return len(d.bad) > 0 }
+
 // Finish implements replica.Repair.
 func (d *repairedLog) Finish(batch *storage.Batch) {
 	for _, key := range d.bad {

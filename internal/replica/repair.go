@@ -63,7 +63,9 @@ type Repair interface {
 	// Begin lets the log begin after such a snapshot. Entries that follow are kept.
 	Begin(at Position, config []byte, batch *storage.Batch) error
 
-	// Finish removes what can't be read, and is not needed any more.
+	// Unread reports whether there are records that can't be read. Finish removes them when
+	// nothing is missing.
+	Unread() bool
 	Finish(batch *storage.Batch)
 }
 
@@ -200,6 +202,13 @@ func (n *Node) repair(ctx context.Context, g *Group, damage error) (err error) {
 		return damage // nothing says what was there
 	}
 	_, missing := r.log.Gap()
+	if !missing && !damaged {
+		// What can't be read is in effect nowhere.
+		if err := r.finish(); err != nil {
+			return fmt.Errorf("%w (%w)", damage, err)
+		}
+		return nil
+	}
 	peers := r.peers()
 	if len(peers) == 0 {
 		return fmt.Errorf("%w (%w: there is none)", damage, errNobody)
@@ -284,11 +293,8 @@ func (r *repair) inspect(protocol Repairer) (snapshot bool, err error) {
 	if g.conf, err = DecodeConfiguration(config); err != nil {
 		return false, err
 	}
-	if _, missing := r.log.Gap(); !missing && !snapshot {
-		var rest storage.Batch
-		if r.log.Finish(&rest); rest.Len() == 0 {
-			return false, errNobody // it is something else
-		}
+	if _, missing := r.log.Gap(); !missing && !snapshot && !r.log.Unread() {
+		return false, errNobody // it is something else
 	}
 	return snapshot, nil
 }
@@ -448,13 +454,17 @@ func (r *repair) from(ctx context.Context, peer uint64, snapshot bool) (whole, m
 		fetched, err := r.fetchSnapshot(ctx, peer)
 		return fetched, moved, err
 	}
+	err = r.finish()
+	return err == nil, moved, err
+}
+
+// finish removes what can't be read, when nothing is missing.
+func (r *repair) finish() error {
 	var b storage.Batch
-	if r.log.Finish(&b); b.Len() > 0 {
-		if err := r.node.cfg.Store.Commit(&b); err != nil {
-			return false, moved, err
-		}
+	if r.log.Finish(&b); b.Len() == 0 {
+		return nil
 	}
-	return true, moved, nil
+	return r.node.cfg.Store.Commit(&b)
 }
 
 // mended notes what is to be reported.
@@ -507,28 +517,33 @@ func (r *repair) receiveSnapshot(ctx context.Context, peer uint64, at Position) 
 	r.mu.Lock()
 	r.peer, r.attempt, r.answer, r.chunks = peer, 0, nil, nil
 	r.mu.Unlock()
-	g.loop.sendControl(g, peer, frameNeed, need{attempt: r.node.ex.Uint64(), what: needSnapshot, last: at.Index}.append(nil))
 	in := &incoming{id: r.node.ex.Uint64()}
 	drop := func(err error) (bool, error) {
 		var b storage.Batch
 		g.deleteChunks(&b, in.id)
 		return false, errors.Join(err, store.Commit(&b))
 	}
-	for {
-		// The sender gives up after as long.
-		if err := r.wait(ctx, chunkRetries*r.node.cfg.ElectionTimeout, func() bool { return len(r.chunks) > 0 }); err != nil {
+	// As patient as the sender, which repeats chunks, and gives up.
+	for idle := 0; idle <= chunkRetries*chunkWindow; {
+		if in.next == 0 {
+			g.loop.sendControl(g, peer, frameNeed, need{attempt: r.node.ex.Uint64(), what: needSnapshot, last: at.Index}.append(nil))
+		}
+		if err := r.wait(ctx, r.node.cfg.ElectionTimeout, func() bool { return len(r.chunks) > 0 }); err != nil {
 			return drop(err)
 		}
 		r.mu.Lock()
 		if len(r.chunks) == 0 {
 			r.mu.Unlock()
-			return drop(nil)
+			idle += chunkWindow
+			continue
 		}
 		c := r.chunks[0]
 		r.chunks = r.chunks[1:]
 		r.mu.Unlock()
-		if c.number == 0 && c.transfer != in.transfer {
+		if idle++; c.number == 0 && c.transfer != in.transfer {
 			in.transfer, in.next, in.size, in.sum = c.transfer, 0, 0, 0
+		} else if c.transfer == in.transfer && c.number == in.next {
+			idle = 0
 		}
 		if c.transfer != in.transfer || c.number != in.next {
 			g.loop.ackChunk(g, peer, c.transfer, in.next, chunkWanted)
@@ -564,6 +579,7 @@ func (r *repair) receiveSnapshot(ctx context.Context, peer uint64, at Position) 
 		}
 		g.loop.ackChunk(g, peer, c.transfer, in.next, chunkWanted)
 	}
+	return drop(nil)
 }
 
 // begin writes the records of a snapshot whose chunks are there.
@@ -632,11 +648,13 @@ func (l *loop) receiveNeed(g *Group, from uint64, body []byte) {
 	l.give(g, from, answer)
 }
 
-// offer returns a snapshot that could be sent, if it is not below an index.
+// offer returns a snapshot that could be sent, if it is not below an index. A captured state is
+// kept for a while.
 func (g *Group) offer(least uint64) (SnapshotMeta, bool) {
 	g.snapMu.Lock()
 	defer g.snapMu.Unlock()
 	if live := g.live; live != nil && !live.busy && live.meta.Index >= least {
+		live.until = g.node.ex.Now().Add(resumeTimeouts * g.node.cfg.ElectionTimeout)
 		return live.meta, true
 	}
 	return g.snapshot, g.snapshot.Chunks > 0 && g.snapshot.Index >= least

@@ -557,7 +557,7 @@ func (l *loop) receiveChunk(g *Group, from uint64, body []byte) {
 		probe.Sometimes("replica: a transfer is resumed", in.durable > 0)
 		in.transfer, in.next = transfer, in.durable
 		in.size, in.sum = in.durableSize, in.durableSum
-	case in == nil && g.received == transfer:
+	case in == nil && (g.received == transfer || last && len(message) == 0): // or it was for a repair
 		l.ackChunk(g, from, transfer, 0, chunkComplete) // the acknowledgement was lost
 		return
 	case in != nil && in.complete, g.restoring.Load():

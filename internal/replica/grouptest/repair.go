@@ -389,14 +389,10 @@ func testRepairRequests(t *testing.T, engine Engine) {
 	require.ErrorIs(t, m.tryGroup(short, 1), storage.ErrCorrupt)
 	frame := receive(c, question, "a question")
 	at := messageAt(frame)
-	answers := func(frame []byte) int64 {
-		before := c.network.bytesSent(l.id, victim.id)
-		from := l.events.now()
+	answers := func(frame []byte) {
 		c.network.inject(victim.id, l.id, frame)
 		c.network.drain()
 		require.NoError(t, l.group(1).Barrier(c.ctx))
-		_ = from
-		return c.network.bytesSent(l.id, victim.id) - before
 	}
 	var given atomic.Int64
 	c.network.setRule(func(p packet) fate {
@@ -426,6 +422,16 @@ func testRepairRequests(t *testing.T, engine Engine) {
 		answers(with(message))
 		require.Equal(t, int64(1), given.Load(), fmt.Sprint(i, message))
 	}
+	// A stranger gets nothing, nor does another incarnation of a member.
+	stranger := bytes.Clone(frame)
+	binary.LittleEndian.PutUint64(stranger[10:], 4)
+	c.network.inject(4, l.id, reseal(stranger))
+	twin := bytes.Clone(frame)
+	twin[26]++
+	answers(reseal(twin))
+	c.network.drain()
+	require.NoError(t, l.group(1).Barrier(c.ctx))
+	require.Equal(t, int64(1), given.Load())
 	// What nobody has is answered, and harms nobody.
 	huge := bytes.Clone(good[:9])
 	for range 4 {
