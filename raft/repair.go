@@ -202,9 +202,6 @@ func (d *repairedLog) Fill(piece []byte, batch *storage.Batch) (first uint64, er
 		return 0, fmt.Errorf("%w: they are those from %d to %d, the last in term %d; it lacks those from %d to %d, the last in term %d",
 			errUnfit, run.first, run.last, term, gap.First, gap.Last, gap.Term)
 	}
-	if run.first == d.start.Index+1 && run.before != d.start.Term {
-		return 0, fmt.Errorf("%w: the entry before them has term %d, not %d", errUnfit, run.before, d.start.Term)
-	}
 	if err := d.reach(&run); err != nil {
 		return 0, err
 	}

@@ -20,6 +20,7 @@ import (
 var repairRules = []rule{
 	{"damaged or missing records of the log come again from a peer", testRepairLog},
 	{"a damaged or missing snapshot comes again from a peer", testRepairSnapshot},
+	{"a damaged checkpoint of sessions is replaced by a snapshot", testRepairCheckpoint},
 	{"entries that all peers have compacted away are replaced by a snapshot that covers them", testRepairCompacted},
 	{"a replica that nobody can help does not open, names what is damaged, and changes nothing", testRepairAlone},
 	{"a repair goes on after the peer that helps has restarted", testRepairHelperRestarts},
@@ -171,6 +172,24 @@ func testRepairSnapshot(t *testing.T, engine Engine) {
 			c.check(1)
 			c.writes(1, 1, 5)
 		}
+	}
+}
+
+func testRepairCheckpoint(t *testing.T, engine Engine) {
+	c := newCluster(t, engine, options{kind: durable, group: compacting})
+	victim := c.others(c.leader(1))[0].id
+	for _, d := range damages[:2] {
+		c.writes(1, 1, 150)
+		c.check(1)
+		c.stop(victim)
+		list := c.recordsOf(victim, 1, "checkpoint")
+		require.Len(t, list, 1)
+		c.damage(victim, d, list...)
+		m, err := c.open(victim, nil)
+		require.NoError(t, err)
+		require.NoError(t, m.startGroup(1), d.name)
+		require.Zero(t, m.awaitKind(0, synod.EventRepaired, 1).First)
+		c.check(1)
 	}
 }
 
