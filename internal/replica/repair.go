@@ -592,12 +592,9 @@ func (r *repair) begin(meta SnapshotMeta, id uint64, b *storage.Batch) error {
 		return err
 	}
 	r.log.Finish(b)
-	meta.ID = id
+	meta.ID = id // the chunks of another one are nobody's then, and go when the group opens
 	key := g.keys.key(tagSnapshot)
 	b.Set(key, storage.AppendRecord(nil, key, meta.Append(nil)))
-	if g.snapshot.Chunks > 0 {
-		g.deleteChunks(b, g.snapshot.ID)
-	}
 	if r.badSessions {
 		b.Delete(g.keys.key(tagCheckpoint)) // they are in the snapshot
 	}
