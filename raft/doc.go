@@ -149,8 +149,8 @@
 // by log matching makes them the very same; or a snapshot, if the others have compacted them away. This takes as long as the transfer
 // and some election timeouts; ctx bounds it. If no member can help, StartGroup returns an error that matches
 // storage.ErrCorrupt and names the record, and may be called again. The record of term and vote and that of where the
-// log begins are not repaired: a replica without them does not know what it has promised, and comes back by
-// Leave, with its store wiped, Join and SetMembers.
+// log begins are not repaired: a replica without them does not know what it has promised. Its node
+// comes back with an empty store, by Join and SetMembers.
 //
 // # Limits
 //
