@@ -316,7 +316,7 @@ const (
 	EventPeerRefused                            // a message of Peer was refused: see Err
 	EventGroupFailed                            // the group stopped: see Err
 	EventMissed                                 // the reader was too slow and lost events: Index says how many
-	EventRepaired                               // damaged entries from First to Index came from Peer again; First 0: a snapshot up to Index
+	EventRepaired                               // damaged entries from First to Index came from Peer again; First 0: a snapshot up to Index took their place, its own where Peer is the node
 )
 
 // String returns the kind's name.

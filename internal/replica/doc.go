@@ -71,8 +71,8 @@
 // it takes from a peer must be what was there: the protocol checks that it fits with what is intact,
 // down from the last entry, which a record of its own names. Where the peers have dropped the
 // entries, or the snapshot is damaged, a peer's snapshot takes the place of both, if it reaches at least to the
-// last entry that is missing and agrees with the intact ones that follow, which are kept; or goes beyond the log's end. Nothing
-// is ever cut off.
+// last entry that is missing and agrees with the intact ones that follow, which are kept; or goes beyond the log's end. So does
+// this node's own snapshot, if it is intact and covers what nobody else has. Nothing is ever cut off.
 //
 // Members are asked one after the other, four times, with growing pauses, for pieces of at most Config.MaxBatchBytes, which
 // travel no faster than snapshots (Config.SnapshotBytesPerSecond). Each piece is durable before the next is asked for,
@@ -84,8 +84,7 @@
 // its promises and of the log's begin; the node's identity, its runs and its peers; which
 // protocol keeps the group, its founders and who was given up. Nor is the end of a log that nobody else has: of entries
 // that were not decided, until the others have decided more than this log has. A replica that finds a damaged
-// record while it runs stops, and is repaired when it is started again. A group whose only member this
-// node is has nobody to ask.
+// record while it runs stops, and is repaired when it is started again.
 //
 // # Limits
 //

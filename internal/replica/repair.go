@@ -180,6 +180,7 @@ type repair struct {
 	// What was repaired by one peer, and not reported yet.
 	helper, first, last uint64
 	badSessions         bool // the checkpoint can't be read
+	own                 bool // this node has an intact snapshot
 }
 
 var errNobody = errors.New("no peer could help")
@@ -210,7 +211,7 @@ func (n *Node) repair(ctx context.Context, g *Group, damage error) (err error) {
 		return nil
 	}
 	peers := r.peers()
-	if len(peers) == 0 {
+	if len(peers) == 0 && !r.own {
 		return fmt.Errorf("%w (%w: there is none)", damage, errNobody)
 	}
 	n.cfg.Logger.Warn("a group's records are damaged, and its peers are asked for what is missing", "group", g.id, "peers", peers, "log", missing, "snapshot", damaged, "error", damage)
@@ -278,6 +279,7 @@ func (r *repair) inspect(protocol Repairer) (snapshot bool, err error) {
 		if snapshot = errors.Is(err, storage.ErrCorrupt); !snapshot && reader.err != nil && !reader.over() {
 			return false, err
 		}
+		r.own = !snapshot
 	default:
 		snapshot = !keepsState && start.Commands > 0
 	}
@@ -403,7 +405,7 @@ func (r *repair) ask(ctx context.Context, peer uint64, q need) (*give, error) {
 
 // run asks the peers in turn, until all is whole, or nobody has helped for repairRounds.
 func (r *repair) run(ctx context.Context, peers []uint64, snapshot bool) error {
-	for round := 0; round < repairRounds; round++ {
+	for round := 0; round < repairRounds && len(peers) > 0; round++ {
 		if round > 0 {
 			if err := r.wait(ctx, r.node.cfg.ElectionTimeout/2<<round, func() bool { return false }); err != nil {
 				return err
@@ -419,7 +421,31 @@ func (r *repair) run(ctx context.Context, peers []uint64, snapshot bool) error {
 			}
 		}
 	}
+	if whole, err := r.useSnapshot(); err != nil || whole {
+		return err
+	}
 	return errNobody
+}
+
+// useSnapshot lets the log begin after this node's own snapshot, if that covers what nobody else
+// has. What is dropped are entries that only followers might have asked for.
+func (r *repair) useSnapshot() (bool, error) {
+	at := r.g.snapshot.Position
+	if _, missing := r.log.Gap(); !missing || !r.own || !r.log.Fits(at) {
+		return false, nil
+	}
+	var b storage.Batch
+	if err := r.log.Begin(at, r.g.snapshot.Config, &b); err != nil {
+		return false, nil
+	}
+	r.log.Finish(&b)
+	if err := r.node.cfg.Store.Commit(&b); err != nil {
+		return false, err
+	}
+	probe.Sometimes("replica: a node's own snapshot covers damaged entries", true)
+	r.report(r.node.cfg.Node)
+	r.first, r.last = 0, at.Index
+	return true, nil
 }
 
 // from takes what one peer has. It reports whether all is whole now, and whether there is more than
@@ -451,8 +477,11 @@ func (r *repair) from(ctx context.Context, peer uint64, snapshot bool) (whole, m
 		moved = true
 	}
 	if snapshot {
-		fetched, err := r.fetchSnapshot(ctx, peer)
-		return fetched, moved, err
+		whole, err := r.useSnapshot()
+		if !whole && err == nil {
+			whole, err = r.fetchSnapshot(ctx, peer)
+		}
+		return whole, moved, err
 	}
 	err = r.finish()
 	return err == nil, moved, err

@@ -21,6 +21,7 @@ var repairRules = []rule{
 	{"a damaged or missing snapshot comes again from a peer", testRepairSnapshot},
 	{"a damaged checkpoint of sessions is replaced by a snapshot", testRepairCheckpoint},
 	{"entries that all peers have compacted away are replaced by a snapshot that covers them", testRepairCompacted},
+	{"entries that nobody else has are replaced by the node's own snapshot, if that covers them", testRepairOwnSnapshot},
 	{"a replica that nobody can help does not open, names what is damaged, and changes nothing", testRepairAlone},
 	{"a repair goes on after the peer that helps has restarted", testRepairHelperRestarts},
 	{"what does not fit, or is altered, is not taken in a repair", testRepairLies},
@@ -220,6 +221,38 @@ func testRepairCompacted(t *testing.T, engine Engine) {
 			require.Zero(t, e.First)
 			c.check(1)
 		}
+	}
+}
+
+func testRepairOwnSnapshot(t *testing.T, engine Engine) {
+	c := newCluster(t, engine, options{size: 1, group: compacting})
+	c.writes(1, 1, 100)
+	c.member(1).awaitKind(0, synod.EventLogCompacted, 1)
+	for _, d := range damages {
+		c.stop(1)
+		log := c.logRecords(1, 1)
+		require.Greater(t, len(log), 10)
+		c.damage(1, d, log[1])
+		m, err := c.open(1, nil)
+		require.NoError(t, err)
+		require.NoError(t, m.startGroup(1), d.name)
+		e := m.awaitKind(0, synod.EventRepaired, 1)
+		require.Zero(t, e.First)
+		require.Equal(t, uint64(1), e.Peer)
+		c.writes(1, 1, 100)
+		c.check(1)
+		// What no snapshot covers, nobody has.
+		c.stop(1)
+		log = c.logRecords(1, 1)
+		last := log[len(log)-1]
+		c.damage(1, d, last)
+		m, err = c.open(1, nil)
+		require.NoError(t, err)
+		require.ErrorIs(t, m.startGroup(1), storage.ErrCorrupt)
+		c.stop(1)
+		c.damage(1, damage{"mended", func(b *storage.Batch, r record) { b.Set(r.key, r.value) }}, last)
+		c.restart(1)
+		c.check(1)
 	}
 }
 

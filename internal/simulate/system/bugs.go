@@ -66,6 +66,7 @@ var raftSites = []string{
 	"replica: a member that was removed is told so",
 	"replica: a node learns that its disk is an old copy",
 	"replica: a node votes though some have not answered",
+	"replica: a node's own snapshot covers damaged entries",
 	"replica: a proposal is lost to a later term",
 	"replica: a read is answered by the lease",
 	"replica: a read is asked again",
