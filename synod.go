@@ -316,12 +316,13 @@ const (
 	EventPeerRefused                            // a message of Peer was refused: see Err
 	EventGroupFailed                            // the group stopped: see Err
 	EventMissed                                 // the reader was too slow and lost events: Index says how many
+	EventRepaired                               // damaged entries from First to Index came from Peer again; First 0: a snapshot up to Index took their place, its own where Peer is the node
 )
 
 // String returns the kind's name.
 func (k EventKind) String() string {
 	names := [...]string{"unknown", "leader changed", "snapshot taken", "snapshot sent", "snapshot installed",
-		"log compacted", "membership changed", "peer refused", "group failed", "missed"}
+		"log compacted", "membership changed", "peer refused", "group failed", "missed", "repaired"}
 	if int(k) >= len(names) {
 		k = 0
 	}
@@ -337,6 +338,7 @@ type Event struct {
 	Leader  uint64
 	Term    uint64
 	Index   uint64
+	First   uint64
 	Peer    uint64
 	Members []uint64
 	Err     error

@@ -32,13 +32,13 @@ func TestErrorsCanBeToldApart(t *testing.T) {
 
 func TestEventKindsHaveNames(t *testing.T) {
 	seen := make(map[string]bool)
-	for k := synod.EventLeaderChanged; k <= synod.EventMissed; k++ {
+	for k := synod.EventLeaderChanged; k <= synod.EventRepaired; k++ {
 		require.NotEqual(t, "unknown", k.String())
 		require.False(t, seen[k.String()], k.String())
 		seen[k.String()] = true
 	}
 	require.Equal(t, "unknown", synod.EventKind(0).String())
-	require.Equal(t, "unknown", (synod.EventMissed + 1).String())
+	require.Equal(t, "unknown", (synod.EventRepaired + 1).String())
 }
 
 func TestErrorsNameWhatIsConcerned(t *testing.T) {

@@ -101,7 +101,9 @@ func (n *Node) Leave(ctx context.Context, group uint64) error { return n.n.Leave
 // StartGroup opens a group that Bootstrap has created, restores its state machine
 // from the newest snapshot if there is one, and takes part. It blocks while it
 // reads. Entries that were applied before are applied again as soon as the group
-// has a leader: use Barrier to wait for them.
+// has a leader: use Barrier to wait for them. Damaged records of the log and of the snapshot come again
+// from other members, for which it waits, until ctx is done at most; if nobody can help, the error matches
+// storage.ErrCorrupt.
 func (n *Node) StartGroup(ctx context.Context, cfg GroupConfig) (*Group, error) {
 	g, err := n.n.StartGroup(ctx, replica.GroupConfig{
 		ID:              cfg.ID,

@@ -281,6 +281,45 @@ func TestDecodersAllocateLittle(t *testing.T) {
 	}
 }
 
+func FuzzRepair(f *testing.F) {
+	f.Add(need{attempt: 1 << 63, what: needEntries, first: 3, last: 1 << 40, term: 7, limit: 1 << 20}.append(nil))
+	f.Add(need{attempt: 1, what: needOffer, first: 3}.append(nil))
+	f.Add(need{attempt: 1, what: needSnapshot, last: 9}.append(nil))
+	f.Add(need{attempt: 1, what: needEntries, first: 4, last: 3}.append(nil))
+	f.Add(give{attempt: 1 << 63}.append(nil))
+	f.Add(give{attempt: 1, status: giveEntries, piece: []byte("piece")}.append(nil))
+	f.Add(give{attempt: 1, status: giveOffer, at: Position{Index: 1, Term: 1 << 40, Commands: 3}}.append(nil))
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		// The same again, but for numbers that were not written in the shortest way.
+		same := func(again []byte) {
+			require.LessOrEqual(t, len(again), len(b))
+			if len(again) == len(b) {
+				require.Equal(t, b, again)
+			}
+		}
+		before := bytes.Clone(b)
+		if q, err := decodeNeed(b); err != nil {
+			require.ErrorIs(t, err, errFrame)
+		} else {
+			require.True(t, q.what != needEntries || q.first > 0 && q.first <= q.last)
+			same(q.append(nil))
+		}
+		if a, err := decodeGive(b); err != nil {
+			require.ErrorIs(t, err, errFrame)
+		} else {
+			require.Equal(t, a.status == giveEntries, len(a.piece) > 0)
+			same(a.append(nil))
+		}
+		if c, err := decodeChunk(b); err != nil {
+			require.ErrorIs(t, err, errFrame)
+		} else {
+			require.LessOrEqual(t, len(c.data)+len(c.message)+len(c.meta.Config), len(b))
+		}
+		require.Equal(t, before, b)
+	})
+}
+
 // Each bit of a frame counts, and each byte.
 func TestFrameBits(t *testing.T) {
 	frame := appendFrameHeader(nil, frameCore, frameAddress{cluster: clusterHash("test"), from: 2, to: 1, incarnation: 99})
@@ -303,7 +342,7 @@ func TestFrameBits(t *testing.T) {
 	}
 	_, _, _, err = openFrame(append(bytes.Clone(frame), 0))
 	require.ErrorIs(t, err, errFrame)
-	for _, kind := range []frameKind{0, frameGone + 1, 255} {
+	for _, kind := range []frameKind{0, frameGive + 1, 255} {
 		_, _, _, err = openFrame(sealFrame(appendFrameHeader(nil, kind, frameAddress{})))
 		require.ErrorIs(t, err, errFrame, "kind %d", kind)
 	}

@@ -11,6 +11,7 @@
 //   - sessions: commands that are sent again and applied once (sessions.go, sessiontable.go,
 //     sessionbatch.go; what a client needs: session.go);
 //   - snapshots: taking, storing, sending, installing (snapshot.go, transfer.go);
+//   - repairs: damaged records, again from a peer (repair.go);
 //   - identity: which node, which cluster, which incarnation (node.go, record.go);
 //   - limits, events, metrics, status.
 //
@@ -61,6 +62,29 @@
 //
 // Whatever a core, a state machine or a record does wrong, panics included, stops
 // the one group, with a *synod.FailedError.
+//
+// # Repair
+//
+// StartGroup reads all of a group's records. If one is damaged, or missing, of the log or of
+// the snapshot, and the protocol is a [Repairer], the replica asks the other members for it before it opens its
+// core: until all is whole it gives no vote, acknowledges nothing and answers nothing. What
+// it takes from a peer must be what was there: the protocol checks that it fits with what is intact,
+// down from the last entry, which a record of its own names. Where the peers have dropped the
+// entries, or the snapshot is damaged, a peer's snapshot takes the place of both, if it reaches at least to the
+// last entry that is missing and agrees with the intact ones that follow, which are kept; or goes beyond the log's end. So does
+// this node's own snapshot, if it is intact and covers what nobody else has. Nothing is ever cut off.
+//
+// Members are asked one after the other, four times, with growing pauses, for pieces of at most Config.MaxBatchBytes, which
+// travel no faster than snapshots (Config.SnapshotBytesPerSecond). Each piece is durable before the next is asked for,
+// so that a repair that breaks off is gone on with. If nobody can help, StartGroup returns the
+// *storage.CorruptError that it would have returned without a repair, and the records are as they were. Other groups
+// go on meanwhile, but for the reads of a member that helps.
+//
+// Not repaired are the records that say what is missing, or who the node is: of a protocol those of
+// its promises and of the log's begin; the node's identity, its runs and its peers; which
+// protocol keeps the group, its founders and who was given up. Nor is the end of a log that nobody else has: of entries
+// that were not decided, until the others have decided more than this log has. A replica that finds a damaged
+// record while it runs stops, and is repaired when it is started again.
 //
 // # Limits
 //

@@ -48,6 +48,8 @@ const (
 	frameStale // says that a run of the receiver is not listened to
 	frameLost  // asks whether the sender still is a member of groups
 	frameGone  // says that the receiver is no member of a group any more
+	frameNeed  // asks for what a damaged log lacks
+	frameGive  // answers that
 )
 
 // Errors of a frame that is refused.
@@ -117,7 +119,7 @@ func openFrame(b []byte) (kind frameKind, a frameAddress, messages []byte, err e
 		return 0, a, nil, fmt.Errorf("%w: version %d, this node speaks %d", errFrame, body[0], frameVersion)
 	}
 	kind = frameKind(body[1])
-	if kind < frameCore || kind > frameGone {
+	if kind < frameCore || kind > frameGive {
 		return 0, a, nil, fmt.Errorf("%w: kind %d", errFrame, kind)
 	}
 	for i, v := range [...]*uint64{&a.cluster, &a.from, &a.to, &a.incarnation, &a.expected, &a.run.number, &a.run.name, &a.run.base, &a.progress, &a.expectedRun} {

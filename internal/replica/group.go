@@ -64,6 +64,8 @@ type Group struct {
 	apply applyState
 	tasks tasks
 
+	giving bool // a piece of the log is about to be sent to a replica that is being repaired
+
 	snapMu       sync.Mutex
 	snapshot     SnapshotMeta // the newest stored snapshot; Chunks 0: none
 	pins         map[uint64]int
@@ -95,6 +97,39 @@ func (n *Node) StartGroup(ctx context.Context, cfg GroupConfig) (*Group, error) 
 	if err := n.rolledBack.Load(); err != nil {
 		return nil, fmt.Errorf("%s: start group %d: %w", n.cfg.Package, cfg.ID, *err)
 	}
+	g := n.newGroup(cfg)
+	n.mu.Lock()
+	if _, ok := n.groups[g.id]; ok {
+		n.mu.Unlock()
+		return nil, fmt.Errorf("%s: start group %d: %w", n.cfg.Package, g.id, ErrRunning)
+	}
+	n.groups[g.id] = g
+	n.mu.Unlock()
+	err := g.open()
+	for repairs := 0; errors.Is(err, storage.ErrCorrupt) && repairs < maxRepairs; repairs++ {
+		if err = n.repair(ctx, g, err); err != nil {
+			break
+		}
+		// As if nothing had happened.
+		again := n.newGroup(cfg)
+		n.mu.Lock()
+		n.groups[g.id] = again
+		n.mu.Unlock()
+		g = again
+		err = g.open()
+	}
+	if err == nil && !g.loop.do(func() { g.loop.adopt(g) }) {
+		err = synod.ErrClosed
+	}
+	if err != nil {
+		n.forget(g)
+		return nil, fmt.Errorf("%s: start group %d: %w", n.cfg.Package, g.id, err)
+	}
+	return g, nil
+}
+
+// newGroup returns a group that is still to be opened.
+func (n *Node) newGroup(cfg GroupConfig) *Group {
 	g := &Group{
 		id:      cfg.ID,
 		node:    n,
@@ -110,22 +145,7 @@ func (n *Node) StartGroup(ctx context.Context, cfg GroupConfig) (*Group, error) 
 	g.reads.init(g)
 	g.setSessions(newSessionTable())
 	g.leases.length = n.cfg.leaseLength()
-	n.mu.Lock()
-	if _, ok := n.groups[g.id]; ok {
-		n.mu.Unlock()
-		return nil, fmt.Errorf("%s: start group %d: %w", n.cfg.Package, g.id, ErrRunning)
-	}
-	n.groups[g.id] = g
-	n.mu.Unlock()
-	err := g.open()
-	if err == nil && !g.loop.do(func() { g.loop.adopt(g) }) {
-		err = synod.ErrClosed
-	}
-	if err != nil {
-		n.forget(g)
-		return nil, fmt.Errorf("%s: start group %d: %w", n.cfg.Package, g.id, err)
-	}
-	return g, nil
+	return g
 }
 
 func (n *Node) forget(g *Group) {

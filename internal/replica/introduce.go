@@ -193,6 +193,9 @@ func (n *Node) learnAddress(peer uint64, messages []byte) {
 
 // sendNow sends a frame that nothing depends on.
 func (n *Node) sendNow(peer uint64, frame []byte) {
+	if n.silent.Load() {
+		return
+	}
 	if err := n.cfg.Transport.Send(peer, sealFrame(frame)); err != nil {
 		n.count(metricSendFailures, 0, 1)
 	}

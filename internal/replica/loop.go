@@ -35,7 +35,8 @@ type loop struct {
 	// All below belongs to the loop's task.
 	groups   map[uint64]*Group
 	order    []*Group // the same, in the order of their start
-	taken    inbox    // what this round works on
+	repairs  map[uint64]*repair
+	taken    inbox // what this round works on
 	dirty    []*Group
 	out      Output
 	scratch  storage.Batch
@@ -127,12 +128,13 @@ type outFrame struct {
 
 func newLoop(n *Node, number uint64) *loop {
 	l := &loop{
-		node:   n,
-		number: number,
-		count:  n.counts[number],
-		wake:   executor.NewEvent(),
-		groups: make(map[uint64]*Group),
-		exited: executor.NewEvent(),
+		node:    n,
+		number:  number,
+		count:   n.counts[number],
+		wake:    executor.NewEvent(),
+		groups:  make(map[uint64]*Group),
+		repairs: make(map[uint64]*repair),
+		exited:  executor.NewEvent(),
 	}
 	l.pending = l.newCommit()
 	return l
@@ -503,6 +505,10 @@ func (l *loop) swamped() bool { return l.backlog()+l.took > l.node.cfg.MaxUnwrit
 func (l *loop) receive(f *inFrame) {
 	for _, m := range f.messages {
 		g := l.groups[m.group]
+		if r := l.repairs[m.group]; g == nil && r != nil {
+			r.receive(f, m.body)
+			continue
+		}
 		if g == nil {
 			l.node.count(metricUnknownGroup, m.group, 1)
 			continue
@@ -528,6 +534,8 @@ func (l *loop) receive(f *inFrame) {
 			l.receiveLost(g, f.from, f.incarnation, m.body)
 		case frameGone:
 			l.receiveGone(g, f.from, m.body)
+		case frameNeed:
+			l.receiveNeed(g, f.from, m.body)
 		}
 		l.mark(g)
 	}

@@ -40,6 +40,7 @@ type Node struct {
 	counts      map[uint64]uint64 // of the commits of each loop, when the run began
 	progress    atomic.Uint64     // commits of all runs that are durable
 	rolledBack  atomic.Pointer[error]
+	silent      atomic.Bool // it is closing, and greets nobody any more
 	cluster     uint64
 	loops       []*loop
 	applier     *applier
@@ -427,6 +428,7 @@ func (n *Node) Close() error {
 		return nil
 	}
 	n.closed = true
+	n.silent.Store(true)
 	if n.opening == 0 {
 		n.opened.Set()
 	}
@@ -439,6 +441,7 @@ func (n *Node) Close() error {
 			for _, g := range slices.Clone(l.order) {
 				l.remove(g)
 			}
+			l.endRepairs()
 		})
 	}
 	bg := context.Background()

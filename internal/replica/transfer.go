@@ -508,28 +508,45 @@ type incoming struct {
 	meta     SnapshotMeta
 }
 
-func (l *loop) receiveChunk(g *Group, from uint64, body []byte) {
+// chunkMessage is a chunk as it travels.
+type chunkMessage struct {
+	transfer, source, number uint64
+	last                     bool
+	meta                     SnapshotMeta // on the last one
+	message, data            []byte
+}
+
+func decodeChunk(body []byte) (c chunkMessage, err error) {
 	r := NewReader(body)
-	transfer, source, number, last := r.Uint64(), r.Uint64(), r.Uvarint(), r.Byte()
+	c.transfer, c.source, c.number = r.Uint64(), r.Uint64(), r.Uvarint()
+	last := r.Byte()
+	c.last = last == 1
 	var sumBytes [4]byte
 	for i := range sumBytes {
 		sumBytes[i] = r.Byte()
 	}
-	var meta SnapshotMeta
-	var message []byte
-	if last == 1 {
+	if c.last {
 		m := NewReader(r.Bytes())
-		meta.Read(m)
-		message = r.Bytes()
+		c.meta.Read(m)
+		c.message = r.Bytes()
 		if m.Err() != nil {
 			r.fail()
 		}
 	}
-	data := r.Rest()
-	if r.Err() != nil || last > 1 || Checksum(data) != binary.LittleEndian.Uint32(sumBytes[:]) {
-		l.node.refuse(from, g.id, fmt.Errorf("chunk of a snapshot: %w", errFrame))
+	c.data = r.Rest()
+	if r.Err() != nil || last > 1 || Checksum(c.data) != binary.LittleEndian.Uint32(sumBytes[:]) {
+		return c, errFrame
+	}
+	return c, nil
+}
+
+func (l *loop) receiveChunk(g *Group, from uint64, body []byte) {
+	m, err := decodeChunk(body)
+	if err != nil {
+		l.node.refuse(from, g.id, fmt.Errorf("chunk of a snapshot: %w", err))
 		return
 	}
+	transfer, source, number, last, meta, message, data := m.transfer, m.source, m.number, m.last, m.meta, m.message, m.data
 	in := g.incomer
 	switch {
 	case !l.live(g):
@@ -540,7 +557,7 @@ func (l *loop) receiveChunk(g *Group, from uint64, body []byte) {
 		probe.Sometimes("replica: a transfer is resumed", in.durable > 0)
 		in.transfer, in.next = transfer, in.durable
 		in.size, in.sum = in.durableSize, in.durableSum
-	case in == nil && g.received == transfer:
+	case in == nil && (g.received == transfer || last && len(message) == 0): // or it was for a repair
 		l.ackChunk(g, from, transfer, 0, chunkComplete) // the acknowledgement was lost
 		return
 	case in != nil && in.complete, g.restoring.Load():
@@ -584,7 +601,7 @@ func (l *loop) receiveChunk(g *Group, from uint64, body []byte) {
 	in.next++
 	in.size += uint64(len(data))
 	in.sum = ChecksumUpdate(in.sum, data)
-	if last == 1 {
+	if last {
 		if in.size != meta.Size || in.sum != meta.Sum || in.next != meta.Chunks {
 			l.node.refuse(from, g.id, fmt.Errorf("snapshot at index %d: the chunks do not add up: %w", meta.Index, errFrame))
 			l.dropIncoming(g, chunkRefused)
@@ -598,7 +615,7 @@ func (l *loop) receiveChunk(g *Group, from uint64, body []byte) {
 	c := l.gather(len(record) + 128)
 	c.batch.Set(key, record)
 	size, sum := in.size, in.sum
-	if last == 0 { // the last one brings what is not kept: it has to come again
+	if !last { // the last one brings what is not kept: it has to come again
 		in.record(g.keys, number+1, &c.batch)
 	}
 	c.urgent = true
@@ -608,7 +625,7 @@ func (l *loop) receiveChunk(g *Group, from uint64, body []byte) {
 			return
 		}
 		in.durable, in.durableSize, in.durableSum = number+1, size, sum
-		if last == 0 {
+		if !last {
 			l.ackChunk(g, from, transfer, in.durable, chunkWanted)
 			return
 		}

@@ -13,7 +13,7 @@ import (
 )
 
 var corruptionRules = []rule{
-	{"a record that is damaged stops its group with ErrCorrupt, changes nothing, and disturbs nobody", testFlippedBits},
+	{"a record that is damaged, and that nobody else has, stops its group with ErrCorrupt, changes nothing, and disturbs nobody", testFlippedBits},
 	{"a record of the node that is damaged or missing stops the node with ErrCorrupt", testNodeRecords},
 	{"a group whose first record is missing is damaged, not new", testMissingMeta},
 	{"a chunk that is damaged while it is sent stops the sender's group, and another one sends", testChunkDamagedAtSender},
@@ -122,6 +122,8 @@ func testFlippedBits(t *testing.T, engine Engine) {
 	}
 	require.GreaterOrEqual(t, len(kinds), 4, "kinds of records: %v", kinds)
 	require.Greater(t, len(kinds["chunk"]), 2)
+	// What a repair asks for is not answered.
+	c.network.setRule(func(p packet) fate { return fate{drop: p.payload[1] == needKind} })
 	for kind, places := range kinds {
 		for _, at := range spread(len(places), 3) {
 			i := places[at]
@@ -143,7 +145,9 @@ func testFlippedBits(t *testing.T, engine Engine) {
 				require.NoError(t, err)
 				m, err := c.open(victim, nil)
 				require.NoError(t, err, what)
-				err = m.startGroup(1)
+				short, cancel := contextFor(c, heartbeat)
+				err = m.tryGroup(short, 1)
+				cancel()
 				require.ErrorIs(t, err, storage.ErrCorrupt, what)
 				require.NotErrorIs(t, err, replica.ErrNotBootstrapped, what)
 				var corrupt *storage.CorruptError
@@ -162,6 +166,7 @@ func testFlippedBits(t *testing.T, engine Engine) {
 		}
 		c.writes(1, 1, 2)
 	}
+	c.network.healAll()
 	// Undamaged, it goes on.
 	c.start(victim)
 	c.check(1)

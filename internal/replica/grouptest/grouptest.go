@@ -69,7 +69,7 @@ func Run(t *testing.T, engine Engine) {
 			}
 		})
 	}
-	for _, list := range [][]rule{durabilityRules, corruptionRules, groupRules, snapshotRules, transferRules, linkRules, identityRules, memberRules, recoveryRules,
+	for _, list := range [][]rule{durabilityRules, corruptionRules, repairRules, groupRules, snapshotRules, transferRules, linkRules, identityRules, memberRules, recoveryRules,
 		commandRules, sessionRules, leaderRules, readRules, leaseRules, faultRules, reportRules} {
 		for _, r := range list {
 			rules <- r

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -22,6 +23,7 @@ var memberRules = []rule{
 	{"a group grows from one member and shrinks to one", testGrowAndShrink},
 	{"a change that was begun is completed by whoever leads", testChangeSurvivesLeader},
 	{"a change that can't be is refused, and one that hangs is taken back", testRefusedChanges},
+	{"a change does not make voters of nodes of which no majority is there", testUnreachableVoters},
 	{"a change that was not begun is not executed when its leader goes", testChangeNotBegun},
 	{"a learner can be read from and does not count", testLearner},
 	{"members have addresses, which the transport is told", testAddresses},
@@ -72,6 +74,43 @@ func (m *member) awaitFailed() error {
 	e := m.awaitKind(0, synod.EventGroupFailed, 1)
 	require.ErrorAs(m.cluster, m.group(1).Err(), new(*synod.FailedError))
 	return e.Err
+}
+
+func testUnreachableVoters(t *testing.T, engine Engine) {
+	c := newCluster(t, engine, options{})
+	c.writes(1, 1, 5)
+	leader := c.leader(1)
+	away := c.others(leader)[0].id
+	c.crash(away)
+	c.eventually("the leader misses it", func() bool {
+		leader = c.leader(1)
+		peers := leader.group(1).Status().Peers
+		i := slices.IndexFunc(peers, func(p synod.PeerStatus) bool { return p.Node == away })
+		return i >= 0 && !peers[i].Active
+	})
+	ctx, cancel := context.WithCancel(c.ctx)
+	changed := make(chan error, 1)
+	go func() { changed <- leader.group(1).SetMembers(ctx, voters(leader.id, away)) }()
+	c.eventually("the change has begun", func() bool { return leader.group(1).Status().Target != nil })
+	// The two that are there are a majority of the members, and stay one: for more heartbeats
+	// than the leader waits for between two steps.
+	var beats atomic.Int64
+	c.network.setRule(func(p packet) fate {
+		if p.to == away {
+			beats.Add(1)
+		}
+		return fate{}
+	})
+	c.eventually("heartbeats", func() bool { return beats.Load() > 4*int64(election/heartbeat) })
+	c.network.setRule(nil)
+	c.writes(1, 1, 2, leader)
+	require.Equal(t, []uint64{1, 2, 3}, leader.group(1).Status().Members)
+	require.False(t, slices.ContainsFunc(leader.group(1).Status().Configuration, func(m synod.Member) bool { return m.Learner }))
+	cancel()
+	require.Error(t, <-changed)
+	c.setMembers(voters(1, 2, 3))
+	c.restart(away)
+	c.check(1)
 }
 
 func testAddMember(t *testing.T, engine Engine) {

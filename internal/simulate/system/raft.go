@@ -401,6 +401,9 @@ func (s *raftRun) client(ctx context.Context, number int) {
 		cancel()
 		if at == 0 {
 			at = elsewhere()
+			if leader := s.leader(); s.calm && leader != 0 && r.IntN(2) == 0 {
+				at = leader // progress must not depend on whom a single client happens to ask
+			}
 		}
 	}
 }
@@ -665,7 +668,9 @@ func (s *raftRun) Main(w *sim.World) {
 	limit, cancel := sim.WithTimeout(ctx, progress*election)
 	defer cancel()
 	for _, n := range w.Nodes() {
-		if !s.sound(n.ID) || !s.member(n.ID) {
+		if n.Damaged() == sim.Flipped && certain && s.member(n.ID) && !s.repaired(limit, n) {
+			continue
+		} else if n.Damaged() != sim.Flipped && !s.sound(n.ID) || !s.member(n.ID) {
 			continue
 		}
 		for s.groups[n.ID] == nil && limit.Err() == nil {
