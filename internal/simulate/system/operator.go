@@ -207,6 +207,16 @@ func (s *raftRun) oldCopy(ctx context.Context) {
 		return
 	}
 	_ = sim.Sleep(ctx, election) // others hear of it
+	// A change of the members that was under way may have left too few to do without one.
+	voters := 0
+	for _, m := range s.invariants.latest().Members {
+		if m.Voter {
+			voters++
+		}
+	}
+	if g := s.groups[victim]; s.invariants.latest().Joint || voters < 3 || g == nil || g.Status().Target != nil {
+		return
+	}
 	n.Crash()
 	n.Disk.Restore(old)
 	n.Start()
