@@ -1,7 +1,5 @@
 package multipaxos
 
-//synod:core
-
 import (
 	"cmp"
 	"encoding/binary"
