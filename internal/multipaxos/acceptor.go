@@ -41,7 +41,7 @@ func (c *Core) seen(b Ballot) {
 
 // promise raises what is promised. The record of it is part of the next Output.
 func (c *Core) promise(b Ballot) {
-	c.promised = b
+	c.promised, c.log.promised = b, b
 	c.seen(b)
 	c.unwritten = true
 	c.leader, c.number = Ballot{}, 0
@@ -136,7 +136,7 @@ func (c *Core) piece(ballot Ballot, from uint64) *message {
 		r := c.log.load(s.rec)
 		if r == nil {
 			probe.Sometimes("paxos: an acceptor does not know what it accepted", true)
-			m.ranges = append(m.ranges, slots{first, s.last, s.rec.ballot})
+			m.ranges = append(m.ranges, slots{first, s.last, s.rec.upTo})
 			continue
 		}
 		if first != r.first || s.last != r.last() {

@@ -25,6 +25,7 @@ type cluster struct {
 	network  []packet
 	cut      map[[2]uint64]bool
 
+	voted    map[string]bool   // by node, slot and ballot: durable
 	chosen   map[uint64]string // by slot, as anybody handed it out
 	terms    map[uint64]uint64
 	proposed map[string]string // by ballot and slot
@@ -59,6 +60,12 @@ type node struct {
 	promise  Ballot            // that was told
 	leader   uint64
 	leading  bool
+	ticks    int    // of this run
+	heard    int    // the tick in which a leader was followed last; -1: none was
+	checked  uint64 // the last slot whose votes were counted
+	of       Ballot
+	held     uint64 // the most that it ever knew to be decided
+	before   Ballot // promised before this run
 }
 
 type queued struct {
@@ -76,7 +83,7 @@ func members(voters ...uint64) replica.Configuration {
 }
 
 func newCluster(t testing.TB, p Protocol, voters int, more int) *cluster {
-	c := &cluster{t: t, protocol: p, nodes: map[uint64]*node{}, cut: map[[2]uint64]bool{}, chosen: map[uint64]string{}, terms: map[uint64]uint64{},
+	c := &cluster{t: t, protocol: p, nodes: map[uint64]*node{}, cut: map[[2]uint64]bool{}, voted: map[string]bool{}, chosen: map[uint64]string{}, terms: map[uint64]uint64{},
 		proposed: map[string]string{}, reads: map[replica.ReadID]uint64{}, trace: func(string, ...any) {}}
 	if *verbose {
 		c.trace = func(format string, args ...any) { fmt.Printf(format+"\n", args...) }
@@ -123,6 +130,8 @@ func (n *node) open() {
 	n.core = core.(*Core)
 	n.c.trace("open %d at %d: %+v", n.id, start.Index, n.core.View())
 	n.queue, n.applied, n.config = nil, start, config
+	n.ticks, n.heard, n.before = 0, -1, n.core.durable
+	n.vote(0)
 	n.lost, n.mine = map[string]uint64{}, map[string]uint64{}
 	n.leader, n.leading = 0, false
 	if n.kept.Index > 0 {
@@ -155,8 +164,10 @@ func (n *node) ready() {
 			meta := n.incoming
 			q.restore = &meta
 		}
-		if out.Leading && out.Decided > c.decided {
-			c.decided = out.Decided
+		n.held = max(n.held, n.core.held)
+		if out.Leading {
+			n.checkDecided()
+			c.decided = max(c.decided, out.Decided)
 		}
 		if q.batch.Len() > 0 || q.token != 0 {
 			n.queue = append(n.queue, q)
@@ -192,6 +203,7 @@ func (n *node) ready() {
 			n.core.Applied(n.applied.Index)
 		}
 		for _, m := range out.Messages {
+			n.checkMessage(m.To, m.Head, m.Tail)
 			c.network = append(c.network, packet{n.id, m.To, append(slices.Clone(m.Head), m.Tail...)})
 		}
 		for _, s := range out.Snapshots {
@@ -251,6 +263,7 @@ func (n *node) persist() bool {
 	}
 	if q.token != 0 {
 		n.core.Persisted(q.token)
+		n.vote(q.token)
 		if q.restore != nil {
 			n.core.Applied(n.applied.Index)
 		}
@@ -270,7 +283,60 @@ func (c *cluster) deliver(i int, again bool) {
 	}
 	c.trace("%d>%d %s", p.from, p.to, Describe(7, p.from, p.body))
 	require.NoError(c.t, n.core.Step(p.from, slices.Clone(p.body), len(p.body)))
+	if m, err := decodeMessage(7, p.from, p.body); err == nil && (m.kind == kindAccept || m.kind == kindHeartbeat) && n.core.leader == m.ballot {
+		n.heard = n.ticks
+	}
 	n.ready()
+}
+
+// vote notes what a node has accepted durably.
+func (n *node) vote(token uint64) {
+	for _, s := range n.core.log.spans {
+		for slot := s.first; slot <= s.last && s.rec.token == token; slot++ {
+			if !s.rec.bad {
+				n.c.voted[fmt.Sprint(n.id, "/", slot, "/", s.rec.ballot)] = true
+			}
+		}
+	}
+}
+
+// checkDecided holds what a leader takes for decided against the votes.
+func (n *node) checkDecided() {
+	k := n.core
+	if n.of != k.ballot {
+		n.of, n.checked = k.ballot, k.base
+	}
+	n.checked = max(n.checked, k.base)
+	for slot := n.checked + 1; slot <= k.decided; slot++ {
+		var mask, all uint64
+		for _, id := range n.c.order {
+			all |= k.voters.bit(id)
+			o := n.c.nodes[id]
+			if n.c.voted[fmt.Sprint(id, "/", slot, "/", k.ballot)] || o != n && o.held >= slot || o.kept.Index >= slot {
+				mask |= k.voters.bit(id)
+			}
+		}
+		if slot > k.confSlot {
+			require.True(n.c.t, k.voters.phase2(mask), "slot %d is decided in ballot %v by votes %b of %b", slot, k.ballot, mask, all)
+		}
+	}
+	n.checked = max(n.checked, k.decided)
+}
+
+// checkMessage holds what leaves against what is durable, and against leases.
+func (n *node) checkMessage(to uint64, head, tail []byte) {
+	m, err := decodeMessage(7, n.id, append(slices.Clone(head), tail...))
+	require.NoError(n.c.t, err)
+	switch m.kind {
+	case kindPromise, kindPrepare:
+		hard, err := readHard(n.keys, n.store)
+		require.NoError(n.c.t, err)
+		require.False(n.c.t, hard.promised.Less(m.ballot), "node %d promises %v and has %v on its disk", n.id, m.ballot, hard.promised)
+		if n.c.leases && n.core.durable == m.ballot && m.kind == kindPromise && m.from == n.core.held+1 && !n.core.alone() {
+			require.True(n.c.t, n.before == m.ballot || n.core.leader == m.ballot || n.ticks >= n.core.electionTicks, "node %d promises though it may have forgotten a lease", n.id)
+			require.True(n.c.t, n.heard < 0 || n.ticks-n.heard >= n.core.electionTicks || n.core.leader == m.ballot, "node %d promises though it has heard a leader", n.id)
+		}
+	}
 }
 
 // settle delivers and persists until nothing is left.
@@ -310,6 +376,7 @@ func (c *cluster) tick(ids ...uint64) {
 	}
 	for _, id := range ids {
 		if n := c.nodes[id]; n.core != nil {
+			n.ticks++
 			n.core.Tick()
 			n.ready()
 		}
@@ -400,6 +467,10 @@ func random(t testing.TB, seed uint64, p Protocol, voters, spare int, steps int)
 	pick := func() *node { return c.nodes[ids[r.IntN(len(ids))]] }
 	values := 0
 	lossy := r.IntN(10)
+	victim := uint64(0) // whose disk forgets
+	if voters >= 3 && spare == 0 && p.Quorums.hash() == 0 && seed%2 == 1 {
+		victim = 1 + seed/2%uint64(voters)
+	}
 	slow := r.IntN(4)
 	for step := range steps {
 		n := pick()
@@ -435,6 +506,9 @@ func random(t testing.TB, seed uint64, p Protocol, voters, spare int, steps int)
 			}
 		case k < 96:
 			if n.core == nil {
+				if n.id == victim {
+					n.damage(r)
+				}
 				n.open()
 			}
 		case k < 97 && r.IntN(8) == 0:
@@ -458,11 +532,11 @@ func random(t testing.TB, seed uint64, p Protocol, voters, spare int, steps int)
 				n.ready()
 			}
 		case k < 99 && r.IntN(4) == 0:
-			if l := c.leader(); l != nil {
+			if l := c.leader(); l != nil && !c.leases {
 				l.core.Transfer(n.id)
 				l.ready()
 			}
-		case k < 100 && spare > 0 && r.IntN(4) == 0:
+		case k < 100 && spare > 0 && (seed%2 == 0 || r.IntN(4) == 0):
 			if l := c.leader(); l != nil {
 				c.reconfigure(l, r)
 			}
@@ -582,4 +656,26 @@ func (c *cluster) debug(nodes ...*node) {
 		v := x.core.View()
 		f.text += fmt.Sprintf("node %d: %+v floor %d start %d lost %v restoring %d handed %d applied %d applying %d kept %d conf %v peers %+v promises %+v recovered %+v\n", x.id, v, x.core.floor, x.core.log.start.Index, x.core.lost, x.core.restoring, x.core.handed, x.applied.Index, x.core.applyingBytes, x.kept.Index, x.core.conf, x.core.peers, x.core.promises, x.core.recovered)
 	}
+}
+
+// damage flips a bit in a run of values, or loses one.
+func (n *node) damage(r *rand.Rand) {
+	from, to := n.keys.ProtocolRange(tagRun)
+	it, err := n.store.Scan(from, to)
+	require.NoError(n.c.t, err)
+	keys, values, err := storage.Collect(it)
+	require.NoError(n.c.t, err)
+	if len(keys) == 0 {
+		return
+	}
+	i := r.IntN(len(keys))
+	var b storage.Batch
+	if r.IntN(2) == 0 {
+		b.Delete(keys[i])
+	} else {
+		values[i][r.IntN(len(values[i]))] ^= 1 << r.IntN(8)
+		b.Set(keys[i], values[i])
+	}
+	n.c.trace("damage %d: %x", n.id, keys[i])
+	require.NoError(n.c.t, n.store.Commit(&b))
 }

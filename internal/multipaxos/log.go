@@ -94,6 +94,7 @@ type record struct {
 	live        uint64 // slots for which it counts
 	token       uint64 // of the batch that it is in; 0: it is durable
 	bad         bool   // it can't be read
+	upTo        Ballot // if it is bad: up to which ballot what was accepted there is not known
 	run         *run   // nil: read it from the store
 }
 
@@ -136,12 +137,13 @@ type valueLog struct {
 	group uint64
 	store storage.Store
 
-	start   startRecord
-	spans   []span // ascending, without overlap
-	runs    uint64 // records in the store, or in a batch for it
-	digest  uint64
-	fences  []fenceStart // of slots that are decided and here, ascending
-	garbage []*record    // records that count for nothing, and are to be deleted
+	start    startRecord
+	promised Ballot // as the acceptor has it
+	spans    []span // ascending, without overlap
+	runs     uint64 // records in the store, or in a batch for it
+	digest   uint64
+	fences   []fenceStart // of slots that are decided and here, ascending
+	garbage  []*record    // records that count for nothing, and are to be deleted
 
 	cached []*record // whose run is in memory, the oldest first
 	bytes  int       // of them
@@ -158,6 +160,7 @@ func openLog(keys replica.Keys, store storage.Store, limit uint64) (l *valueLog,
 	if h, err = readHard(keys, store); err != nil {
 		return nil, h, false, err
 	}
+	l.promised = h.promised
 	from, to := keys.ProtocolRange(tagRun)
 	it, err := store.Scan(from, to)
 	if err != nil {
@@ -186,6 +189,7 @@ func openLog(keys replica.Keys, store storage.Store, limit uint64) (l *valueLog,
 		} else {
 			probe.Sometimes("paxos: a record can't be read", true)
 			rec.bad = !probe.Bug("an unreadable slot is empty")
+			rec.upTo = l.unknown(rec)
 			if !rec.bad {
 				records = records[:len(records)-1]
 			}
@@ -239,7 +243,7 @@ func (l *valueLog) covers(r *run) bool {
 // over reports whether the record counts where there is one of another ballot, too.
 func (r *record) over(ballot Ballot) bool {
 	if r.bad {
-		return ballot.Less(r.ballot)
+		return ballot.Less(r.upTo)
 	}
 	return !r.ballot.Less(ballot)
 }
@@ -403,8 +407,17 @@ func (l *valueLog) load(rec *record) *run {
 	} else if !errors.Is(err, storage.ErrNotFound) && !errors.Is(err, storage.ErrCorrupt) {
 		panic(fmt.Errorf("paxos: group %d: read values of slots %d to %d: %w", l.group, rec.first, rec.last, err))
 	}
-	rec.bad = true
+	rec.bad, rec.upTo = true, l.unknown(rec)
 	return nil
+}
+
+// unknown returns up to which ballot a record that can't be read leaves in the dark what was accepted. One
+// of a value that was known to be chosen has taken the place of one of some ballot that was promised.
+func (l *valueLog) unknown(rec *record) Ballot {
+	if rec.ballot.isChosen() {
+		return l.promised
+	}
+	return rec.ballot
 }
 
 // at returns the value of a slot and the ballot in which it was accepted; nil if there is none

@@ -218,7 +218,7 @@ func (c *Core) Fingerprint(dst []byte) []byte {
 			pending = c.lastToken + 2 - s.rec.token
 		}
 		p.numbers(s.first, s.last, s.rec.first, s.rec.last, pending)
-		p.ballots(s.rec.ballot)
+		p.ballots(s.rec.ballot, s.rec.upTo)
 		p.flags(s.rec.bad, s.rec.run != nil)
 		if r := l.load(s.rec); r != nil {
 			p.numbers(uint64(replica.Checksum(r.bytes)))

@@ -237,6 +237,14 @@ func (c *Core) report(slot uint64, ballot Ballot, v *value) {
 func (c *Core) recover() {
 	switch c.role {
 	case leading:
+		if !c.fenced && slices.ContainsFunc(c.promises, func(p promise) bool { return p.complete && p.decided >= c.next }) {
+			// Somebody knows more to be decided than those who made this node the leader, in slots in
+			// which it has proposed nothing yet: it fetches that first.
+			probe.Sometimes("paxos: a late promise knows more", true)
+			c.follow()
+			c.elapsed = c.timeout
+			return
+		}
 		c.cover()
 		c.propose()
 	case preparing:
@@ -285,7 +293,7 @@ func (c *Core) knows(slot uint64, ballot Ballot) bool {
 	var mask uint64
 	for i := range c.promises {
 		p := &c.promises[i]
-		if !p.complete || ballot.Less(p.lost) ||
+		if !p.complete || p.decided >= slot || ballot.Less(p.lost) ||
 			slices.ContainsFunc(p.unknown, func(s slots) bool { return slot >= s.first && slot <= s.last && ballot.Less(s.ballot) }) {
 			continue
 		}
