@@ -104,9 +104,10 @@ func (c *Core) configure(encoded []byte, slot uint64) error {
 // value is only where the value was accepted in that ballot.
 func (c *Core) mark(decided uint64, ballot Ballot) {
 	c.advance(decided, func(r *record) bool { return r.ballot == ballot || r.ballot.isChosen() })
-	c.decided = max(c.held, c.decided)
 	if c.role != leading {
 		c.decided = c.held
+	} else if c.held > c.decided {
+		c.passed(c.held) // others knew
 	}
 }
 
@@ -386,7 +387,6 @@ func (c *Core) onSnapshot(m *message) {
 	if c.role == leading {
 		c.skip(at.Index)
 	}
-	c.decided = max(c.decided, c.held)
 	if c.role != leading {
 		c.decided = c.held
 	}

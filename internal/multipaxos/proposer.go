@@ -539,16 +539,21 @@ func (c *Core) decide() {
 	c.propose()
 }
 
-// skip takes in that all slots up to one are decided, by a snapshot.
-func (c *Core) skip(slot uint64) {
+// passed takes in that all slots up to one are decided, as others know.
+func (c *Core) passed(slot uint64) {
 	for c.decided < slot && len(c.votes) > 0 {
 		c.bytes -= c.votes[0].size
 		c.votes = c.votes[1:]
 		c.decided++
 	}
 	c.decided = max(c.decided, slot)
-	c.base = max(c.base, slot)
 	c.next = max(c.next, slot+1)
+}
+
+// skip is passed for the slots of a snapshot, whose values are not here.
+func (c *Core) skip(slot uint64) {
+	c.passed(slot)
+	c.base = max(c.base, slot)
 	if c.fenceSlot != 0 && c.fenceSlot <= slot {
 		c.fenceSlot = slot
 	}
