@@ -585,14 +585,21 @@ func (c *Core) onAccepted(from uint64, m *message) {
 		p.match, p.ranges = m.through, m.ranges
 	}
 	p.answered()
-	if paused || p.next <= p.match {
-		p.rewind()
+	missing := p.match + 1
+	lacking := missing > c.held && missing <= c.base // this node can't send it yet
+	if paused || p.next <= p.match || missing < p.next && !lacking && !p.sends(missing) {
+		p.rewind() // what it had acknowledged may be gone again, from a damaged disk
 	}
 	c.hearsOf(from, m.decided)
 	c.count(c.voters.bit(from), m.through, m.ranges)
 	if c.role == leading {
 		c.invite()
 	}
+}
+
+// sends reports whether a slot is on its way.
+func (p *peer) sends(slot uint64) bool {
+	return slices.ContainsFunc(p.inflight, func(s sent) bool { return slot >= s.first && slot <= s.last })
 }
 
 // answered takes what is acknowledged out of what is on its way.
