@@ -86,6 +86,7 @@ func shape(seed uint64) (p Protocol, voters, spare int) {
 	return p, voters, spare
 }
 
+// A failed seed, once more, with all that happens: -seeds 1 -first N -show.
 func TestRandom(t *testing.T) {
 	probes := &planted{reached: map[string]bool{}}
 	defer probe.Install(probes)()
@@ -104,7 +105,10 @@ func TestRandom(t *testing.T) {
 	t.Logf("%d places, not reached: %q", len(probes.reached), missed)
 }
 
-// planted bugs are all those in the package's code.
+// plantedSeeds is within how many random runs each planted bug is found.
+const plantedSeeds = 1000
+
+// bugs are all those in the package's code.
 func bugs(t *testing.T) []string {
 	var list []string
 	for _, file := range []string{"acceptor.go", "core.go", "election.go", "learner.go", "log.go", "proposer.go", "reads.go", "run.go", "protocol.go"} {
@@ -125,7 +129,7 @@ func TestPlantedBugsAreFound(t *testing.T) {
 		t.Run(bug, func(t *testing.T) {
 			probes := &planted{bug: bug, reached: map[string]bool{}}
 			defer probe.Install(probes)()
-			for seed := range uint64(*seeds) {
+			for seed := range uint64(plantedSeeds) {
 				p, voters, spare := shape(seed)
 				if text := attempt(seed, p, voters, spare, 3000); text != "" {
 					t.Logf("seed %d: %.300s", seed, text)
@@ -137,8 +141,3 @@ func TestPlantedBugsAreFound(t *testing.T) {
 	}
 }
 func (f *failure) Name() string { return "a run" }
-
-func TestTrace(t *testing.T) {
-	p, voters, spare := shape(uint64(*first))
-	t.Log(attempt(uint64(*first), p, voters, spare, 3000))
-}

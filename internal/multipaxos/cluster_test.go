@@ -30,7 +30,6 @@ type cluster struct {
 	terms    map[uint64]uint64
 	proposed map[string]string // by ballot and slot
 	decided  uint64            // the highest slot that a leader has taken for decided
-	told     []string
 	leases   bool
 	attempts uint64
 	reads    map[replica.ReadID]uint64 // the least index that is right

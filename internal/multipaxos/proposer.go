@@ -228,7 +228,7 @@ func (c *Core) report(slot uint64, ballot Ballot, v *value) {
 	switch {
 	case !ok:
 		c.recovered = slices.Insert(c.recovered, i, recovered{slot, ballot, *v})
-	case c.recovered[i].ballot.Less(ballot) != probe.Bug("the value of the lowest ballot is taken"):
+	case c.recovered[i].ballot.Less(ballot):
 		c.recovered[i] = recovered{slot, ballot, *v}
 	}
 }
@@ -280,16 +280,13 @@ func (c *Core) promisers() (mask uint64) {
 
 // cover finds out whether phase 1 is done for the configuration in effect.
 func (c *Core) cover() {
-	c.covered = c.voters.phase1(c.promisers()) || probe.Bug("phase 1 asks the old configuration only")
+	c.covered = c.voters.phase1(c.promisers())
 }
 
 // knows reports whether enough acceptors have told what they accepted in a slot. One that does not
 // know, but that it accepted nothing there above a ballot, has told enough if somebody reported a value
 // that was accepted in that ballot or in a higher one.
 func (c *Core) knows(slot uint64, ballot Ballot) bool {
-	if probe.Bug("an unknown slot is an empty one") {
-		return true
-	}
 	var mask uint64
 	for i := range c.promises {
 		p := &c.promises[i]
@@ -371,7 +368,7 @@ func (c *Core) propose() {
 	if c.role != leading || c.leaving {
 		return
 	}
-	for c.window == 0 || probe.Bug("the window stays open behind a configuration") {
+	for c.window == 0 {
 		first := c.next
 		var batch []value
 		size := 0
@@ -564,7 +561,7 @@ func (c *Core) skip(slot uint64) {
 
 // onAccepted takes in what a member has accepted.
 func (c *Core) onAccepted(from uint64, m *message) {
-	if c.role != leading || m.ballot != c.ballot && !probe.Bug("accepts of another ballot are counted") {
+	if c.role != leading || m.ballot != c.ballot {
 		return
 	}
 	p := c.peer(from)

@@ -3,7 +3,6 @@ package multipaxos
 import (
 	"slices"
 
-	"github.com/synod-go/synod/internal/probe"
 	"github.com/synod-go/synod/internal/replica"
 	"github.com/synod-go/synod/storage"
 )
@@ -84,9 +83,6 @@ func (Protocol) Leave(keys replica.Keys, store storage.Store, batch *storage.Bat
 	_, to := keys.ProtocolRange(^byte(0) - 1)
 	batch.DeleteRange(from, to)
 	key := keys.Protocol(tagLeft)
-	if probe.Bug("a replica that leaves forgets its promise") {
-		h.promised = Ballot{}
-	}
 	batch.Set(key, storage.AppendRecord(nil, key, h.promised.append(nil)))
 	return nil
 }
