@@ -393,7 +393,7 @@ func (l *loop) nextStep(g *Group, c *Configuration) bool {
 				return false
 			}
 			c.exchange(func(o *Participant) { o.Voter = o.Voter && o.Node != p.Node })
-			return true
+			return l.reachable(g, c)
 		}
 	}
 	if c.addLearner() {
@@ -424,7 +424,7 @@ func (l *loop) nextStep(g *Group, c *Configuration) bool {
 				p.Voter, p.Learner = !m.Learner, m.Learner
 			}
 		})
-		return true
+		return l.reachable(g, c)
 	}
 	for i, p := range c.Members {
 		if _, ok := find(p.Node); !ok && p.Learner {
@@ -433,6 +433,25 @@ func (l *loop) nextStep(g *Group, c *Configuration) bool {
 		}
 	}
 	return false
+}
+
+// reachable reports whether a majority of the new voters is heard. With fewer, the group could
+// decide nothing once both sets have to agree, though the old one alone still can; as it
+// is, the change waits, and may be taken back.
+func (l *loop) reachable(g *Group, c *Configuration) bool {
+	peers := g.core.Status().Peers
+	voters, heard := 0, 0
+	for _, p := range c.Members {
+		if !p.Voter {
+			continue
+		}
+		voters++
+		if p.Node == l.node.cfg.Node || slices.ContainsFunc(peers, func(o synod.PeerStatus) bool { return o.Node == p.Node && o.Active }) {
+			heard++
+		}
+	}
+	probe.Sometimes("replica: a change waits for its voters", heard <= voters/2)
+	return heard > voters/2
 }
 
 // addLearner adds the first node of the target that is not there, as a learner.

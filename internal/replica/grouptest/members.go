@@ -22,6 +22,7 @@ var memberRules = []rule{
 	{"a group grows from one member and shrinks to one", testGrowAndShrink},
 	{"a change that was begun is completed by whoever leads", testChangeSurvivesLeader},
 	{"a change that can't be is refused, and one that hangs is taken back", testRefusedChanges},
+	{"a change does not make voters of nodes of which no majority is there", testUnreachableVoters},
 	{"a change that was not begun is not executed when its leader goes", testChangeNotBegun},
 	{"a learner can be read from and does not count", testLearner},
 	{"members have addresses, which the transport is told", testAddresses},
@@ -72,6 +73,43 @@ func (m *member) awaitFailed() error {
 	e := m.awaitKind(0, synod.EventGroupFailed, 1)
 	require.ErrorAs(m.cluster, m.group(1).Err(), new(*synod.FailedError))
 	return e.Err
+}
+
+func testUnreachableVoters(t *testing.T, engine Engine) {
+	c := newCluster(t, engine, options{size: 5})
+	c.writes(1, 1, 5)
+	l := c.leader(1)
+	away := []uint64{c.others(l)[0].id, c.others(l)[1].id}
+	c.crash(away...)
+	c.eventually("the leader misses them", func() bool {
+		peers := c.leader(1).group(1).Status().Peers
+		return !slices.ContainsFunc(peers, func(p synod.PeerStatus) bool { return p.Active && slices.Contains(away, p.Node) })
+	})
+	target := voters(append(slices.Clone(away), l.id)...)
+	c.eventually("the change is begun, and waits", func() bool {
+		ctx, cancel := contextFor(c, attempt)
+		defer cancel()
+		require.Error(t, c.leader(1).group(1).SetMembers(ctx, target))
+		return c.leader(1).group(1).Status().Target != nil
+	})
+	// Those that are there are a majority of the old members, and no change has made them less.
+	c.writes(1, 2, 5)
+	require.Equal(t, c.ids(), c.leader(1).group(1).Status().Members)
+	c.setMembers(voters(c.ids()...))
+	c.writes(1, 2, 5)
+	// It is made once they are back.
+	changed := background(func() error { return c.leader(1).group(1).SetMembers(c.ctx, target) })
+	c.restart(away[0])
+	if receive(c, changed, "the change") != nil {
+		c.setMembers(target) // the leader has lost its office
+	}
+	for _, m := range c.running() {
+		if !slices.ContainsFunc(target, func(in synod.Member) bool { return in.Node == m.id }) {
+			require.ErrorIs(t, m.awaitFailed(), synod.ErrRemoved)
+		}
+	}
+	c.restart(away[1])
+	c.check(1)
 }
 
 func testAddMember(t *testing.T, engine Engine) {

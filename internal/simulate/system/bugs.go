@@ -56,6 +56,7 @@ var raftSites = []string{
 	"raft: two sets of voters decide together",
 	"raft: vote requests wait for the term",
 	"replica: a batch holds many commands",
+	"replica: a change waits for its voters",
 	"replica: a checkpoint waits for the state machine",
 	"replica: a chunk is sent again",
 	"replica: a group refuses an incarnation that it has not admitted",

@@ -401,6 +401,9 @@ func (s *raftRun) client(ctx context.Context, number int) {
 		cancel()
 		if at == 0 {
 			at = elsewhere()
+			if leader := s.leader(); s.calm && leader != 0 && r.IntN(2) == 0 {
+				at = leader // progress must not depend on whom a single client happens to ask
+			}
 		}
 	}
 }
