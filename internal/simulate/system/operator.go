@@ -175,7 +175,12 @@ func (s *raftRun) oldCopy(ctx context.Context) {
 			candidates = append(candidates, n.ID)
 		}
 	}
-	if latest.Joint || len(candidates) < 3 || s.options.durable || w.Rand().IntN(2) == 0 {
+	// A change that is under way might make the victim one of two.
+	settled := func() bool {
+		g := s.groups[s.leader()]
+		return g != nil && g.Status().Target == nil && s.invariants.latest().Index == latest.Index
+	}
+	if !settled() || len(candidates) < 3 || s.options.durable || w.Rand().IntN(2) == 0 {
 		return
 	}
 	victim := candidates[w.Rand().IntN(len(candidates))]
@@ -207,6 +212,9 @@ func (s *raftRun) oldCopy(ctx context.Context) {
 		return
 	}
 	_ = sim.Sleep(ctx, election) // others hear of it
+	if !settled() {
+		return
+	}
 	n.Crash()
 	n.Disk.Restore(old)
 	n.Start()
