@@ -551,7 +551,8 @@ func (h *history) check(t *testing.T, group, node uint64, state []string) {
 	t.Helper()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	mine := func(command string) bool { return strings.HasPrefix(command, fmt.Sprintf("g%d ", group)) }
+	prefix := fmt.Sprintf("g%d ", group)
+	mine := func(command string) bool { return strings.HasPrefix(command, prefix) }
 	count := make(map[string]int)
 	for _, command := range state {
 		count[command]++

@@ -370,7 +370,11 @@ func testSnapshotPanics(t *testing.T, engine Engine) {
 		c := newCluster(t, engine, options{groups: 2, group: compacting})
 		victim := c.others(c.leader(1))[0]
 		victim.machine(1).set(arm)
-		c.writes(1, 1, 100)
+		// One that was behind gets a snapshot, and takes its own later.
+		c.eventually("it is asked for a snapshot", func() bool {
+			c.writes(1, 1, 50)
+			return victim.group(1).Err() != nil
+		})
 		victim.awaitFailure(0, 1, "no picture")
 		c.check(1)
 		c.check(2)

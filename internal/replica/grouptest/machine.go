@@ -67,7 +67,7 @@ func (d *machineDisk) load() []string {
 func (d *machineDisk) save(commands []string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.commands = slices.Clone(commands)
+	d.commands = slices.Clip(commands) // which a machine only adds to
 }
 
 func newMachine(name string, complain func(format string, args ...any)) *machine {
@@ -197,6 +197,17 @@ func (m *machine) Snapshot() (io.WriterTo, error) {
 	return &capture{commands: slices.Clone(m.commands), padding: h.padding, hook: h.write}, nil
 }
 
+// pad appends n bytes of the padding from an offset on. No two of its pieces are equal.
+func pad(b []byte, from, n int) []byte {
+	b = slices.Grow(b, n)
+	tail := b[len(b) : len(b)+n]
+	for i := range tail {
+		at := from + i
+		tail[i] = byte(at) ^ byte(at>>8) ^ byte(at>>16)
+	}
+	return b[:len(b)+n]
+}
+
 // WriteTo implements io.WriterTo.
 func (c *capture) WriteTo(w io.Writer) (int64, error) {
 	if c.hook != nil {
@@ -205,9 +216,7 @@ func (c *capture) WriteTo(w io.Writer) (int64, error) {
 		}
 	}
 	b := binary.AppendUvarint(nil, uint64(c.padding))
-	for i := range c.padding {
-		b = append(b, byte(i)^byte(i>>8)^byte(i>>16))
-	}
+	b = pad(b, 0, c.padding)
 	b = binary.AppendUvarint(b, uint64(len(c.commands)))
 	for _, command := range c.commands {
 		b = binary.AppendUvarint(b, uint64(len(command)))
@@ -239,12 +248,13 @@ func (m *machine) Restore(from io.Reader) error {
 	if err != nil {
 		return err
 	}
-	for i := range padding {
-		b, err := r.ReadByte()
-		if err != nil {
+	have, want := make([]byte, 4<<10), make([]byte, 0, 4<<10)
+	for i := 0; i < int(padding); i += len(have) {
+		have = have[:min(len(have), int(padding)-i)]
+		if _, err := io.ReadFull(r, have); err != nil {
 			return err
 		}
-		if want := byte(i) ^ byte(i>>8) ^ byte(i>>16); b != want {
+		if want = pad(want[:0], i, len(have)); !bytes.Equal(have, want) {
 			return errors.New("the snapshot was altered")
 		}
 	}
