@@ -322,18 +322,21 @@ func TestLargeState(t *testing.T) {
 	t.Logf("a state of %d MiB was moved: the heap of the whole cluster was %d MiB, and %d at most, the slowest of the commands meanwhile took %v",
 		mib, before>>20, most>>20, time.Duration(during.Load()))
 	if !raceEnabled { // it needs memory of its own
-		require.Less(t, most-before, int64(40<<20+mib<<20/32), "memory grows with the state")
+		require.Less(t, most-before, int64(16<<20+mib<<20/64), "memory grows with the state")
 	}
 }
 
 // watchHeap looks at the heap until the function that it returns is called, which
-// returns what it was before, and at most.
+// returns what it was before, and at most. Meanwhile garbage is collected early: it is what is
+// in use that counts.
 func watchHeap(t *testing.T) func() (before, most int64) {
 	heap := func() int64 {
 		var m runtime.MemStats
 		runtime.ReadMemStats(&m)
 		return int64(m.HeapInuse)
 	}
+	percent := debug.SetGCPercent(10)
+	t.Cleanup(func() { debug.SetGCPercent(percent) })
 	debug.FreeOSMemory()
 	begin := heap()
 	stop, done := make(chan struct{}), make(chan int64)
