@@ -101,9 +101,9 @@ func (l *loop) setMembers(g *Group, c *call) {
 		refuse(synod.ErrChanging)
 		return
 	}
-	if old := g.change; old != nil {
-		if old.term == 0 && !sameVoters(g.conf, c.members) {
-			refuse(synod.ErrChanging)
+	if g.change != nil {
+		if !sameVoters(g.conf, c.members) {
+			refuse(synod.ErrChanging) // also while it is in the log and not decided
 			return
 		}
 		l.endChange(g, synod.ErrSuperseded)

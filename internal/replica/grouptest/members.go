@@ -23,6 +23,7 @@ var memberRules = []rule{
 	{"a group grows from one member and shrinks to one", testGrowAndShrink},
 	{"a change that was begun is completed by whoever leads", testChangeSurvivesLeader},
 	{"a change that can't be is refused, and one that hangs is taken back", testRefusedChanges},
+	{"of changes that are asked for at once one is begun, and the others are refused", testChangesAtOnce},
 	{"a change does not make voters of nodes of which no majority is there", testUnreachableVoters},
 	{"a change that was not begun is not executed when its leader goes", testChangeNotBegun},
 	{"a learner can be read from and does not count", testLearner},
@@ -335,6 +336,33 @@ func testRefusedChanges(t *testing.T, engine Engine) {
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	l.awaitMembers(1, 2, 3) // node 5 has never answered
 	c.check(1)
+}
+
+func testChangesAtOnce(t *testing.T, engine Engine) {
+	c := newCluster(t, engine, options{size: 4})
+	c.writes(1, 1, 3)
+	l := c.leader(1)
+	var rest []uint64
+	for _, m := range c.others(l) {
+		rest = append(rest, m.id)
+	}
+	// The first one is in the log, but nobody else can store it: it is not decided.
+	last := l.group(1).Status().Last
+	for _, id := range rest {
+		c.disks[id].HoldSync()
+	}
+	first := background(func() error { return l.group(1).SetMembers(c.ctx, voters(l.id, rest[0], rest[1])) })
+	c.eventually("the change is in the log", func() bool { return l.group(1).Status().Last > last })
+	require.Nil(t, l.group(1).Status().Target)
+	require.ErrorIs(t, l.group(1).SetMembers(c.ctx, voters(l.id, rest[1], rest[2])), synod.ErrChanging)
+	same := background(func() error { return l.group(1).SetMembers(c.ctx, voters(l.id, rest[0], rest[1])) })
+	for _, id := range rest {
+		c.disks[id].ReleaseSync()
+	}
+	require.NoError(t, receive(c, first, "the first change"))
+	require.NoError(t, receive(c, same, "the same again"))
+	require.Equal(t, slices.Sorted(slices.Values([]uint64{l.id, rest[0], rest[1]})), l.group(1).Status().Members)
+	c.writes(1, 1, 3, l)
 }
 
 func testChangeNotBegun(t *testing.T, engine Engine) {
