@@ -211,8 +211,8 @@ func (g *Group) TransferLeader(ctx context.Context, to uint64) error {
 // Errors: *synod.ConfigError, if the list is no good (a group needs a voter); ErrIncarnation, if
 // the ID of a new node was that of another one before, and Member.Incarnation does not say that this is meant;
 // synod.ErrChanging, if another change is under way; synod.ErrSuperseded, if this one was
-// taken back; synod.ErrUnknownOutcome, with the cause, if ctx is done or the group stopped and the change
-// may have been begun.
+// taken back; synod.ErrUnknownOutcome, with the cause, if ctx is done, the group stopped, or a snapshot
+// took the place of the log of a leader that was deposed, and the change may have been begun.
 func (g *Group) SetMembers(ctx context.Context, members []synod.Member) error {
 	return g.g.SetMembers(ctx, members)
 }

@@ -571,12 +571,12 @@ func (l *loop) ready(g *Group) {
 		var restore *SnapshotMeta
 		if out.Restore != nil {
 			restore = l.install(g, *out.Restore, &l.scratch)
-			l.configured(g, restore.Index, restore.Config)
+			l.configured(g, restore.Index, restore.Config, true)
 		}
 		for i := range out.Committed {
 			e := &out.Committed[i]
 			if e.Kind == EntryConfig {
-				l.configured(g, e.Index, e.Data)
+				l.configured(g, e.Index, e.Data, false)
 			}
 			if g.change != nil {
 				l.fenced(g, e.Fence)

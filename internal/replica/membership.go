@@ -152,8 +152,9 @@ func (l *loop) endChange(g *Group, err error) {
 	}
 }
 
-// configured takes in that a configuration is in effect. index is that of its entry.
-func (l *loop) configured(g *Group, index uint64, encoded []byte) {
+// configured takes in that a configuration is in effect. index is that of its entry, or of a
+// snapshot, which hides those before it.
+func (l *loop) configured(g *Group, index uint64, encoded []byte, snapshot bool) {
 	conf, err := DecodeConfiguration(encoded)
 	if err != nil {
 		panic(err) // the core has read it before
@@ -176,6 +177,8 @@ func (l *loop) configured(g *Group, index uint64, encoded []byte) {
 		switch {
 		case conf.Change == ch.id && conf.Target == nil:
 			l.endChange(g, nil)
+		case conf.Change != ch.id && ch.term != 0 && snapshot:
+			l.endMembers(g, errInstalled) // it may have been made, and followed by another one
 		case conf.Change != ch.id && ch.term != 0 && old.Change == ch.id:
 			l.endChange(g, synod.ErrSuperseded)
 		}

@@ -25,6 +25,7 @@ var memberRules = []rule{
 	{"a change that can't be is refused, and one that hangs is taken back", testRefusedChanges},
 	{"of changes that are asked for at once one is begun, and the others are refused", testChangesAtOnce},
 	{"a change does not make voters of nodes of which no majority is there", testUnreachableVoters},
+	{"a change whose end a snapshot hides has an unknown outcome", testChangeInSnapshot},
 	{"a change that was not begun is not executed when its leader goes", testChangeNotBegun},
 	{"a learner can be read from and does not count", testLearner},
 	{"members have addresses, which the transport is told", testAddresses},
@@ -363,6 +364,50 @@ func testChangesAtOnce(t *testing.T, engine Engine) {
 	require.NoError(t, receive(c, same, "the same again"))
 	require.Equal(t, slices.Sorted(slices.Values([]uint64{l.id, rest[0], rest[1]})), l.group(1).Status().Members)
 	c.writes(1, 1, 3, l)
+}
+
+func testChangeInSnapshot(t *testing.T, engine Engine) {
+	c := newCluster(t, engine, options{group: compacting})
+	c.writes(1, 1, 3)
+	l := c.leader(1)
+	rest := c.others(l)
+	addressed := func(name string) []synod.Member {
+		members := voters(1, 2, 3)
+		members[l.id-1].Address = name
+		return members
+	}
+	// The change is in the log of all, but the leader does not learn that it is decided.
+	last := l.group(1).Status().Last
+	for _, m := range rest {
+		m.disk.HoldSync()
+	}
+	change := background(func() error { return l.group(1).SetMembers(c.ctx, addressed("one:1")) })
+	c.eventually("the change is in the log", func() bool { return l.group(1).Status().Last > last })
+	for _, m := range rest {
+		c.network.cut(m.id, l.id)
+	}
+	for _, m := range rest {
+		m.disk.ReleaseSync()
+		c.eventually("the others have it", func() bool { return m.group(1).Status().Last > last })
+	}
+	c.network.isolate(l.id)
+	// The others complete it, and then another one.
+	next := c.leader(1, rest...)
+	c.eventually("the change is done", func() bool {
+		s := next.group(1).Status()
+		return s.Target == nil && s.Configuration[l.id-1].Address == "one:1"
+	})
+	require.NoError(t, c.leader(1, rest...).group(1).SetMembers(c.ctx, addressed("another:1")))
+	c.eventually("the log is cut", func() bool {
+		c.writes(1, 1, 20, rest...)
+		return !slices.ContainsFunc(rest, func(m *member) bool { return m.group(1).Status().First <= last+5 })
+	})
+	from := l.events.now()
+	c.network.healAll()
+	l.awaitKind(from, synod.EventSnapshotInstalled, 1)
+	c.writes(1, 1, 3)
+	require.ErrorIs(t, receive(c, change, "the call on the old leader"), synod.ErrUnknownOutcome)
+	c.check(1)
 }
 
 func testChangeNotBegun(t *testing.T, engine Engine) {
