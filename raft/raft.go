@@ -221,6 +221,10 @@ func (g *Group) SetMembers(ctx context.Context, members []synod.Member) error {
 // index, and the sessions; call Barrier before, for what is newest. The group goes on meanwhile, as while it
 // takes a snapshot. The stream is checked by Import: it has its own checksums. After an error what
 // was written is of no use. Export does not close w.
+//
+// It needs no majority, unless the state machine keeps its state itself and is ahead of the log that
+// is replayed to it after a start: then Export waits until the log has got there, up to ctx. A replica
+// that was joined, and has received nothing, gives ErrNotBootstrapped.
 func (g *Group) Export(ctx context.Context, w io.Writer) error { return g.g.Export(ctx, w) }
 
 // Status describes the group as this node sees it.

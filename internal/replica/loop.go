@@ -816,6 +816,7 @@ func (l *loop) remove(g *Group) {
 	}
 	g.transfers = nil
 	g.endSnapshots()
+	g.pushApply(applyItem{}) // which ends the calls of Export that wait
 	// The proposals may yet be decided by the others.
 	g.pend.drain(func(c *call) { c.answer(nil, unknown(g.id, err)) })
 }

@@ -2,6 +2,7 @@ package grouptest
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -20,6 +21,8 @@ import (
 
 var recoveryRules = []rule{
 	{"a group that is exported and imported elsewhere has the same state, and goes on", testExport},
+	{"what is exported while a state machine is ahead of the log is not ahead of it elsewhere", testExportAhead},
+	{"a replica that has received nothing has nothing to export", testExportNothing},
 	{"an import is there as a whole or not at all", testImportCrash},
 	{"what is not an exported group is refused, and leaves nothing", testImportMalformed},
 	{"sessions are exported with the state", testExportSessions},
@@ -77,6 +80,74 @@ func testExport(t *testing.T, engine Engine) {
 			}
 		}
 	}
+}
+
+func testExportAhead(t *testing.T, engine Engine) {
+	c := newCluster(t, engine, options{kind: durable})
+	c.writes(1, 1, 30)
+	c.check(1)
+	// It has the commands, but has not heard yet that they are decided.
+	behind := c.others(c.leader(1))[0].id
+	c.stop(behind)
+	c.network.isolate(behind)
+	m := c.restart(behind)
+	require.GreaterOrEqual(t, m.machine(1).index(), uint64(30))
+	short, cancel := contextFor(c, attempt)
+	defer cancel()
+	var early bytes.Buffer
+	err := m.group(1).Export(short, &early)
+	if err != nil {
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.Zero(t, early.Len())
+	}
+	var late bytes.Buffer
+	exporting := background(func() error { return m.group(1).Export(c.ctx, &late) })
+	c.network.healAll()
+	require.NoError(t, receive(c, exporting, "an export of what has been replayed"))
+	streams := [][]byte{late.Bytes()}
+	if err == nil {
+		streams = append(streams, early.Bytes())
+	}
+	for _, stream := range streams {
+		other := newCluster(t, engine, options{size: 1, stopped: true})
+		other.names.Store(c.names.Load())
+		m, err := other.open(1, nil)
+		require.NoError(t, err)
+		require.NoError(t, m.node.Import(other.ctx, 1, voters(1), bytes.NewReader(stream)))
+		require.NoError(t, m.startGroup(1))
+		had := m.machine(1).index()
+		require.GreaterOrEqual(t, had, uint64(30))
+		for range 5 {
+			short, cancel := contextFor(other, 10*attempt)
+			index, err := other.tryWrite(short, 1)
+			cancel()
+			require.NoError(t, err)
+			had++
+			require.Equal(t, had, index)
+		}
+		other.check(1)
+		other.stop(1)
+	}
+	// One that waits ends with its group.
+	c.stop(behind)
+	c.network.isolate(behind)
+	m = c.restart(behind)
+	g := m.group(1)
+	waiting := background(func() error { return g.Export(c.ctx, io.Discard) })
+	require.NoError(t, m.closeGroup(1))
+	if err := receive(c, waiting, "an export whose group closes"); err != nil {
+		require.ErrorIs(t, err, synod.ErrClosed)
+	}
+	require.ErrorIs(t, g.Export(c.ctx, io.Discard), synod.ErrClosed)
+}
+
+func testExportNothing(t *testing.T, engine Engine) {
+	c := newCluster(t, engine, options{spare: 1})
+	m := c.join(4)
+	var b bytes.Buffer
+	err := m.group(1).Export(c.ctx, &b)
+	require.ErrorIs(t, err, replica.ErrNotBootstrapped)
+	require.Zero(t, b.Len())
 }
 
 func testExportSessions(t *testing.T, engine Engine) {
