@@ -23,6 +23,10 @@ var (
 	// the node has lost its data and must not be bootstrapped again.
 	ErrNotBootstrapped = replica.ErrNotBootstrapped
 
+	// ErrMember says that other members count on this node's replica of the group, so
+	// that it can't leave.
+	ErrMember = replica.ErrMember
+
 	// ErrRunning says that the group runs on this node already.
 	ErrRunning = replica.ErrRunning
 
@@ -94,8 +98,12 @@ func (n *Node) Import(ctx context.Context, group uint64, members []synod.Member,
 
 // Leave removes a replica's data from the node's store, durably, when the group has removed the
 // node. The replica must not run: close it before. What it must not forget, should the node ever
-// Join the group again, stays: some bytes. A node that is still a member must not leave; the group
-// would count on a replica that has lost its data.
+// Join the group again, stays: some bytes.
+//
+// Errors: ErrMember, if the node is still a member, as far as it knows: it knows better once its
+// replica has stopped with synod.ErrRemoved; the last member of all may go. ErrRunning; ErrNotBootstrapped.
+// A replica whose records can't be read may leave whatever it was, and if the group still counts on it, and it
+// joins again, it stops with ErrIncarnation as soon as it hears that: remove it, and add it again.
 func (n *Node) Leave(ctx context.Context, group uint64) error { return n.n.Leave(ctx, group) }
 
 // StartGroup opens a group that Bootstrap has created, restores its state machine

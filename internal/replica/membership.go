@@ -9,6 +9,7 @@ import (
 
 	"github.com/synod-go/synod"
 	"github.com/synod-go/synod/internal/probe"
+	"github.com/synod-go/synod/storage"
 )
 
 // How members change
@@ -159,10 +160,14 @@ func (l *loop) configured(g *Group, index uint64, encoded []byte, snapshot bool)
 	if err != nil {
 		panic(err) // the core has read it before
 	}
-	if err := g.unadmitted(conf); err != nil {
+	old := g.conf
+	err = g.unadmitted(conf)
+	if err == nil && len(old.Members) == 0 {
+		err = g.forgetful(conf)
+	}
+	if err != nil {
 		panic(err) // before anything leaves that depends on it
 	}
-	old := g.conf
 	g.conf, g.confIndex = conf, index
 	revokeLease(g)
 	g.driver.again = 0
@@ -616,6 +621,9 @@ func (l *loop) receiveGone(g *Group, from uint64, body []byte) {
 	if ch := g.change; ch != nil && conf.Change == ch.id && conf.Target == nil {
 		l.endChange(g, nil)
 	}
+	key := g.keys.key(tagRemoved)
+	l.pending.batch.Set(key, storage.AppendRecord(nil, key, nil))
+	l.pending.urgent = true
 	l.fail(g, synod.ErrRemoved)
 }
 

@@ -18,6 +18,8 @@ import (
 var memberRules = []rule{
 	{"a new node becomes a learner, catches up, and votes", testAddMember},
 	{"a member that is removed stops with ErrRemoved, and may join again", testRemoveMember},
+	{"a member can't leave before it is removed, unless nobody counts on it", testLeaveMember},
+	{"a replica that left a group that counts on it takes no part when it is back", testForgetful},
 	{"a leader that is removed hands over, and its caller is answered", testRemoveLeader},
 	{"all members are replaced by others under load", testReplaceAll},
 	{"a group grows from one member and shrinks to one", testGrowAndShrink},
@@ -174,6 +176,84 @@ func testRemoveMember(t *testing.T, engine Engine) {
 	c.setMembers(voters(1, 2, 3))
 	gone.awaitMembers(1, 2, 3)
 	c.writes(1, 2, 5)
+	c.check(1)
+}
+
+func testLeaveMember(t *testing.T, engine Engine) {
+	for _, admitted := range []bool{false, true} {
+		c := newCluster(t, engine, options{spare: 1})
+		if admitted {
+			c.setMembers([]synod.Member{{Node: 1, Address: "one:1"}, {Node: 2}, {Node: 3}})
+		}
+		c.writes(1, 1, 5)
+		c.check(1)
+		m := c.others(c.leader(1))[0]
+		require.NoError(t, m.closeGroup(1))
+		before, err := m.disk.records()
+		require.NoError(t, err)
+		require.ErrorIs(t, m.node.Leave(c.ctx, 1), replica.ErrMember)
+		after, err := m.disk.records()
+		require.NoError(t, err)
+		requireKept(t, before, after, 1, "a member left")
+		require.NoError(t, m.startGroup(1))
+		c.writes(1, 1, 5)
+		c.check(1)
+		// One that is removed and added again before it has left is counted on again.
+		rest := slices.DeleteFunc(c.ids(), func(id uint64) bool { return id == m.id })
+		c.setMembers(voters(rest...))
+		require.ErrorIs(t, m.awaitFailed(), synod.ErrRemoved)
+		require.NoError(t, m.closeGroup(1))
+		require.NoError(t, m.startGroup(1))
+		c.setMembers(voters(1, 2, 3))
+		c.check(1)
+		require.NoError(t, m.closeGroup(1))
+		require.ErrorIs(t, m.node.Leave(c.ctx, 1), replica.ErrMember)
+		require.NoError(t, m.startGroup(1))
+		c.check(1)
+		// Who was told nothing yet may go.
+		joined := c.join(4)
+		require.NoError(t, joined.closeGroup(1))
+		require.NoError(t, joined.node.Leave(c.ctx, 1))
+	}
+	// And so may the last one.
+	c := newCluster(t, engine, options{size: 1})
+	c.writes(1, 1, 5)
+	require.NoError(t, c.member(1).closeGroup(1))
+	require.NoError(t, c.member(1).node.Leave(c.ctx, 1))
+}
+
+func testForgetful(t *testing.T, engine Engine) {
+	c := newCluster(t, engine, options{})
+	c.setMembers([]synod.Member{{Node: 1, Address: "one:1"}, {Node: 2}, {Node: 3}})
+	c.writes(1, 1, 20)
+	l := c.leader(1)
+	id := c.others(l)[0].id
+	c.check(1)
+	c.stop(id)
+	log := c.logRecords(id, 1)
+	c.damage(id, damages[0], log[len(log)/2])
+	m, err := c.open(id, nil)
+	require.NoError(t, err)
+	// Its records can't be read, and so can't say that it is a member.
+	require.NoError(t, m.node.Leave(c.ctx, 1))
+	// The leader would know what it had. Another one knows of nothing.
+	for _, o := range c.others(m) {
+		if o != l {
+			c.eventually("another one leads", func() bool { return c.leader(1, c.others(m)...) == o || l.group(1).TransferLeader(c.ctx, o.id) == nil })
+		}
+	}
+	require.NoError(t, m.node.Join(c.ctx, 1))
+	require.NoError(t, m.startGroup(1))
+	require.ErrorIs(t, m.awaitFailed(), replica.ErrIncarnation)
+	c.writes(1, 1, 5, c.others(m)...)
+	rest := slices.DeleteFunc(c.ids(), func(o uint64) bool { return o == id })
+	c.eventually("it is removed", func() bool { return c.leader(1, c.others(m)...).group(1).SetMembers(c.ctx, voters(rest...)) == nil })
+	require.NoError(t, m.closeGroup(1))
+	require.NoError(t, m.node.Leave(c.ctx, 1))
+	require.NoError(t, m.node.Join(c.ctx, 1))
+	require.NoError(t, m.startGroup(1))
+	c.eventually("it is back", func() bool { return c.leader(1, c.others(m)...).group(1).SetMembers(c.ctx, voters(1, 2, 3)) == nil })
+	m.awaitMembers(1, 2, 3)
 	c.check(1)
 }
 
