@@ -65,7 +65,7 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 // first voting members, durably. It must be called once on each of them, with the
 // same members, and never again: not after the data were lost, and not to join a
 // group that exists. It returns an error that matches ErrBootstrapped if the group
-// is there already, which is harmless.
+// is there already, which is harmless, or if the node has left it.
 func (n *Node) Bootstrap(ctx context.Context, group uint64, members []uint64) error {
 	list := make([]synod.Member, 0, len(members))
 	for _, node := range members {
@@ -91,7 +91,8 @@ func (n *Node) Join(ctx context.Context, group uint64) error { return n.n.Join(c
 // Bootstrap it is called once on each of them, with the same members and the same stream. It
 // reads r to the end of what Export wrote. When it returns nil, all of it is durable; after an error or a
 // crash nothing of it counts, and it may be repeated. What can't be read gives an error that matches
-// storage.ErrCorrupt.
+// storage.ErrCorrupt; a group that is there already, or that the node has left, one that matches
+// ErrBootstrapped; members that can't be, a *synod.ConfigError.
 func (n *Node) Import(ctx context.Context, group uint64, members []synod.Member, r io.Reader) error {
 	return n.n.Import(ctx, group, members, r)
 }

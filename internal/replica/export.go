@@ -249,6 +249,9 @@ func (n *Node) Import(ctx context.Context, group uint64, members []synod.Member,
 		return fail(fmt.Errorf("%w: it was exported by %s, not by %s", ErrForeignStore, protocol, n.cfg.Protocol.Name()))
 	}
 	return n.create(ctx, group, what, func(keys Keys, b *storage.Batch) error {
+		if err := n.neverLeft(keys); err != nil {
+			return err
+		}
 		// What an import that does not come to its end leaves behind is known for what it is.
 		mark := keys.key(tagImport)
 		var first storage.Batch

@@ -255,13 +255,21 @@ func (n *Node) Bootstrap(ctx context.Context, group uint64, members []synod.Memb
 		return fmt.Errorf("%s: %s: %w", n.cfg.Package, what, err)
 	}
 	return n.create(ctx, group, what, func(keys Keys, b *storage.Batch) error {
-		if _, left, err := getRecord(n.cfg.Store, keys.key(tagLeft), group); err != nil {
+		if err := n.neverLeft(keys); err != nil {
 			return err
-		} else if left {
-			return ErrBootstrapped
 		}
 		return n.cfg.Protocol.Bootstrap(keys, NewConfiguration(members).Append(nil), b)
 	})
+}
+
+// neverLeft returns an error if this node has left a group of that ID: another one under it would be
+// taken for it, and begin with less than what was promised.
+func (n *Node) neverLeft(keys Keys) error {
+	_, left, err := getRecord(n.cfg.Store, keys.key(tagLeft), keys.group)
+	if err == nil && left {
+		err = fmt.Errorf("%w: the node has left it, and can only join it again: give a new one another ID", ErrBootstrapped)
+	}
+	return err
 }
 
 // Join writes the records of a replica of a group that exists, which knows nothing of it.

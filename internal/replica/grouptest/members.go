@@ -1,6 +1,7 @@
 package grouptest
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"slices"
@@ -166,6 +167,8 @@ func testRemoveMember(t *testing.T, engine Engine) {
 	require.ErrorIs(t, gone.node.Leave(c.ctx, 1), replica.ErrNotBootstrapped)
 	require.ErrorIs(t, gone.startGroup(1), replica.ErrNotBootstrapped)
 	require.ErrorIs(t, gone.node.Bootstrap(c.ctx, 1, c.ids()), replica.ErrBootstrapped, "it was a member")
+	stream := c.exported(c.leader(1, c.others(gone)...))
+	require.ErrorIs(t, gone.node.Import(c.ctx, 1, voters(gone.id), bytes.NewReader(stream)), replica.ErrBootstrapped, "it was a member")
 	records, err := gone.disk.records()
 	require.NoError(t, err)
 	require.False(t, slices.ContainsFunc(records, func(r record) bool { return recordKind(r.key) == "group" }))
