@@ -30,6 +30,7 @@ var recoveryRules = []rule{
 	{"a survivor goes on without its majority, by an explicit call, and the group grows again", testRecover},
 	{"a recovery that is not wanted, or not possible, is refused and changes nothing", testRecoverRefused},
 	{"members that were given up are not listened to", testGivenUp},
+	{"nor is a member that a change was about to remove", testGivenUpEarlier},
 }
 
 func (c *cluster) exported(m *member) []byte {
@@ -422,4 +423,50 @@ func testGivenUp(t *testing.T, engine Engine) {
 	require.NoError(t, survivor.machine(1).await(c.ctx, index))
 	require.Equal(t, before, survivor.machine(1).state()[:len(before)])
 	require.Equal(t, len(before)+1, len(survivor.machine(1).state()))
+}
+
+func testGivenUpEarlier(t *testing.T, engine Engine) {
+	c := newCluster(t, engine, options{size: 5})
+	c.writes(1, 1, 5)
+	l := c.leader(1)
+	rest := c.others(l)
+	gone := rest[0].id
+	stay := slices.DeleteFunc(c.ids(), func(id uint64) bool { return id == gone })
+	// The last step of the removal gets into the leader's log, and no further.
+	from := l.events.now()
+	change := background(func() error { return l.group(1).SetMembers(c.ctx, voters(stay...)) })
+	both := 0
+	l.await(from, "old and new voters decide together", func(e synod.Event) bool {
+		if e.Kind == synod.EventMembershipChanged {
+			both++
+		}
+		return both == 2
+	})
+	c.network.isolate(l.id)
+	for _, m := range rest {
+		c.crash(m.id)
+	}
+	last := l.group(1).Status().Last
+	c.eventually("the last step is in the log", func() bool {
+		s := l.group(1).Status()
+		return s.Last > last || s.Leader != l.id
+	})
+	c.stop(l.id)
+	require.Error(t, receive(c, change, "a change whose leader is gone"))
+	remains, err := engine.Inspect(c.ctx, c.disks[l.id])
+	require.NoError(t, err)
+	require.NoError(t, remains[0].Err)
+	named := func(list []synod.Member) bool {
+		return slices.ContainsFunc(list, func(m synod.Member) bool { return m.Node == gone })
+	}
+	require.True(t, named(remains[0].Members) || named(remains[0].Earlier))
+	require.NoError(t, engine.Recover(c.ctx, replica.RecoverConfig{Cluster: clusterName, Node: l.id, Group: 1, Store: c.disks[l.id], AcceptLoss: true}))
+	c.network.healAll()
+	survivor := c.restart(l.id)
+	c.writes(1, 1, 5, survivor)
+	c.restart(gone)
+	survivor.await(0, "who was about to be removed is refused", func(e synod.Event) bool {
+		return e.Kind == synod.EventPeerRefused && e.Peer == gone && e.Group == 1 && errors.Is(e.Err, replica.ErrIncarnation)
+	})
+	c.writes(1, 1, 5, survivor)
 }
