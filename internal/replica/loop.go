@@ -614,6 +614,9 @@ func (l *loop) leaderChanged(g *Group, out *Output) {
 	if g.leading && !out.Leading && probe.Bug("what a deposed leader proposed is said not to be executed") {
 		g.pend.drain(func(c *call) { c.answer(nil, &synod.NotLeaderError{Group: g.id}) })
 	}
+	if out.Term != g.term {
+		g.driver = driver{asked: g.driver.asked} // what was so in an earlier term need not be
+	}
 	g.term, g.leading = out.Term, out.Leading
 	if !changed {
 		return

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/synod-go/synod"
@@ -171,6 +172,10 @@ func (l *loop) configured(g *Group, index uint64, encoded []byte, snapshot bool)
 	g.conf, g.confIndex = conf, index
 	revokeLease(g)
 	g.driver.again = 0
+	maps.DeleteFunc(g.driver.rounds, func(node uint64, _ round) bool {
+		_, is := conf.Find(node)
+		return !is // should it come again, it begins anew
+	})
 	if probe.Active() {
 		shown := probe.Configured{Group: g.id, Index: index, Joint: conf.Joint()}
 		for _, p := range conf.Members {

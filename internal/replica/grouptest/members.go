@@ -26,6 +26,7 @@ var memberRules = []rule{
 	{"a group grows from one member and shrinks to one", testGrowAndShrink},
 	{"a change that was begun is completed by whoever leads", testChangeSurvivesLeader},
 	{"a change that can't be is refused, and one that hangs is taken back", testRefusedChanges},
+	{"that a node had caught up once does not count when it comes again", testCatchesUpAgain},
 	{"of changes that are asked for at once one is begun, and the others are refused", testChangesAtOnce},
 	{"a change does not make voters of nodes of which no majority is there", testUnreachableVoters},
 	{"a change whose end a snapshot hides has an unknown outcome", testChangeInSnapshot},
@@ -115,6 +116,56 @@ func testUnreachableVoters(t *testing.T, engine Engine) {
 	require.Error(t, <-changed)
 	c.setMembers(voters(1, 2, 3))
 	c.restart(away)
+	c.check(1)
+}
+
+func testCatchesUpAgain(t *testing.T, engine Engine) {
+	c := newCluster(t, engine, options{spare: 2})
+	c.writes(1, 1, 5)
+	l := c.leader(1)
+	m := c.join(4)
+	c.join(5)
+	// Node 5 answers, and does not catch up: node 4, which does, waits for it.
+	c.network.setRule(func(p packet) fate { return fate{drop: p.to == 5 && p.payload[1] <= chunkKind} })
+	change := background(func() error { return l.group(1).SetMembers(c.ctx, voters(1, 2, 3, 4, 5)) })
+	c.eventually("node 4 has caught up", func() bool {
+		s := l.group(1).Status()
+		i := slices.IndexFunc(s.Peers, func(p synod.PeerStatus) bool { return p.Node == 4 })
+		return i >= 0 && s.Peers[i].Match >= s.Commit && len(s.Learners) == 2
+	})
+	beats := func() {
+		var n atomic.Int64
+		c.network.setRule(func(p packet) fate {
+			if p.from == l.id {
+				n.Add(1)
+			}
+			return fate{drop: (p.to == 5 || p.to == 4) && p.payload[1] <= chunkKind}
+		})
+		c.eventually("heartbeats", func() bool { return n.Load() > 10*int64(election/heartbeat) })
+	}
+	beats()
+	// It is taken back by another leader.
+	next := c.others(l)[0]
+	c.eventually("another one leads", func() bool { return c.leader(1) == next || c.leader(1).group(1).TransferLeader(c.ctx, next.id) == nil })
+	c.network.setRule(func(p packet) fate { return fate{drop: p.to == 5 && p.payload[1] <= chunkKind} })
+	c.setMembers(voters(1, 2, 3))
+	require.ErrorIs(t, receive(c, change, "a change that was taken back"), synod.ErrSuperseded)
+	require.ErrorIs(t, m.awaitFailed(), synod.ErrRemoved)
+	require.NoError(t, m.closeGroup(1))
+	require.NoError(t, m.node.Leave(c.ctx, 1))
+	require.NoError(t, m.node.Join(c.ctx, 1))
+	require.NoError(t, m.startGroup(1))
+	// Back on the first one, it has nothing, and gets nothing.
+	c.stop(5)
+	c.eventually("the first one leads", func() bool { return c.leader(1) == l || c.leader(1).group(1).TransferLeader(c.ctx, l.id) == nil })
+	c.network.setRule(func(p packet) fate { return fate{drop: p.to == 4 && p.payload[1] <= chunkKind} })
+	change = background(func() error { return l.group(1).SetMembers(c.ctx, voters(1, 2, 3, 4)) })
+	c.eventually("node 4 is a learner", func() bool { return len(l.group(1).Status().Learners) == 1 })
+	beats()
+	require.Equal(t, []uint64{4}, l.group(1).Status().Learners)
+	require.Equal(t, []uint64{1, 2, 3}, l.group(1).Status().Members)
+	c.network.healAll()
+	require.NoError(t, receive(c, change, "the change"))
 	c.check(1)
 }
 

@@ -31,10 +31,12 @@ var repairRules = []rule{
 	{"a repair takes nothing from an incarnation that the group has not admitted", testRepairUnadmitted},
 }
 
-// The kinds of frames of a repair, as they stand in a frame's second byte.
+// Kinds of frames, as they stand in a frame's second byte: what cores say is 1, chunks of
+// snapshots are 2, a repair's questions and answers the last ones.
 const (
-	needKind = 9
-	giveKind = 10
+	chunkKind = 2
+	needKind  = 9
+	giveKind  = 10
 )
 
 // logRecords returns a group's log: of the protocol's records, those of which there are most.
