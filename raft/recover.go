@@ -86,21 +86,24 @@ func (protocol) Inspect(keys replica.Keys, store storage.Store) replica.Remains 
 		r.Err = err
 		return r
 	}
-	newest, err := replica.DecodeConfiguration(config)
+	c, err := replica.DecodeConfiguration(config)
 	if err == nil {
+		r.Configured(c, true)
 		err = eachRun(keys, store, func(_ []byte, _ uint64, entries []*raftpb.Entry) error {
 			for _, e := range entries {
 				if e.GetType() == raftpb.EntryNormal || e.GetIndex() <= log.start.Index {
 					continue
 				}
-				if _, newest, err = decodeChange(e.GetData()); err != nil {
+				_, c, err := decodeChange(e.GetData())
+				if err != nil {
 					return err
 				}
+				r.Configured(c, e.GetIndex() <= r.Commit)
 			}
 			return nil
 		})
 	}
-	r.Members, r.Err = newest.Current(), err
+	r.Err = err
 	return r
 }
 

@@ -22,12 +22,13 @@ type applier struct {
 	queue  []*Group
 	head   int
 	idle   []*executor.Event
+	live   int // tasks that have not ended
 	closed bool
 	exited []*executor.Event
 }
 
 func newApplier(n *Node, tasks int) *applier {
-	a := &applier{node: n}
+	a := &applier{node: n, live: tasks}
 	for range tasks {
 		exited := executor.NewEvent()
 		a.exited = append(a.exited, exited)
@@ -36,8 +37,13 @@ func newApplier(n *Node, tasks int) *applier {
 	return a
 }
 
-func (a *applier) push(g *Group) {
+// push has a group worked on; false if there is nobody any more who would.
+func (a *applier) push(g *Group) bool {
 	a.mu.Lock()
+	if a.live == 0 {
+		a.mu.Unlock()
+		return false
+	}
 	a.queue = append(a.queue, g)
 	var wake *executor.Event
 	if n := len(a.idle); n > 0 {
@@ -48,6 +54,7 @@ func (a *applier) push(g *Group) {
 	if wake != nil {
 		wake.Set()
 	}
+	return true
 }
 
 func (a *applier) run(exited *executor.Event) {
@@ -57,6 +64,7 @@ func (a *applier) run(exited *executor.Event) {
 		if a.head == len(a.queue) {
 			a.queue, a.head = a.queue[:0], 0
 			if a.closed {
+				a.live--
 				a.mu.Unlock()
 				exited.Set()
 				return
@@ -119,6 +127,7 @@ type applyState struct {
 	saved        *checkpoint   // that the state machine does not have durably yet
 	taken        []*call       // of the batch that is applied
 	keeping      []keeping
+	exports      []*exporting // that wait until the log is where the state machine is
 }
 
 // held returns how many commands are in the state machine. While it replays what a
@@ -137,10 +146,15 @@ func (g *Group) pushApply(item applyItem) bool {
 	schedule := !s.scheduled
 	s.scheduled = true
 	s.mu.Unlock()
-	if schedule {
-		g.node.applier.push(g)
+	if !schedule || g.node.applier.push(g) {
+		return true
 	}
-	return true
+	s.mu.Lock() // the node has closed
+	queue := s.queue
+	s.queue, s.scheduled = nil, false
+	s.mu.Unlock()
+	g.endExports(queue)
+	return false
 }
 
 // endExports answers the calls of Export that are among work that is not done.
@@ -150,6 +164,14 @@ func (g *Group) endExports(items []applyItem) {
 			item.export.finish(SnapshotMeta{}, nil, g.closedError())
 		}
 	}
+}
+
+// endWaitingExports answers those that wait. It is called in a round, or after the last one.
+func (g *Group) endWaitingExports() {
+	for _, x := range g.apply.exports {
+		x.finish(SnapshotMeta{}, nil, g.closedError())
+	}
+	g.apply.exports = nil
 }
 
 // close waits until no round of the group runs and none will.
@@ -168,6 +190,7 @@ func (s *applyState) close(g *Group) {
 	if wait != nil {
 		g.node.wait(context.Background(), wait)
 	}
+	g.endWaitingExports()
 }
 
 func (g *Group) applyRound() {
@@ -176,10 +199,13 @@ func (g *Group) applyRound() {
 	items := s.queue
 	s.queue = s.spare[:0]
 	s.mu.Unlock()
-	if g.stopped.Load() {
-		g.endExports(items)
-	} else if len(items) > 0 {
+	if !g.stopped.Load() && len(items) > 0 {
 		g.applyItems(items)
+	} else {
+		g.endExports(items)
+	}
+	if g.stopped.Load() {
+		g.endWaitingExports()
 	}
 	clear(items)
 	s.mu.Lock()
@@ -221,7 +247,7 @@ func (g *Group) applyItems(items []applyItem) {
 		var err error
 		switch {
 		case item.export != nil:
-			g.captureExport(item.export)
+			g.apply.exports = append(g.apply.exports, item.export)
 			done = i + 1
 		case item.restore != nil:
 			err = g.applyRestore(item.restore)
@@ -233,6 +259,7 @@ func (g *Group) applyItems(items []applyItem) {
 			return
 		}
 		g.publishApplied()
+		g.captureExports()
 	}
 	g.maintain()
 }

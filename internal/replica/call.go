@@ -122,4 +122,4 @@ func unknown(group uint64, cause error) error {
 	return fmt.Errorf("group %d: %w: %w", group, synod.ErrUnknownOutcome, cause)
 }
 
-var errInstalled = errors.New("a snapshot took the place of the log in which the command may stand")
+var errInstalled = errors.New("a snapshot took the place of the log in which it may stand")

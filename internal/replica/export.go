@@ -50,14 +50,33 @@ func (x *exporting) finish(meta SnapshotMeta, w io.WriterTo, err error) {
 	x.done.Set()
 }
 
-// captureExport takes the state for a call of Export. The applier calls it.
-func (g *Group) captureExport(x *exporting) {
+// captureExports takes the state for the calls of Export that wait. The applier calls it. Where a
+// state machine that keeps its state itself is ahead of the log that it replays, they wait on: the
+// group that is made of it has no such log, and would take its first commands for those.
+func (g *Group) captureExports() {
 	s := &g.apply
-	w, err := g.captureState()
-	if err != nil {
-		err = fmt.Errorf("state machine: %w", err)
+	if len(s.exports) == 0 || s.position.Commands < s.skip {
+		return
 	}
-	x.finish(SnapshotMeta{Position: s.position, Held: s.held(), Config: s.config}, w, err)
+	waiting := s.exports
+	s.exports = nil
+	for _, x := range waiting {
+		x.mu.Lock()
+		gone := x.gone
+		x.mu.Unlock()
+		if gone {
+			continue
+		}
+		if s.position.Index == 0 {
+			x.finish(SnapshotMeta{}, nil, fmt.Errorf("%w: this replica was joined, and has received nothing yet: export from another member", ErrNotBootstrapped))
+			continue
+		}
+		w, err := g.captureState()
+		if err != nil {
+			err = fmt.Errorf("state machine: %w", err)
+		}
+		x.finish(SnapshotMeta{Position: s.position, Held: s.held(), Config: s.config}, w, err)
+	}
 }
 
 // Export writes the group's state, as it is on this node, to w.
@@ -230,6 +249,9 @@ func (n *Node) Import(ctx context.Context, group uint64, members []synod.Member,
 		return fail(fmt.Errorf("%w: it was exported by %s, not by %s", ErrForeignStore, protocol, n.cfg.Protocol.Name()))
 	}
 	return n.create(ctx, group, what, func(keys Keys, b *storage.Batch) error {
+		if err := n.neverLeft(keys); err != nil {
+			return err
+		}
 		// What an import that does not come to its end leaves behind is known for what it is.
 		mark := keys.key(tagImport)
 		var first storage.Batch

@@ -310,6 +310,7 @@ func (l *loop) adopt(g *Group) {
 		// It was installed before a crash, and the state machine has it by now.
 		l.dropSnapshot(g, g.snapshot.ID, g.apply.capture())
 	}
+	l.pending.batch.Delete(g.keys.key(tagRemoved)) // it may be a member again
 	l.tellMembers(g)
 	if !g.introduced {
 		l.introduce(g)

@@ -144,6 +144,15 @@ func (g *Group) unadmitted(c Configuration) error {
 	return fmt.Errorf("%w: this replica was joined, and the group has not admitted it: Leave, Join, and have the leader call SetMembers", ErrIncarnation)
 }
 
+// forgetful returns an error if the first configuration that a replica hears of has it as a voter: it
+// was one before, and has left, or lost, what it had acknowledged. Who is new is a learner first.
+func (g *Group) forgetful(c Configuration) error {
+	if p, is := c.Find(g.node.cfg.Node); !is || !p.Voter && !p.Outgoing {
+		return nil
+	}
+	return fmt.Errorf("%w: this replica has left while the group counted on it: have the leader remove it by SetMembers, then Leave, Join, and have it added", ErrIncarnation)
+}
+
 // admits reports whether the group listens to an incarnation of a node.
 func (l *loop) admits(g *Group, peer, incarnation uint64) bool {
 	if slices.Contains(g.banned, pinKey{peer, incarnation}) {

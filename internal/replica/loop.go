@@ -571,12 +571,12 @@ func (l *loop) ready(g *Group) {
 		var restore *SnapshotMeta
 		if out.Restore != nil {
 			restore = l.install(g, *out.Restore, &l.scratch)
-			l.configured(g, restore.Index, restore.Config)
+			l.configured(g, restore.Index, restore.Config, true)
 		}
 		for i := range out.Committed {
 			e := &out.Committed[i]
 			if e.Kind == EntryConfig {
-				l.configured(g, e.Index, e.Data)
+				l.configured(g, e.Index, e.Data, false)
 			}
 			if g.change != nil {
 				l.fenced(g, e.Fence)
@@ -613,6 +613,9 @@ func (l *loop) leaderChanged(g *Group, out *Output) {
 	changed := out.Leader != g.leader.Load()
 	if g.leading && !out.Leading && probe.Bug("what a deposed leader proposed is said not to be executed") {
 		g.pend.drain(func(c *call) { c.answer(nil, &synod.NotLeaderError{Group: g.id}) })
+	}
+	if out.Term != g.term {
+		g.driver = driver{asked: g.driver.asked} // what was so in an earlier term need not be
 	}
 	g.term, g.leading = out.Term, out.Leading
 	if !changed {
@@ -816,6 +819,7 @@ func (l *loop) remove(g *Group) {
 	}
 	g.transfers = nil
 	g.endSnapshots()
+	g.pushApply(applyItem{}) // which ends the calls of Export that wait
 	// The proposals may yet be decided by the others.
 	g.pend.drain(func(c *call) { c.answer(nil, unknown(g.id, err)) })
 }

@@ -5,10 +5,12 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/synod-go/synod"
 	"github.com/synod-go/synod/internal/probe"
+	"github.com/synod-go/synod/storage"
 )
 
 // How members change
@@ -101,9 +103,9 @@ func (l *loop) setMembers(g *Group, c *call) {
 		refuse(synod.ErrChanging)
 		return
 	}
-	if old := g.change; old != nil {
-		if old.term == 0 && !sameVoters(g.conf, c.members) {
-			refuse(synod.ErrChanging)
+	if g.change != nil {
+		if !sameVoters(g.conf, c.members) {
+			refuse(synod.ErrChanging) // also while it is in the log and not decided
 			return
 		}
 		l.endChange(g, synod.ErrSuperseded)
@@ -152,19 +154,28 @@ func (l *loop) endChange(g *Group, err error) {
 	}
 }
 
-// configured takes in that a configuration is in effect. index is that of its entry.
-func (l *loop) configured(g *Group, index uint64, encoded []byte) {
+// configured takes in that a configuration is in effect. index is that of its entry, or of a
+// snapshot, which hides those before it.
+func (l *loop) configured(g *Group, index uint64, encoded []byte, snapshot bool) {
 	conf, err := DecodeConfiguration(encoded)
 	if err != nil {
 		panic(err) // the core has read it before
 	}
-	if err := g.unadmitted(conf); err != nil {
+	old := g.conf
+	err = g.unadmitted(conf)
+	if err == nil && len(old.Members) == 0 {
+		err = g.forgetful(conf)
+	}
+	if err != nil {
 		panic(err) // before anything leaves that depends on it
 	}
-	old := g.conf
 	g.conf, g.confIndex = conf, index
 	revokeLease(g)
 	g.driver.again = 0
+	maps.DeleteFunc(g.driver.rounds, func(node uint64, _ round) bool {
+		_, is := conf.Find(node)
+		return !is // should it come again, it begins anew
+	})
 	if probe.Active() {
 		shown := probe.Configured{Group: g.id, Index: index, Joint: conf.Joint()}
 		for _, p := range conf.Members {
@@ -176,6 +187,8 @@ func (l *loop) configured(g *Group, index uint64, encoded []byte) {
 		switch {
 		case conf.Change == ch.id && conf.Target == nil:
 			l.endChange(g, nil)
+		case conf.Change != ch.id && ch.term != 0 && snapshot:
+			l.endMembers(g, errInstalled) // it may have been made, and followed by another one
 		case conf.Change != ch.id && ch.term != 0 && old.Change == ch.id:
 			l.endChange(g, synod.ErrSuperseded)
 		}
@@ -613,6 +626,9 @@ func (l *loop) receiveGone(g *Group, from uint64, body []byte) {
 	if ch := g.change; ch != nil && conf.Change == ch.id && conf.Target == nil {
 		l.endChange(g, nil)
 	}
+	key := g.keys.key(tagRemoved)
+	l.pending.batch.Set(key, storage.AppendRecord(nil, key, nil))
+	l.pending.urgent = true
 	l.fail(g, synod.ErrRemoved)
 }
 

@@ -27,6 +27,8 @@ var (
 	ErrBootstrapped = errors.New("replica: group exists already")
 	// ErrNotBootstrapped says that the group does not exist in this store.
 	ErrNotBootstrapped = errors.New("replica: group does not exist in this store")
+	// ErrMember says that the group counts on this node's replica.
+	ErrMember = errors.New("replica: the node is a member of the group: have the leader remove it by SetMembers, and leave when the replica has stopped with synod.ErrRemoved")
 	// ErrRunning says that the group is running on this node already.
 	ErrRunning = errors.New("replica: group is running already")
 )
@@ -253,13 +255,21 @@ func (n *Node) Bootstrap(ctx context.Context, group uint64, members []synod.Memb
 		return fmt.Errorf("%s: %s: %w", n.cfg.Package, what, err)
 	}
 	return n.create(ctx, group, what, func(keys Keys, b *storage.Batch) error {
-		if _, left, err := getRecord(n.cfg.Store, keys.key(tagLeft), group); err != nil {
+		if err := n.neverLeft(keys); err != nil {
 			return err
-		} else if left {
-			return ErrBootstrapped
 		}
 		return n.cfg.Protocol.Bootstrap(keys, NewConfiguration(members).Append(nil), b)
 	})
+}
+
+// neverLeft returns an error if this node has left a group of that ID: another one under it would be
+// taken for it, and begin with less than what was promised.
+func (n *Node) neverLeft(keys Keys) error {
+	_, left, err := getRecord(n.cfg.Store, keys.key(tagLeft), keys.group)
+	if err == nil && left {
+		err = fmt.Errorf("%w: the node has left it, and can only join it again: give a new one another ID", ErrBootstrapped)
+	}
+	return err
 }
 
 // Join writes the records of a replica of a group that exists, which knows nothing of it.
@@ -289,10 +299,18 @@ func (n *Node) Leave(ctx context.Context, group uint64) error {
 		return fail(ErrRunning)
 	}
 	keys := GroupKeys(group)
-	if _, found, err := getRecord(n.cfg.Store, keys.key(tagMeta), group); err != nil {
+	switch name, found, err := getRecord(n.cfg.Store, keys.key(tagMeta), group); {
+	case err != nil:
 		return fail(err)
-	} else if !found {
+	case !found:
 		return fail(ErrNotBootstrapped)
+	case string(name) != n.cfg.Protocol.Name():
+		return fail(fmt.Errorf("%w: the group is kept by %s, not by %s", ErrForeignStore, name, n.cfg.Protocol.Name()))
+	}
+	if counts, err := n.countedOn(keys); err != nil {
+		return fail(err)
+	} else if counts {
+		return fail(ErrMember)
 	}
 	var b storage.Batch
 	b.DeleteRange(keys.key(0), keys.key(tagProtocol))
@@ -305,6 +323,32 @@ func (n *Node) Leave(ctx context.Context, group uint64) error {
 		return fail(err)
 	}
 	return nil
+}
+
+// countedOn reports whether other members of a group count on this node's replica, as far as its
+// records say. Of those that can't be read nobody can say it; should it be so, the replica takes no
+// part if it ever joins again (forgetful).
+func (n *Node) countedOn(keys Keys) (bool, error) {
+	if _, told, err := getRecord(n.cfg.Store, keys.key(tagRemoved), keys.group); err == nil && told {
+		return false, nil
+	}
+	remains := n.cfg.Protocol.Inspect(keys, n.cfg.Store)
+	g := &Group{id: keys.group, node: n, keys: keys}
+	if err := cmp.Or(remains.Err, g.readIntroduced()); err != nil {
+		if errors.Is(err, storage.ErrCorrupt) {
+			return false, nil
+		}
+		return false, err
+	}
+	member, others := false, false
+	for _, m := range remains.Members {
+		if m.Node != n.cfg.Node {
+			others = true
+		} else if member = m.Incarnation == n.incarnation; m.Incarnation == 0 {
+			member = g.founders[m.Node] == n.incarnation
+		}
+	}
+	return member && others, nil
 }
 
 // create writes the first records of a group.

@@ -21,6 +21,7 @@ import (
 //	g <group> w                the group is being imported: what there is of it is void
 //	g <group> a                how much of a snapshot has been received
 //	g <group> b                members that were given up in a recovery
+//	g <group> d                that the node was told that it is no member any more
 //	g <group> i                that the group has begun: its members have met; their incarnations
 //	g <group> s                the group's newest snapshot
 //	g <group> k                the checkpoint of the sessions: see sessions.go
@@ -39,6 +40,7 @@ const (
 	tagImport     = 'w'
 	tagPartial    = 'a'
 	tagBanned     = 'b'
+	tagRemoved    = 'd'
 	tagIntroduced = 'i'
 	tagSnapshot   = 's'
 	tagChunk      = 'c'

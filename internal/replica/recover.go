@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -32,7 +33,35 @@ type Remains struct {
 	Last    uint64 // of the newest
 	Commit  uint64 // every index up to this one is known to be decided
 	Members []synod.Member
-	Err     error // why the rest could not be read
+
+	// Earlier is who else may still be one, for the last changes in the log need not have been
+	// decided: the members of the last configuration that is known to be, and of those after it.
+	Earlier []synod.Member
+
+	Err error // why the rest could not be read
+}
+
+// Configured notes a configuration that stands in the log, after those that were noted before, and
+// whether it is known to be decided.
+func (r *Remains) Configured(c Configuration, decided bool) {
+	among := func(list []synod.Member, m synod.Member) bool {
+		return slices.ContainsFunc(list, func(o synod.Member) bool {
+			return o.Node == m.Node && (o.Incarnation == m.Incarnation || o.Incarnation == 0 || m.Incarnation == 0)
+		})
+	}
+	before := append(r.Members, r.Earlier...)
+	r.Members, r.Earlier = c.Current(), nil
+	if decided {
+		return
+	}
+	for _, m := range before {
+		if !among(r.Members, m) && !among(r.Earlier, m) {
+			r.Earlier = append(r.Earlier, m)
+		}
+	}
+	slices.SortFunc(r.Earlier, func(a, b synod.Member) int {
+		return cmp.Or(cmp.Compare(a.Node, b.Node), cmp.Compare(a.Incarnation, b.Incarnation))
+	})
 }
 
 // Inspect reads what a store has of groups.
@@ -129,8 +158,8 @@ func Recover(c RecoverConfig) error {
 		return fail(fmt.Errorf("%w: it has never been a member, or is none any more", synod.ErrRemoved))
 	}
 	var lost []uint64
-	for _, m := range remains.Members {
-		if m.Node != c.Node {
+	for _, m := range append(remains.Members, remains.Earlier...) {
+		if m.Node != c.Node && !slices.Contains(lost, m.Node) {
 			lost = append(lost, m.Node)
 		}
 	}
@@ -156,7 +185,7 @@ func Recover(c RecoverConfig) error {
 	if err != nil {
 		return fail(err)
 	}
-	for _, m := range remains.Members {
+	for _, m := range append(remains.Members, remains.Earlier...) {
 		incarnation := m.Incarnation
 		if incarnation == 0 {
 			incarnation = g.founders[m.Node]

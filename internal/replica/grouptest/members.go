@@ -1,6 +1,7 @@
 package grouptest
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"slices"
@@ -18,12 +19,17 @@ import (
 var memberRules = []rule{
 	{"a new node becomes a learner, catches up, and votes", testAddMember},
 	{"a member that is removed stops with ErrRemoved, and may join again", testRemoveMember},
+	{"a member can't leave before it is removed, unless nobody counts on it", testLeaveMember},
+	{"a replica that left a group that counts on it takes no part when it is back", testForgetful},
 	{"a leader that is removed hands over, and its caller is answered", testRemoveLeader},
 	{"all members are replaced by others under load", testReplaceAll},
 	{"a group grows from one member and shrinks to one", testGrowAndShrink},
 	{"a change that was begun is completed by whoever leads", testChangeSurvivesLeader},
 	{"a change that can't be is refused, and one that hangs is taken back", testRefusedChanges},
+	{"that a node had caught up once does not count when it comes again", testCatchesUpAgain},
+	{"of changes that are asked for at once one is begun, and the others are refused", testChangesAtOnce},
 	{"a change does not make voters of nodes of which no majority is there", testUnreachableVoters},
+	{"a change whose end a snapshot hides has an unknown outcome", testChangeInSnapshot},
 	{"a change that was not begun is not executed when its leader goes", testChangeNotBegun},
 	{"a learner can be read from and does not count", testLearner},
 	{"members have addresses, which the transport is told", testAddresses},
@@ -113,6 +119,56 @@ func testUnreachableVoters(t *testing.T, engine Engine) {
 	c.check(1)
 }
 
+func testCatchesUpAgain(t *testing.T, engine Engine) {
+	c := newCluster(t, engine, options{spare: 2})
+	c.writes(1, 1, 5)
+	l := c.leader(1)
+	m := c.join(4)
+	c.join(5)
+	// Node 5 answers, and does not catch up: node 4, which does, waits for it.
+	c.network.setRule(func(p packet) fate { return fate{drop: p.to == 5 && p.payload[1] <= chunkKind} })
+	change := background(func() error { return l.group(1).SetMembers(c.ctx, voters(1, 2, 3, 4, 5)) })
+	c.eventually("node 4 has caught up", func() bool {
+		s := l.group(1).Status()
+		i := slices.IndexFunc(s.Peers, func(p synod.PeerStatus) bool { return p.Node == 4 })
+		return i >= 0 && s.Peers[i].Match >= s.Commit && len(s.Learners) == 2
+	})
+	beats := func() {
+		var n atomic.Int64
+		c.network.setRule(func(p packet) fate {
+			if p.from == l.id {
+				n.Add(1)
+			}
+			return fate{drop: (p.to == 5 || p.to == 4) && p.payload[1] <= chunkKind}
+		})
+		c.eventually("heartbeats", func() bool { return n.Load() > 10*int64(election/heartbeat) })
+	}
+	beats()
+	// It is taken back by another leader.
+	next := c.others(l)[0]
+	c.eventually("another one leads", func() bool { return c.leader(1) == next || c.leader(1).group(1).TransferLeader(c.ctx, next.id) == nil })
+	c.network.setRule(func(p packet) fate { return fate{drop: p.to == 5 && p.payload[1] <= chunkKind} })
+	c.setMembers(voters(1, 2, 3))
+	require.ErrorIs(t, receive(c, change, "a change that was taken back"), synod.ErrSuperseded)
+	require.ErrorIs(t, m.awaitFailed(), synod.ErrRemoved)
+	require.NoError(t, m.closeGroup(1))
+	require.NoError(t, m.node.Leave(c.ctx, 1))
+	require.NoError(t, m.node.Join(c.ctx, 1))
+	require.NoError(t, m.startGroup(1))
+	// Back on the first one, it has nothing, and gets nothing.
+	c.stop(5)
+	c.eventually("the first one leads", func() bool { return c.leader(1) == l || c.leader(1).group(1).TransferLeader(c.ctx, l.id) == nil })
+	c.network.setRule(func(p packet) fate { return fate{drop: p.to == 4 && p.payload[1] <= chunkKind} })
+	change = background(func() error { return l.group(1).SetMembers(c.ctx, voters(1, 2, 3, 4)) })
+	c.eventually("node 4 is a learner", func() bool { return len(l.group(1).Status().Learners) == 1 })
+	beats()
+	require.Equal(t, []uint64{4}, l.group(1).Status().Learners)
+	require.Equal(t, []uint64{1, 2, 3}, l.group(1).Status().Members)
+	c.network.healAll()
+	require.NoError(t, receive(c, change, "the change"))
+	c.check(1)
+}
+
 func testAddMember(t *testing.T, engine Engine) {
 	c := newCluster(t, engine, options{spare: 1, group: compacting})
 	c.writes(1, 2, 30)
@@ -162,6 +218,8 @@ func testRemoveMember(t *testing.T, engine Engine) {
 	require.ErrorIs(t, gone.node.Leave(c.ctx, 1), replica.ErrNotBootstrapped)
 	require.ErrorIs(t, gone.startGroup(1), replica.ErrNotBootstrapped)
 	require.ErrorIs(t, gone.node.Bootstrap(c.ctx, 1, c.ids()), replica.ErrBootstrapped, "it was a member")
+	stream := c.exported(c.leader(1, c.others(gone)...))
+	require.ErrorIs(t, gone.node.Import(c.ctx, 1, voters(gone.id), bytes.NewReader(stream)), replica.ErrBootstrapped, "it was a member")
 	records, err := gone.disk.records()
 	require.NoError(t, err)
 	require.False(t, slices.ContainsFunc(records, func(r record) bool { return recordKind(r.key) == "group" }))
@@ -172,6 +230,84 @@ func testRemoveMember(t *testing.T, engine Engine) {
 	c.setMembers(voters(1, 2, 3))
 	gone.awaitMembers(1, 2, 3)
 	c.writes(1, 2, 5)
+	c.check(1)
+}
+
+func testLeaveMember(t *testing.T, engine Engine) {
+	for _, admitted := range []bool{false, true} {
+		c := newCluster(t, engine, options{spare: 1})
+		if admitted {
+			c.setMembers([]synod.Member{{Node: 1, Address: "one:1"}, {Node: 2}, {Node: 3}})
+		}
+		c.writes(1, 1, 5)
+		c.check(1)
+		m := c.others(c.leader(1))[0]
+		require.NoError(t, m.closeGroup(1))
+		before, err := m.disk.records()
+		require.NoError(t, err)
+		require.ErrorIs(t, m.node.Leave(c.ctx, 1), replica.ErrMember)
+		after, err := m.disk.records()
+		require.NoError(t, err)
+		requireKept(t, before, after, 1, "a member left")
+		require.NoError(t, m.startGroup(1))
+		c.writes(1, 1, 5)
+		c.check(1)
+		// One that is removed and added again before it has left is counted on again.
+		rest := slices.DeleteFunc(c.ids(), func(id uint64) bool { return id == m.id })
+		c.setMembers(voters(rest...))
+		require.ErrorIs(t, m.awaitFailed(), synod.ErrRemoved)
+		require.NoError(t, m.closeGroup(1))
+		require.NoError(t, m.startGroup(1))
+		c.setMembers(voters(1, 2, 3))
+		c.check(1)
+		require.NoError(t, m.closeGroup(1))
+		require.ErrorIs(t, m.node.Leave(c.ctx, 1), replica.ErrMember)
+		require.NoError(t, m.startGroup(1))
+		c.check(1)
+		// Who was told nothing yet may go.
+		joined := c.join(4)
+		require.NoError(t, joined.closeGroup(1))
+		require.NoError(t, joined.node.Leave(c.ctx, 1))
+	}
+	// And so may the last one.
+	c := newCluster(t, engine, options{size: 1})
+	c.writes(1, 1, 5)
+	require.NoError(t, c.member(1).closeGroup(1))
+	require.NoError(t, c.member(1).node.Leave(c.ctx, 1))
+}
+
+func testForgetful(t *testing.T, engine Engine) {
+	c := newCluster(t, engine, options{})
+	c.setMembers([]synod.Member{{Node: 1, Address: "one:1"}, {Node: 2}, {Node: 3}})
+	c.writes(1, 1, 20)
+	l := c.leader(1)
+	id := c.others(l)[0].id
+	c.check(1)
+	c.stop(id)
+	log := c.logRecords(id, 1)
+	c.damage(id, damages[0], log[len(log)/2])
+	m, err := c.open(id, nil)
+	require.NoError(t, err)
+	// Its records can't be read, and so can't say that it is a member.
+	require.NoError(t, m.node.Leave(c.ctx, 1))
+	// The leader would know what it had. Another one knows of nothing.
+	for _, o := range c.others(m) {
+		if o != l {
+			c.eventually("another one leads", func() bool { return c.leader(1, c.others(m)...) == o || l.group(1).TransferLeader(c.ctx, o.id) == nil })
+		}
+	}
+	require.NoError(t, m.node.Join(c.ctx, 1))
+	require.NoError(t, m.startGroup(1))
+	require.ErrorIs(t, m.awaitFailed(), replica.ErrIncarnation)
+	c.writes(1, 1, 5, c.others(m)...)
+	rest := slices.DeleteFunc(c.ids(), func(o uint64) bool { return o == id })
+	c.eventually("it is removed", func() bool { return c.leader(1, c.others(m)...).group(1).SetMembers(c.ctx, voters(rest...)) == nil })
+	require.NoError(t, m.closeGroup(1))
+	require.NoError(t, m.node.Leave(c.ctx, 1))
+	require.NoError(t, m.node.Join(c.ctx, 1))
+	require.NoError(t, m.startGroup(1))
+	c.eventually("it is back", func() bool { return c.leader(1, c.others(m)...).group(1).SetMembers(c.ctx, voters(1, 2, 3)) == nil })
+	m.awaitMembers(1, 2, 3)
 	c.check(1)
 }
 
@@ -334,6 +470,77 @@ func testRefusedChanges(t *testing.T, engine Engine) {
 	err = l.group(1).SetMembers(ctx, voters(1, 2, 3, 5))
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	l.awaitMembers(1, 2, 3) // node 5 has never answered
+	c.check(1)
+}
+
+func testChangesAtOnce(t *testing.T, engine Engine) {
+	c := newCluster(t, engine, options{size: 4})
+	c.writes(1, 1, 3)
+	l := c.leader(1)
+	var rest []uint64
+	for _, m := range c.others(l) {
+		rest = append(rest, m.id)
+	}
+	// The first one is in the log, but nobody else can store it: it is not decided.
+	last := l.group(1).Status().Last
+	for _, id := range rest {
+		c.disks[id].HoldSync()
+	}
+	first := background(func() error { return l.group(1).SetMembers(c.ctx, voters(l.id, rest[0], rest[1])) })
+	c.eventually("the change is in the log", func() bool { return l.group(1).Status().Last > last })
+	require.Nil(t, l.group(1).Status().Target)
+	require.ErrorIs(t, l.group(1).SetMembers(c.ctx, voters(l.id, rest[1], rest[2])), synod.ErrChanging)
+	same := background(func() error { return l.group(1).SetMembers(c.ctx, voters(l.id, rest[0], rest[1])) })
+	for _, id := range rest {
+		c.disks[id].ReleaseSync()
+	}
+	require.NoError(t, receive(c, first, "the first change"))
+	require.NoError(t, receive(c, same, "the same again"))
+	require.Equal(t, slices.Sorted(slices.Values([]uint64{l.id, rest[0], rest[1]})), l.group(1).Status().Members)
+	c.writes(1, 1, 3, l)
+}
+
+func testChangeInSnapshot(t *testing.T, engine Engine) {
+	c := newCluster(t, engine, options{group: compacting})
+	c.writes(1, 1, 3)
+	l := c.leader(1)
+	rest := c.others(l)
+	addressed := func(name string) []synod.Member {
+		members := voters(1, 2, 3)
+		members[l.id-1].Address = name
+		return members
+	}
+	// The change is in the log of all, but the leader does not learn that it is decided.
+	last := l.group(1).Status().Last
+	for _, m := range rest {
+		m.disk.HoldSync()
+	}
+	change := background(func() error { return l.group(1).SetMembers(c.ctx, addressed("one:1")) })
+	c.eventually("the change is in the log", func() bool { return l.group(1).Status().Last > last })
+	for _, m := range rest {
+		c.network.cut(m.id, l.id)
+	}
+	for _, m := range rest {
+		m.disk.ReleaseSync()
+		c.eventually("the others have it", func() bool { return m.group(1).Status().Last > last })
+	}
+	c.network.isolate(l.id)
+	// The others complete it, and then another one.
+	next := c.leader(1, rest...)
+	c.eventually("the change is done", func() bool {
+		s := next.group(1).Status()
+		return s.Target == nil && s.Configuration[l.id-1].Address == "one:1"
+	})
+	require.NoError(t, c.leader(1, rest...).group(1).SetMembers(c.ctx, addressed("another:1")))
+	c.eventually("the log is cut", func() bool {
+		c.writes(1, 1, 20, rest...)
+		return !slices.ContainsFunc(rest, func(m *member) bool { return m.group(1).Status().First <= last+5 })
+	})
+	from := l.events.now()
+	c.network.healAll()
+	l.awaitKind(from, synod.EventSnapshotInstalled, 1)
+	c.writes(1, 1, 3)
+	require.ErrorIs(t, receive(c, change, "the call on the old leader"), synod.ErrUnknownOutcome)
 	c.check(1)
 }
 

@@ -2,6 +2,7 @@ package grouptest
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -20,6 +21,8 @@ import (
 
 var recoveryRules = []rule{
 	{"a group that is exported and imported elsewhere has the same state, and goes on", testExport},
+	{"what is exported while a state machine is ahead of the log is not ahead of it elsewhere", testExportAhead},
+	{"a replica that has received nothing has nothing to export", testExportNothing},
 	{"an import is there as a whole or not at all", testImportCrash},
 	{"what is not an exported group is refused, and leaves nothing", testImportMalformed},
 	{"sessions are exported with the state", testExportSessions},
@@ -27,6 +30,7 @@ var recoveryRules = []rule{
 	{"a survivor goes on without its majority, by an explicit call, and the group grows again", testRecover},
 	{"a recovery that is not wanted, or not possible, is refused and changes nothing", testRecoverRefused},
 	{"members that were given up are not listened to", testGivenUp},
+	{"nor is a member that a change was about to remove", testGivenUpEarlier},
 }
 
 func (c *cluster) exported(m *member) []byte {
@@ -77,6 +81,74 @@ func testExport(t *testing.T, engine Engine) {
 			}
 		}
 	}
+}
+
+func testExportAhead(t *testing.T, engine Engine) {
+	c := newCluster(t, engine, options{kind: durable})
+	c.writes(1, 1, 30)
+	c.check(1)
+	// It has the commands, but has not heard yet that they are decided.
+	behind := c.others(c.leader(1))[0].id
+	c.stop(behind)
+	c.network.isolate(behind)
+	m := c.restart(behind)
+	require.GreaterOrEqual(t, m.machine(1).index(), uint64(30))
+	short, cancel := contextFor(c, attempt)
+	defer cancel()
+	var early bytes.Buffer
+	err := m.group(1).Export(short, &early)
+	if err != nil {
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.Zero(t, early.Len())
+	}
+	var late bytes.Buffer
+	exporting := background(func() error { return m.group(1).Export(c.ctx, &late) })
+	c.network.healAll()
+	require.NoError(t, receive(c, exporting, "an export of what has been replayed"))
+	streams := [][]byte{late.Bytes()}
+	if err == nil {
+		streams = append(streams, early.Bytes())
+	}
+	for _, stream := range streams {
+		other := newCluster(t, engine, options{size: 1, stopped: true})
+		other.names.Store(c.names.Load())
+		m, err := other.open(1, nil)
+		require.NoError(t, err)
+		require.NoError(t, m.node.Import(other.ctx, 1, voters(1), bytes.NewReader(stream)))
+		require.NoError(t, m.startGroup(1))
+		had := m.machine(1).index()
+		require.GreaterOrEqual(t, had, uint64(30))
+		for range 5 {
+			short, cancel := contextFor(other, 10*attempt)
+			index, err := other.tryWrite(short, 1)
+			cancel()
+			require.NoError(t, err)
+			had++
+			require.Equal(t, had, index)
+		}
+		other.check(1)
+		other.stop(1)
+	}
+	// One that waits ends with its group.
+	c.stop(behind)
+	c.network.isolate(behind)
+	m = c.restart(behind)
+	g := m.group(1)
+	waiting := background(func() error { return g.Export(c.ctx, io.Discard) })
+	require.NoError(t, m.closeGroup(1))
+	if err := receive(c, waiting, "an export whose group closes"); err != nil {
+		require.ErrorIs(t, err, synod.ErrClosed)
+	}
+	require.ErrorIs(t, g.Export(c.ctx, io.Discard), synod.ErrClosed)
+}
+
+func testExportNothing(t *testing.T, engine Engine) {
+	c := newCluster(t, engine, options{spare: 1})
+	m := c.join(4)
+	var b bytes.Buffer
+	err := m.group(1).Export(c.ctx, &b)
+	require.ErrorIs(t, err, replica.ErrNotBootstrapped)
+	require.Zero(t, b.Len())
 }
 
 func testExportSessions(t *testing.T, engine Engine) {
@@ -351,4 +423,50 @@ func testGivenUp(t *testing.T, engine Engine) {
 	require.NoError(t, survivor.machine(1).await(c.ctx, index))
 	require.Equal(t, before, survivor.machine(1).state()[:len(before)])
 	require.Equal(t, len(before)+1, len(survivor.machine(1).state()))
+}
+
+func testGivenUpEarlier(t *testing.T, engine Engine) {
+	c := newCluster(t, engine, options{size: 5})
+	c.writes(1, 1, 5)
+	l := c.leader(1)
+	rest := c.others(l)
+	gone := rest[0].id
+	stay := slices.DeleteFunc(c.ids(), func(id uint64) bool { return id == gone })
+	// The last step of the removal gets into the leader's log, and no further.
+	from := l.events.now()
+	change := background(func() error { return l.group(1).SetMembers(c.ctx, voters(stay...)) })
+	both := 0
+	l.await(from, "old and new voters decide together", func(e synod.Event) bool {
+		if e.Kind == synod.EventMembershipChanged {
+			both++
+		}
+		return both == 2
+	})
+	c.network.isolate(l.id)
+	for _, m := range rest {
+		c.crash(m.id)
+	}
+	last := l.group(1).Status().Last
+	c.eventually("the last step is in the log", func() bool {
+		s := l.group(1).Status()
+		return s.Last > last || s.Leader != l.id
+	})
+	c.stop(l.id)
+	require.Error(t, receive(c, change, "a change whose leader is gone"))
+	remains, err := engine.Inspect(c.ctx, c.disks[l.id])
+	require.NoError(t, err)
+	require.NoError(t, remains[0].Err)
+	named := func(list []synod.Member) bool {
+		return slices.ContainsFunc(list, func(m synod.Member) bool { return m.Node == gone })
+	}
+	require.True(t, named(remains[0].Members) || named(remains[0].Earlier))
+	require.NoError(t, engine.Recover(c.ctx, replica.RecoverConfig{Cluster: clusterName, Node: l.id, Group: 1, Store: c.disks[l.id], AcceptLoss: true}))
+	c.network.healAll()
+	survivor := c.restart(l.id)
+	c.writes(1, 1, 5, survivor)
+	c.restart(gone)
+	survivor.await(0, "who was about to be removed is refused", func(e synod.Event) bool {
+		return e.Kind == synod.EventPeerRefused && e.Peer == gone && e.Group == 1 && errors.Is(e.Err, replica.ErrIncarnation)
+	})
+	c.writes(1, 1, 5, survivor)
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"slices"
 	"sync/atomic"
@@ -26,12 +27,16 @@ var repairRules = []rule{
 	{"a repair goes on after the peer that helps has restarted", testRepairHelperRestarts},
 	{"what does not fit, or is altered, is not taken in a repair", testRepairLies},
 	{"a request for a repair that is malformed, or a stranger's, has no effect", testRepairRequests},
+	{"a repair takes nothing from members that were given up", testRepairGivenUp},
+	{"a repair takes nothing from an incarnation that the group has not admitted", testRepairUnadmitted},
 }
 
-// The kinds of frames of a repair, as they stand in a frame's second byte.
+// Kinds of frames, as they stand in a frame's second byte: what cores say is 1, chunks of
+// snapshots are 2, a repair's questions and answers the last ones.
 const (
-	needKind = 9
-	giveKind = 10
+	chunkKind = 2
+	needKind  = 9
+	giveKind  = 10
 )
 
 // logRecords returns a group's log: of the protocol's records, those of which there are most.
@@ -506,4 +511,101 @@ func testRepairRequests(t *testing.T, engine Engine) {
 	require.NoError(t, m.startGroup(1))
 	require.True(t, slices.Contains([]uint64{l.id, other.id}, m.awaitKind(0, synod.EventRepaired, 1).Peer))
 	c.check(1)
+}
+
+// refusesHelp starts a group whose log is damaged, and sees that what a peer answers is not taken.
+func (m *member) refusesHelp(peers ...uint64) {
+	c := m.cluster
+	c.Helper()
+	require.ErrorIs(c, m.tryGroup(c.ctx, 1), storage.ErrCorrupt)
+	m.await(0, "the answer of a peer is refused", func(e synod.Event) bool {
+		return e.Kind == synod.EventPeerRefused && e.Group == 1 && slices.Contains(peers, e.Peer) && errors.Is(e.Err, replica.ErrIncarnation)
+	})
+	require.False(c, slices.ContainsFunc(m.events.all(0), func(e synod.Event) bool { return e.Kind == synod.EventRepaired }))
+}
+
+func testRepairGivenUp(t *testing.T, engine Engine) {
+	for _, group := range []func(*replica.GroupConfig){nil, compacting} {
+		c := newCluster(t, engine, options{group: group, machine: large})
+		id := c.survivor()
+		require.NoError(t, engine.Recover(c.ctx, replica.RecoverConfig{Cluster: clusterName, Node: id, Group: 1, Store: c.disks[id], AcceptLoss: true}))
+		c.restart(id)
+		c.writes(1, 1, 30)
+		// The others come back as they were. They have what is missing, and with it a log, or a
+		// snapshot, that the recovered group knows nothing of.
+		c.stop(id)
+		log := c.logRecords(id, 1)
+		c.damage(id, damages[0], log[len(log)-1], log[0])
+		rest := slices.DeleteFunc(c.ids(), func(o uint64) bool { return o == id })
+		for _, o := range rest {
+			c.restart(o)
+		}
+		for range 100 {
+			_, _ = c.tryWrite(c.ctx, 1, c.running()...)
+		}
+		m, err := c.open(id, nil)
+		require.NoError(t, err)
+		m.refusesHelp(rest...)
+		for _, m := range c.running() {
+			c.stop(m.id)
+		}
+	}
+}
+
+func testRepairUnadmitted(t *testing.T, engine Engine) {
+	c := newCluster(t, engine, options{groups: 2})
+	c.writes(1, 1, 30)
+	c.writes(2, 1, 3)
+	const victim, helper, wiped = 1, 2, 3
+	// A wiped node is admitted to one group, and so listened to, but not to the other.
+	c.stop(wiped)
+	c.wipe(wiped)
+	back, err := c.open(wiped, nil)
+	require.NoError(t, err)
+	require.NoError(t, back.node.Join(c.ctx, 2))
+	require.NoError(t, back.startGroup(2))
+	members := voters(1, 2, 3)
+	members[wiped-1].Incarnation = back.node.Status().Incarnation
+	c.eventually("the wiped node is admitted", func() bool {
+		err := c.leader(2, c.member(victim), c.member(helper)).group(2).SetMembers(c.ctx, members)
+		return err == nil
+	})
+	c.check(2)
+	log := c.stopWithLog(victim, 1, 10)
+	c.damage(victim, damages[0], log[len(log)/2])
+	m, err := c.open(victim, nil)
+	require.NoError(t, err)
+	require.NoError(t, m.startGroup(2))
+	c.writes(2, 1, 3)
+	c.check(2)
+	require.NotEmpty(t, c.network.lastFrame(wiped, victim))
+	// What it is asked for it answers rightly: with what another member says.
+	const header = 2 + 10*8
+	var toHelper []byte
+	var answered atomic.Int64
+	c.network.setRule(func(p packet) fate {
+		kind := p.payload[1]
+		if kind != needKind && kind != giveKind {
+			return fate{}
+		}
+		switch {
+		case p.from == victim && p.to == helper:
+			toHelper = bytes.Clone(p.payload[:header])
+		case p.from == victim && p.to == wiped && toHelper != nil:
+			asked := reseal(append(toHelper[:header:header], p.payload[header:]...))
+			go c.network.inject(victim, helper, asked)
+		case p.from == helper && p.to == victim:
+			last := c.network.last[link{wiped, victim}]
+			answer := append(bytes.Clone(last[:header]), p.payload[header:]...)
+			answer[1] = giveKind
+			answered.Add(1)
+			go c.network.inject(wiped, victim, reseal(answer))
+		}
+		return fate{drop: true}
+	})
+	m.refusesHelp(wiped)
+	require.NotZero(t, answered.Load())
+	c.network.healAll()
+	require.NoError(t, m.startGroup(1))
+	require.Equal(t, uint64(helper), m.awaitKind(0, synod.EventRepaired, 1).Peer)
 }

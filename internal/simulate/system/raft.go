@@ -160,7 +160,11 @@ func (s *raftRun) create(ctx context.Context, env *sim.Env, node *raft.Node) err
 	lost := s.w.Node(env.ID).Disk.Generation() > 0 && !s.options.mistaken
 	switch {
 	case s.removed[env.ID]:
-		if err := node.Leave(ctx, 1); err != nil && !errors.Is(err, raft.ErrNotBootstrapped) {
+		switch err := node.Leave(ctx, 1); {
+		case errors.Is(err, raft.ErrMember): // a crash has lost that it was told: it is told again
+			delete(s.removed, env.ID)
+			return raft.ErrBootstrapped
+		case err != nil && !errors.Is(err, raft.ErrNotBootstrapped):
 			return err
 		}
 		s.invariants.left(env.ID)
