@@ -209,6 +209,10 @@ func (n *node) ready() {
 			to := c.nodes[s.To]
 			ok := to != nil && to.core != nil && !c.cut[[2]uint64{n.id, s.To}] && s.Index == n.kept.Index
 			if ok {
+				known, err := replica.DecodeConfiguration(n.kept.Config)
+				require.NoError(c.t, err)
+				_, knows := known.Find(s.To)
+				require.True(c.t, knows || len(to.core.conf.Members) > 0, "node %d, which joins, gets a snapshot that does not know it", s.To)
 				to.incoming = n.kept
 				require.NoError(c.t, to.core.Step(n.id, s.Message, len(s.Message)))
 				to.ready()
