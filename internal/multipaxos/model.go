@@ -211,7 +211,7 @@ func (c *Core) Fingerprint(dst []byte) []byte {
 	}
 	l := c.log
 	p.numbers(l.start.Index, l.start.Term, l.start.Commands, l.runs, l.digest, uint64(len(l.spans)))
-	p.ballots(l.start.fence)
+	p.ballots(fenceAt(l.start.Position))
 	for _, s := range l.spans {
 		pending := uint64(0)
 		if s.rec.token > c.persisted {
