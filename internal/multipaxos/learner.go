@@ -141,14 +141,20 @@ func (c *Core) advance(to uint64, may func(*record) bool) {
 				c.reconfigured(v.data, slot)
 			}
 		}
-		if !c.lost.IsZero() && c.lost.Less(c.log.fence(c.held)) {
-			// A fresh value of a higher ballot is chosen: whatever was accepted up to the lost
-			// ballot, and is not decided yet, never will be.
-			probe.Sometimes("paxos: what was lost does not matter any more", true)
-			c.lost = Ballot{}
-			c.unwritten = true
-		}
+		c.findLost()
 	}
+}
+
+// findLost takes in that what was lost does not matter any more: all slots in which it may have been are
+// decided; or a fresh value of a higher ballot is chosen, so that whatever was accepted up to the lost ballot,
+// and is not decided yet, never will be.
+func (c *Core) findLost() {
+	if c.lost.IsZero() || c.held < c.lostLast && !c.lost.Less(c.log.fence(c.held)) {
+		return
+	}
+	probe.Sometimes("paxos: what was lost does not matter any more", true)
+	c.lost, c.lostLast = Ballot{}, 0
+	c.unwritten = true
 }
 
 // reconfigured puts a configuration into effect that is decided.
@@ -396,9 +402,7 @@ func (c *Core) onSnapshot(m *message) {
 	c.flushed = true
 	c.restored, c.restoring = &at, c.token()
 	c.floor = 0
-	if !c.lost.IsZero() && c.lost.Less(fenceAt(at)) {
-		c.lost = Ballot{}
-	}
+	c.findLost()
 	if c.role == leading {
 		c.skip(at.Index)
 	}
