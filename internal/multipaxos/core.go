@@ -79,7 +79,7 @@ func newCore(p Protocol, o replica.OpenOptions) (*Core, error) {
 	if lost {
 		// A vote for a value of any ballot up to the promised one may be missing.
 		probe.Sometimes("paxos: a record is missing", true)
-		c.lost = hard.promised
+		c.lost, c.lostLast = hard.promised, hard.last
 	}
 	c.trusted = !o.Held
 	if o.Leases && !probe.Bug("a restarted member promises at once") {
@@ -91,6 +91,12 @@ func newCore(p Protocol, o replica.OpenOptions) (*Core, error) {
 	}
 	if err := c.openLearner(o, hard); err != nil {
 		return nil, err
+	}
+	c.findLost()
+	if p.Whole {
+		if err := log.damage(!c.lost.IsZero()); err != nil {
+			return nil, err
+		}
 	}
 	c.timeout = c.randomTimeout()
 	if probe.Active() {
@@ -227,6 +233,9 @@ func (c *Core) Ready(out *replica.Output) bool {
 		}
 		start := len(c.head)
 		c.head = q.m.append(c.head)
+		for q.tail == nil && len(c.head)-start < replica.MinMessage {
+			c.head = append(c.head, 0)
+		}
 		out.Messages = append(out.Messages, replica.Message{To: q.to, Head: c.head[start:len(c.head):len(c.head)], Tail: q.tail})
 	}
 	clear(c.queue)
@@ -265,9 +274,10 @@ func (c *Core) write(batch *storage.Batch) {
 }
 
 func (c *Core) writeHard(batch *storage.Batch) {
-	h := hardRecord{promised: c.promised, decided: c.held, runs: c.log.runs, digest: c.log.digest}
+	h := hardRecord{promised: c.promised, decided: c.held, last: max(c.log.last(), c.held), runs: c.log.runs, digest: c.log.digest}
 	if !c.lost.IsZero() {
 		h.digest++ // that something is missing stays true after a restart
+		h.last = max(h.last, c.lostLast)
 	}
 	if probe.Bug("a promise is not stored") {
 		h.promised = c.durable

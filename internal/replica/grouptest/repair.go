@@ -129,7 +129,7 @@ func (m *member) tryGroup(ctx context.Context, group uint64) error {
 
 func testRepairLog(t *testing.T, engine Engine) {
 	for _, k := range []kind{plain, durable} {
-		c := newCluster(t, engine, options{kind: k, config: func(c *replica.Config) { c.MaxBatchBytes = 256 }})
+		c := newCluster(t, engine, options{kind: k, config: func(c *replica.Settings) { c.MaxBatchBytes = 256 }})
 		c.writes(1, 1, 40)
 		victim := c.others(c.leader(1))[0].id
 		for _, d := range damages {
@@ -234,6 +234,9 @@ func testRepairOwnSnapshot(t *testing.T, engine Engine) {
 	c.writes(1, 1, 100)
 	c.member(1).awaitKind(0, synod.EventLogCompacted, 1)
 	for _, d := range damages {
+		for s := c.member(1).group(1).Status(); s.Snapshot < s.First+10; s = c.member(1).group(1).Status() {
+			c.writes(1, 1, 10)
+		}
 		c.stop(1)
 		log := c.logRecords(1, 1)
 		require.Greater(t, len(log), 10)
@@ -247,6 +250,10 @@ func testRepairOwnSnapshot(t *testing.T, engine Engine) {
 		c.writes(1, 1, 100)
 		c.check(1)
 		// What no snapshot covers, nobody has.
+		for s := c.member(1).group(1).Status(); s.Snapshot >= s.Commit; s = c.member(1).group(1).Status() {
+			c.writes(1, 1, 1)
+			c.check(1)
+		}
 		c.stop(1)
 		log = c.logRecords(1, 1)
 		last := log[len(log)-1]
@@ -316,7 +323,7 @@ func testRepairAlone(t *testing.T, engine Engine) {
 }
 
 func testRepairHelperRestarts(t *testing.T, engine Engine) {
-	c := newCluster(t, engine, options{config: func(c *replica.Config) { c.MaxBatchBytes = 256 }})
+	c := newCluster(t, engine, options{config: func(c *replica.Settings) { c.MaxBatchBytes = 256 }})
 	c.writes(1, 1, 40)
 	l := c.leader(1)
 	victim, other := c.others(l)[0].id, c.others(l)[1].id
@@ -424,7 +431,7 @@ func testRepairLies(t *testing.T, engine Engine) {
 }
 
 func testRepairRequests(t *testing.T, engine Engine) {
-	c := newCluster(t, engine, options{config: func(c *replica.Config) { c.MaxBatchBytes = 256 }})
+	c := newCluster(t, engine, options{config: func(c *replica.Settings) { c.MaxBatchBytes = 256 }})
 	c.writes(1, 1, 30)
 	l := c.leader(1)
 	victim, other := c.others(l)[0], c.others(l)[1]
