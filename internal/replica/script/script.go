@@ -123,8 +123,14 @@ func (r *Runner) Core(node uint64) replica.Core { return r.nodes[node].core }
 // Store returns the store of a node.
 func (r *Runner) Store(node uint64) *memory.Store { return r.nodes[node].store }
 
-// Unwritten returns how many batches of a node wait for persist.
-func (r *Runner) Unwritten(node uint64) int { return len(r.nodes[node].batches) }
+// Pending returns how many batches of a node wait for persist.
+func (r *Runner) Pending(node uint64) int { return len(r.nodes[node].batches) }
+
+// Visible reports whether a node's store shows what is not durable yet.
+func (r *Runner) Visible(node uint64) bool {
+	n := r.nodes[node]
+	return len(n.batches) > 0 && n.batches[0].visible
+}
 
 // Messages returns those on their way, in the order of net. The bytes are not to be changed.
 func (r *Runner) Messages() []Message { return slices.Clone(r.net) }
