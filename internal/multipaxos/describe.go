@@ -136,3 +136,25 @@ func DescribeRecord(keys replica.Keys, key, value []byte) string {
 	}
 	return name
 }
+
+// Claims says what a message lets others count on, as one that only leaves when it is durable at its sender: that
+// a ballot is promised, and that values are accepted in it, or chosen, in ranges of slots. false: it claims nothing.
+func Claims(group, sender uint64, b []byte) (promised Ballot, accepted [][2]uint64, ok bool) {
+	m, err := decodeMessage(group, sender, b)
+	if err != nil {
+		return promised, nil, false
+	}
+	switch m.kind {
+	case kindPrepare, kindPromise:
+		return m.ballot, nil, true
+	case kindAccepted:
+		if m.through > m.decided {
+			accepted = append(accepted, [2]uint64{m.decided + 1, m.through})
+		}
+		for _, r := range m.ranges {
+			accepted = append(accepted, [2]uint64{r.first, r.last})
+		}
+		return m.ballot, accepted, true
+	}
+	return promised, nil, false
+}

@@ -3,12 +3,16 @@ package multipaxos_test
 import (
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/cockroachdb/datadriven"
 	"github.com/stretchr/testify/require"
 
+	"github.com/synod-go/synod/internal/multipaxos"
 	"github.com/synod-go/synod/internal/multipaxos/paxosscript"
+	"github.com/synod-go/synod/internal/probe"
 	"github.com/synod-go/synod/internal/replica/script"
 )
 
@@ -50,5 +54,81 @@ func TestPlay(t *testing.T) {
 		out, err := script.Play(script.New(paxosscript.Engine()), string(text))
 		require.NoError(t, err, path)
 		require.Equal(t, string(text), out, path)
+	}
+}
+
+// mistakes says which script finds a planted mistake, and how: by a violation of an invariant, or only by doing
+// something else than before.
+var mistakes = []struct {
+	bug, script string
+	violation   bool
+}{
+	{"a leader counts its accept before it is durable", "own_vote", true},
+	{"an accept is acknowledged before it is durable", "normal", true},
+	{"a promise leaves before it is durable", "normal", true},
+	{"the round is not durable before the prepare", "round_durable", true},
+	{"a round is used twice", "round_durable", true},
+	{"a trimmed acceptor says empty", "promise_trimmed", true},
+	{"the lowest ballot's value taken", "promise_highest_ballot", true},
+	{"a partial promise counts", "promise_pieces", true},
+	{"an accept does not raise the promise", "accept_raises_promise", true},
+	{"a promise is not stored", "promise_survives_crash", true},
+	{"an accept of a lower ballot is taken", "promise_survives_crash", true},
+	{"a promise is forgotten", "promise_then_lower_prepare", false},
+	{"accepts of another ballot counted", "accepts_of_own_ballot", true},
+	{"decided marks slots of other ballots", "decided_marks", true},
+	{"a gap is filled where there is a value", "gaps", true},
+	{"a filled gap is a fence", "gaps", true},
+}
+
+// one is a probe that switches on one mistake.
+type one struct{ bug string }
+
+func (one) Sometimes(string, bool) {}
+func (one) Buggify(string) bool    { return false }
+func (o one) Bug(name string) bool { return name == o.bug }
+func (one) Observe(any)            {}
+
+// TestScriptsFindPlantedBugs plays scripts while a mistake is planted, and wants them to fail.
+func TestScriptsFindPlantedBugs(t *testing.T) {
+	for _, m := range mistakes {
+		t.Run(m.bug, func(t *testing.T) {
+			text, err := os.ReadFile("testdata/" + m.script + ".txt")
+			require.NoError(t, err)
+			defer probe.Install(one{m.bug})()
+			r := script.New(paxosscript.Engine())
+			out, err := script.Play(r, string(text))
+			if err == nil {
+				require.NotEqual(t, string(text), out, "the script does not notice")
+			}
+			was, is := firstDifference(string(text), out)
+			t.Logf("before: %s\nnow: %s\n%v", was, is, err)
+			for _, v := range r.Violations() {
+				t.Log(v)
+			}
+			require.Equal(t, m.violation, len(r.Violations()) > 0)
+		})
+	}
+}
+
+func firstDifference(a, b string) (string, string) {
+	x, y := strings.Split(a, "\n"), strings.Split(b, "\n")
+	for i := range min(len(x), len(y)) {
+		if x[i] != y[i] {
+			return x[i], y[i]
+		}
+	}
+	return "", ""
+}
+
+// TestEveryMistakeHasAScript wants one for each that is planted in the code.
+func TestEveryMistakeHasAScript(t *testing.T) {
+	for _, bug := range multipaxos.Bugs(t) {
+		require.True(t, slices.ContainsFunc(mistakes, func(m struct {
+			bug, script string
+			violation   bool
+		}) bool {
+			return m.bug == bug
+		}), "%q has no script", bug)
 	}
 }

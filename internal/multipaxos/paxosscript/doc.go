@@ -20,6 +20,7 @@
 //
 // # Guarantees
 //
-// Beside what holds for any engine, after each command: all acceptors have the same value for a ballot and a slot,
-// and nobody promises less, on its disk, than it did before.
+// Beside what holds for any engine: all acceptors have the same value for a ballot and a slot; nobody promises less,
+// on its disk, than it did before, or than it has accepted; and nobody tells of a promise, or of what it
+// has accepted, that is not on its disk.
 package paxosscript

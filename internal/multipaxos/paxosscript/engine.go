@@ -1,6 +1,7 @@
 package paxosscript
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 
@@ -27,6 +28,7 @@ func Engine() script.Engine {
 		Record: func(key, value []byte) string { return multipaxos.DescribeRecord(keys, key, value) },
 		State:  func(c replica.Core, _ *replica.Output) string { return c.(*multipaxos.Core).State() },
 		Status: func(c replica.Core, _ uint64) string { return c.(*multipaxos.Core).Describe() },
+		Sent:   sent,
 		Check:  w.check,
 	}
 }
@@ -59,6 +61,28 @@ func sets(words []string) (sets [][]uint64) {
 	return sets
 }
 
+// sent holds what a message claims against its sender's disk.
+func sent(r *script.Runner, m script.Message) {
+	ballot, slots, ok := multipaxos.Claims(script.Group, m.From, m.Body)
+	if !ok {
+		return
+	}
+	promised, accepted, err := multipaxos.ReadRecords(replica.GroupKeys(script.Group), r.Store(m.From))
+	if err != nil {
+		return
+	}
+	if promised.Less(ballot) {
+		r.Violation("node %d says that it has promised %v, and on its disk is %v", m.From, ballot, promised)
+	}
+	for _, s := range slots {
+		for slot := s[0]; slot <= s[1]; slot++ {
+			if !slices.ContainsFunc(accepted, func(a multipaxos.Accepted) bool { return a.Slot == slot && (a.Ballot == ballot || a.Chosen) }) {
+				r.Violation("node %d says that it has accepted slot %d in %v, and it is not on its disk", m.From, slot, ballot)
+			}
+		}
+	}
+}
+
 // watch remembers what must not change.
 type watch struct {
 	values   map[string]string // by ballot and slot
@@ -75,6 +99,11 @@ func (w *watch) check(r *script.Runner) {
 			r.Violation("node %d has promised %v, and on its disk is %v", id, w.promised[id], promised)
 		}
 		w.promised[id] = promised
+		for _, a := range accepted {
+			if !a.Chosen && promised.Less(a.Ballot) {
+				r.Violation("node %d has accepted slot %d in %v, and has promised only %v", id, a.Slot, a.Ballot, promised)
+			}
+		}
 		if c, ok := r.Core(id).(*multipaxos.Core); ok {
 			accepted = append(accepted, c.View().Accepted...)
 		}

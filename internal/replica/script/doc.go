@@ -44,8 +44,9 @@
 //	deliver [FILTER]               delivers messages, in their order
 //	drop [FILTER]                  loses them
 //	duplicate [FILTER]             puts them on their way once more
-//	settle NODE… [loud] [keep]     works off all that these nodes have to do, and loses messages to
-//	  [ticks=COUNT]                and from others, or keeps them on their way; lets time pass in between
+//	settle NODE… [loud] [keep]     works off all that these nodes have to do, snapshots that are wanted
+//	  [ticks=COUNT]                included, and loses messages to and from others, or keeps them on their
+//	                               way; lets time pass in between
 //	crash NODE [down]              loses what is not durable and opens the node again, or does not
 //	start NODE [held]              opens it; held: it gives no vote before trust
 //	damage NODE slot=N [missing]   flips a bit of the records that hold a slot, or removes them

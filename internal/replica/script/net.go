@@ -189,6 +189,10 @@ func (r *Runner) work(nodes []*node, keep bool) bool {
 						busy = true
 						n.persist(len(n.batches))
 					}
+					if n.wanted && !r.engine.Manual && n.state.Index > 0 {
+						busy = true
+						n.snapshot()
+					}
 					if len(n.queue) > 0 {
 						busy = true
 						n.applied(1 << 62)

@@ -23,6 +23,7 @@ type node struct {
 	term     uint64
 	said     string            // by State
 	mine     map[string]uint64 // values that this run has proposed, with the term
+	wanted   bool              // a snapshot
 	lost     map[string]uint64 // those that were said to be lost, with the index that said so
 
 	// The state machine and its snapshots.
@@ -124,7 +125,7 @@ func (n *node) crash() {
 	n.core = nil
 	n.store = n.store.Crash()
 	n.batches, n.queue, n.incoming, n.taken = nil, nil, nil, nil
-	n.term, n.said = 0, ""
+	n.term, n.said, n.wanted = 0, "", false
 }
 
 func (n *node) start(held bool) {
@@ -199,6 +200,9 @@ func (n *node) carryOut(out *replica.Output) {
 	for _, m := range out.Messages {
 		message := Message{From: n.id, To: m.To, Body: slices.Concat(m.Head, m.Tail)}
 		r.printf("send %s", r.describe(message))
+		if r.engine.Sent != nil {
+			r.engine.Sent(r, message)
+		}
 		r.net = append(r.net, message)
 	}
 	n.describe(&b.batch)
@@ -226,6 +230,7 @@ func (n *node) carryOut(out *replica.Output) {
 	}
 	if out.WantSnapshot {
 		r.printf("wants a snapshot")
+		n.wanted = true
 	}
 	if len(out.Committed) > 0 && !r.engine.Manual {
 		n.applied(1 << 62)
@@ -273,6 +278,15 @@ func (n *node) decided(e replica.Entry) {
 			r.printf("lost: %s, as index %d says", value, e.Index)
 		}
 	}
+}
+
+// snapshot takes one of what is applied, and offers it.
+func (n *node) snapshot() {
+	n.wanted = false
+	n.taken = n.state.clone()
+	n.durable = n.taken
+	n.input(func() { n.core.SnapshotAvailable(n.taken.SnapshotMeta) })
+	n.runner.printf("snapshot at %d/%d: %s", n.taken.Index, n.taken.Term, strings.Join(n.taken.values, " "))
 }
 
 // persist makes batches durable and acknowledges them.

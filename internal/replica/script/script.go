@@ -16,7 +16,7 @@ import (
 // Group is the group that every script is about.
 const Group = 1
 
-// Engine is a protocol, and how people read what it does. Log and Check may be nil.
+// Engine is a protocol, and how people read what it does. Log, Sent and Check may be nil.
 type Engine struct {
 	// Protocol makes the protocol of a node, of the arguments of bootstrap.
 	Protocol func(bootstrap *Command, node uint64) (replica.Protocol, error)
@@ -40,6 +40,9 @@ type Engine struct {
 
 	// Log says what a core's log holds, a line each, where Status does not.
 	Log func(c replica.Core) []string
+
+	// Sent looks at a message that leaves.
+	Sent func(r *Runner, m Message)
 
 	// Check looks for what must never be, after every command, and calls Violation.
 	Check func(r *Runner)
@@ -101,11 +104,14 @@ func (r *Runner) Exec(line string) (printed string, err error) {
 	return r.out.String(), nil
 }
 
-// Violation prints that something is what it must never be.
+// Violation prints that something is what it must never be, once.
 func (r *Runner) Violation(format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	if slices.Contains(r.violated, text) {
+		return
+	}
 	quiet := r.quiet
 	r.quiet = false
-	text := fmt.Sprintf(format, args...)
 	r.printf("VIOLATION: %s", text)
 	r.violated = append(r.violated, text)
 	r.quiet = quiet
@@ -272,10 +278,7 @@ func (r *Runner) run() {
 		if n.state.Index == 0 {
 			c.fail("node %d has applied nothing", n.id)
 		}
-		n.taken = n.state.clone()
-		n.durable = n.taken
-		n.input(func() { n.core.SnapshotAvailable(n.taken.SnapshotMeta) })
-		r.printf("snapshot at %d/%d: %s", n.taken.Index, n.taken.Term, strings.Join(n.taken.values, " "))
+		n.snapshot()
 	case "compact":
 		r.compact(r.first(), c.bare(1))
 	case "read":
