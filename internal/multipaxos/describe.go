@@ -132,7 +132,7 @@ func DescribeRecord(keys replica.Keys, key, value []byte) string {
 		}
 		return s + " " + conf.String()
 	case "left":
-		return fmt.Sprintf("left promised=%v", readBallot(r))
+		return fmt.Sprintf("left promised=%v last=%d", readBallot(r), r.Uvarint())
 	}
 	return name
 }

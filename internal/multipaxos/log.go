@@ -20,7 +20,7 @@ import (
 //	h                                        what was promised, decided; how many runs there are, and a digest of their keys
 //	s                                        where the log begins, and the configuration there
 //	l <first> <last> <round> <priority> <node>  a run of accepted values. Where runs overlap, that of the highest ballot counts.
-//	v                                        what a replica that has left the group had promised
+//	v                                        what a replica that has left the group had promised, and up to where it had accepted something
 const (
 	tagHard  = 'h'
 	tagStart = 's'
