@@ -262,7 +262,7 @@ func (c *Core) recover() {
 				return
 			}
 		}
-		if c.announced && c.voters.phase1(c.promisers()) {
+		if c.announced && c.phase1(c.promisers()) {
 			c.lead(decided)
 		}
 	}
@@ -279,8 +279,14 @@ func (c *Core) promisers() (mask uint64) {
 }
 
 // cover finds out whether phase 1 is done for the configuration in effect.
-func (c *Core) cover() {
-	c.covered = c.voters.phase1(c.promisers()) || c.covered && probe.Bug("phase 1 of the old configuration only")
+func (c *Core) cover() { c.covered = c.phase1(c.promisers()) }
+
+// phase1 reports whether the nodes of a mask are enough for phase 1 under the configuration in effect.
+func (c *Core) phase1(mask uint64) bool {
+	if c.role == leading && c.confSlot > c.base && probe.Bug("phase 1 of the old configuration only") {
+		return true
+	}
+	return c.voters.phase1(mask)
 }
 
 // knows reports whether enough acceptors have told what they accepted in a slot. One that does not
@@ -296,7 +302,7 @@ func (c *Core) knows(slot uint64, ballot Ballot) bool {
 		}
 		mask |= c.voters.bit(p.node)
 	}
-	return c.voters.phase1(mask)
+	return c.phase1(mask)
 }
 
 // lead makes this node the leader. Slots up to decided are chosen, and here or to be fetched.

@@ -1,6 +1,7 @@
 package multipaxos_test
 
 import (
+	"flag"
 	"os"
 	"path/filepath"
 	"slices"
@@ -57,6 +58,8 @@ func TestPlay(t *testing.T) {
 	}
 }
 
+var dump = flag.Bool("dump", false, "print what scripts do while a mistake is planted")
+
 // mistakes says which script finds a planted mistake, and how: by a violation of an invariant, or only by doing
 // something else than before.
 var mistakes = []struct {
@@ -79,6 +82,11 @@ var mistakes = []struct {
 	{"decided marks slots of other ballots", "decided_marks", true},
 	{"a gap is filled where there is a value", "gaps", true},
 	{"a filled gap is a fence", "gaps", true},
+	{"the window open behind a configuration", "reconfigure_window", true},
+	{"phase 1 of the old configuration only", "reconfigure_twice", true},
+	{"a quorum of one half decides", "reconfigure_joint", false},
+	{"a replica that leaves forgets its promise", "leave_and_join", true},
+	{"a replica that joins again takes what it accepted for nothing", "leave_and_join", true},
 }
 
 // one is a probe that switches on one mistake.
@@ -100,6 +108,9 @@ func TestScriptsFindPlantedBugs(t *testing.T) {
 			out, err := script.Play(r, string(text))
 			if err == nil {
 				require.NotEqual(t, string(text), out, "the script does not notice")
+			}
+			if *dump {
+				t.Log(out)
 			}
 			was, is := firstDifference(string(text), out)
 			t.Logf("before: %s\nnow: %s\n%v", was, is, err)

@@ -24,6 +24,7 @@
 //	bootstrap voters=3             creates nodes 1 to 3
 //	  [spare=COUNT]                and more, that belong to no configuration yet
 //	  [election=TICKS] [heartbeat=TICKS] [leases]
+//	  [durable]                    state machines are durable as soon as they have applied something
 //	  [pending=BYTES] [message=BYTES] [inflight=BYTES] [cache=BYTES] [apply=BYTES]
 //	  and what the engine takes besides
 //	campaign NODE                  starts an election

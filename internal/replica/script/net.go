@@ -132,9 +132,7 @@ func (r *Runner) settle() {
 	var nodes []*node
 	for _, word := range c.words("loud", "keep") {
 		n := r.node(c.parse(word))
-		if n.core == nil {
-			c.fail("node %d is down", n.id)
-		}
+		n.mustRun()
 		nodes = append(nodes, n)
 	}
 	r.quiet = !c.Has("loud")

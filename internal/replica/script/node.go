@@ -24,7 +24,6 @@ type node struct {
 	said     string            // by State
 	mine     map[string]uint64 // values that this run has proposed, with the term
 	wanted   bool              // a snapshot
-	lost     map[string]uint64 // those that were said to be lost, with the index that said so
 
 	// The state machine and its snapshots.
 	state    state
@@ -57,7 +56,8 @@ type batch struct {
 func (n *node) attempt(fn func()) {
 	defer func() {
 		if v := recover(); v != nil {
-			if _, ours := v.(malformed); ours {
+			switch v.(type) {
+			case malformed, idle:
 				panic(v)
 			}
 			n.runner.quiet = false
@@ -103,7 +103,7 @@ func (n *node) open(held bool) error {
 		n.core = nil
 		return err
 	}
-	n.mine, n.lost = map[string]uint64{}, map[string]uint64{}
+	n.mine = map[string]uint64{}
 	if n.taken = n.durable; n.taken != nil {
 		n.core.SnapshotAvailable(n.taken.SnapshotMeta)
 	}
@@ -266,14 +266,14 @@ func (n *node) decided(e replica.Entry) {
 	}
 	r.highest = max(r.highest, e.Index)
 	if e.Kind == replica.EntryCommand {
-		if by, ok := n.lost[d.value]; ok {
+		if by, ok := r.lost[d.value]; ok {
 			r.Violation("%s was said to be lost at index %d, and is decided at index %d", d.value, by, e.Index)
 		}
 		delete(n.mine, d.value)
 	}
 	for _, value := range slices.Sorted(maps.Keys(n.mine)) {
 		if n.mine[value] < e.Fence {
-			n.lost[value] = e.Index
+			r.lost[value] = e.Index
 			delete(n.mine, value)
 			r.printf("lost: %s, as index %d says", value, e.Index)
 		}
@@ -342,6 +342,9 @@ func (n *node) applied(to uint64) {
 		}
 	}
 	n.state.Held = n.state.Commands
+	if n.runner.onDisk {
+		n.durable = n.state.clone()
+	}
 	n.core.Applied(n.state.Index)
 }
 

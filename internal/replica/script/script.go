@@ -62,9 +62,11 @@ type Runner struct {
 	net     []Message
 
 	// What must hold.
-	boot    entry            // before all that is decided
-	decided map[uint64]entry // by index
-	highest uint64           // index that was handed out, or that a leader took for decided
+	onDisk  bool              // state machines keep their state on disk
+	boot    entry             // before all that is decided
+	decided map[uint64]entry  // by index
+	lost    map[string]uint64 // values that were said to be lost, with the index that said so
+	highest uint64            // index that was handed out, or that a leader took for decided
 	reads   map[replica.ReadID]uint64
 }
 
@@ -87,21 +89,28 @@ func (r *Runner) Exec(line string) (printed string, err error) {
 	}
 	r.out.Reset()
 	r.quiet, r.indent = false, ""
-	defer func() {
-		if v := recover(); v != nil {
-			m, ok := v.(malformed)
-			if !ok {
-				panic(v)
-			}
-			printed, err = r.out.String(), m.error
-		}
-	}()
-	r.run()
+	if err := r.carryOut(); err != nil {
+		return r.out.String(), err
+	}
 	r.quiet, r.indent = false, ""
 	if r.engine.Check != nil {
 		r.engine.Check(r)
 	}
 	return r.out.String(), nil
+}
+
+func (r *Runner) carryOut() (err error) {
+	defer func() {
+		switch v := recover().(type) {
+		case nil, idle:
+		case malformed:
+			err = v.error
+		default:
+			panic(v)
+		}
+	}()
+	r.run()
+	return nil
 }
 
 // Violation prints that something is what it must never be, once.
@@ -164,10 +173,20 @@ func (r *Runner) node(id uint64) *node {
 // first returns the node of the first argument, which is up.
 func (r *Runner) first() *node {
 	n := r.node(r.command.bare(0))
-	if n.core == nil {
-		r.command.fail("node %d is down", n.id)
-	}
+	n.mustRun()
 	return n
+}
+
+// idle is the panic of a command to a node that is down: it does nothing.
+type idle struct{}
+
+// mustRun ends the command if the node is down.
+func (n *node) mustRun() {
+	if n.core == nil {
+		n.runner.quiet = false
+		n.runner.printf("node %d is down", n.id)
+		panic(idle{})
+	}
 }
 
 func (r *Runner) run() {
@@ -331,7 +350,7 @@ func (r *Runner) bootstrap() {
 		ApplyBytes:     c.Number("apply", 1<<20),
 		CacheBytes:     c.Number("cache", 1<<20),
 	}
-	*r = Runner{engine: r.engine, command: r.command, options: r.options, nodes: map[uint64]*node{}, decided: map[uint64]entry{}, reads: map[replica.ReadID]uint64{}, violated: r.violated}
+	*r = Runner{engine: r.engine, command: r.command, options: r.options, nodes: map[uint64]*node{}, decided: map[uint64]entry{}, lost: map[string]uint64{}, reads: map[replica.ReadID]uint64{}, violated: r.violated}
 	c = &r.command
 	var members []synod.Member
 	voters := c.Number("voters", 3)
@@ -340,6 +359,7 @@ func (r *Runner) bootstrap() {
 	}
 	config := replica.NewConfiguration(members).Append(nil)
 	r.boot.config = config
+	r.onDisk = c.Has("durable")
 	for id := uint64(1); id <= voters+c.Number("spare", 0); id++ {
 		p, err := r.engine.Protocol(c, id)
 		if err != nil {
@@ -393,10 +413,7 @@ func (r *Runner) configuration() []byte {
 func (r *Runner) tick() {
 	c := &r.command
 	for i := range c.words() {
-		n := r.node(c.bare(i))
-		if n.core == nil {
-			c.fail("node %d is down", n.id)
-		}
+		r.node(c.bare(i)).mustRun()
 	}
 	for i := range c.words() {
 		n := r.node(c.bare(i))
