@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"unicode"
 
 	"github.com/cockroachdb/datadriven"
 	"github.com/stretchr/testify/require"
@@ -178,7 +179,12 @@ func record(key, value []byte) string {
 	return fmt.Sprintf("%q", key)
 }
 
-func value(data []byte) string { return cmp.Or(string(data), "-") }
+func value(data []byte) string {
+	if bytes.ContainsFunc(data, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return fmt.Sprintf("(change %x)", replica.Checksum(data))
+	}
+	return cmp.Or(string(data), "-")
+}
 
 func words(entries []*raftpb.Entry) string {
 	var b []string
