@@ -111,7 +111,7 @@ const plantedSeeds = 1000
 // Bugs are all those in the package's code.
 func Bugs(t *testing.T) []string {
 	var list []string
-	for _, file := range []string{"acceptor.go", "core.go", "election.go", "learner.go", "log.go", "proposer.go", "reads.go", "run.go", "protocol.go"} {
+	for _, file := range []string{"acceptor.go", "core.go", "election.go", "learner.go", "log.go", "proposer.go", "quorum.go", "reads.go", "run.go", "protocol.go"} {
 		b, err := os.ReadFile(file)
 		require.NoError(t, err)
 		for _, m := range regexp.MustCompile(`probe\.Bug\("([^"]+)"\)`).FindAllStringSubmatch(string(b), -1) {

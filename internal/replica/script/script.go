@@ -417,16 +417,18 @@ func (r *Runner) tick() {
 	}
 	for i := range c.words() {
 		n := r.node(c.bare(i))
-		if len(c.words()) > 1 {
-			r.printf("node %d", n.id)
-			r.indent = "  "
-		}
-		for range c.Number("n", 1) {
-			if n.core != nil {
-				n.input(n.core.Tick)
+		pass := func() {
+			for range c.Number("n", 1) {
+				if n.core != nil {
+					n.input(n.core.Tick)
+				}
 			}
 		}
-		r.indent = ""
+		if len(c.words()) == 1 {
+			pass()
+		} else {
+			r.about(n, pass)
+		}
 	}
 }
 
