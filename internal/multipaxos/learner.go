@@ -193,7 +193,9 @@ func (c *Core) handOut(out *replica.Output) {
 // entry makes an entry of a decided value.
 //
 // Its fence: a fresh value shows that phase 1 of its origin found nothing in its slot, nor in any
-// later one. What was proposed below that ballot, and is not chosen in a lower slot, never will be.
+// later one. What was proposed below that ballot, and is not chosen in a lower slot, never will be. It is
+// said of lower rounds only: of two ballots of one round the next leader may not know which is the
+// higher, if it knows of the slot by its state machine alone (see openLearner).
 func (c *Core) entry(slot uint64, v *value) replica.Entry {
 	e := replica.Entry{Index: slot, Term: c.log.fence(slot).Round, Data: v.data}
 	switch v.kind {
@@ -204,8 +206,8 @@ func (c *Core) entry(slot uint64, v *value) replica.Entry {
 	}
 	if v.fresh() || probe.Bug("a filled gap is a fence") {
 		e.Fence = v.origin.Round
-		if own := (Ballot{v.origin.Round, c.priority, c.node}); own.Less(v.origin) {
-			e.Fence++ // of two ballots of a round, the one of this node is the lower
+		if probe.Bug("a fence is about its own round, too") {
+			e.Fence++
 		}
 	}
 	return e
