@@ -54,9 +54,10 @@ func (c *Core) randomTimeout() int {
 	return c.electionTicks + int(x%uint64(c.electionTicks))
 }
 
-// alone reports whether this node is the only voter, as far as it knows.
+// alone reports whether this node is the only voter, and has accepted nothing that may have taken in others.
 func (c *Core) alone() bool {
-	return len(c.voters.members) == 1 && c.voters.members[0] == c.node && c.conf.Target == nil
+	return len(c.voters.members) == 1 && c.voters.members[0] == c.node && c.conf.Target == nil &&
+		(!c.log.mayChange(c.held) || probe.Bug("a node that may not be the only voter leads at once"))
 }
 
 // mayCampaign reports whether this node may stand for election now.

@@ -434,6 +434,23 @@ func (l *valueLog) at(slot uint64) (*value, Ballot) {
 	return &r.values[slot-r.first], r.ballot
 }
 
+// mayChange reports whether a value after a slot is a configuration, or may be one.
+func (l *valueLog) mayChange(slot uint64) bool {
+	for i := l.search(slot + 1); i < len(l.spans); i++ {
+		s := &l.spans[i]
+		r := l.load(s.rec)
+		if r == nil {
+			return true
+		}
+		for next := max(s.first, slot+1); next <= s.last; next++ {
+			if r.values[next-r.first].kind == valueConfig {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // fence returns the highest origin of a fresh value up to a slot, which is decided and here.
 func (l *valueLog) fence(slot uint64) Ballot {
 	i := sort.Search(len(l.fences), func(i int) bool { return l.fences[i].slot > slot })
