@@ -159,8 +159,13 @@ func (c *Core) counted() {
 	}
 }
 
-// Campaign implements replica.Core.
+// Campaign implements replica.Core. Where there are leases, a node that hears a leader does not stand for
+// election: it may be one of those on whom the leader counts.
 func (c *Core) Campaign() {
+	heard := c.role == follower && !c.leader.IsZero() && c.silence < c.electionTicks
+	if c.leases && heard && !probe.Bug("a node that hears a leader stands for election") {
+		return
+	}
 	if c.mayCampaign() && (c.role == follower || c.role == canvassing) {
 		c.prepare(Ballot{})
 	}
