@@ -106,8 +106,6 @@ func (c *Core) mark(decided uint64, ballot Ballot) {
 	c.advance(decided, func(r *record) bool { return r.ballot == ballot || r.ballot.isChosen() })
 	if c.role != leading {
 		c.decided = c.held
-	} else if c.held > c.decided {
-		c.passed(c.held) // others knew
 	}
 }
 
@@ -319,6 +317,15 @@ func (c *Core) onLearned(from uint64, m *message) {
 		return
 	}
 	r := m.runs[0]
+	if c.role == leading && r.last() > c.decided {
+		// What others know beyond this leader's own count may be from a higher ballot. Then what it has proposed
+		// there, and behind, counts for nothing, whoever has accepted it.
+		probe.Sometimes("paxos: others know more to be decided than the leader", true)
+		if r.first > c.decided {
+			return
+		}
+		r = encodeRun(c.group, r.ballot, r.first, r.values[:c.decided+1-r.first])
+	}
 	c.log.put(r, c.token(), &c.batch)
 	if probe.Active() {
 		c.observeRun(r)
@@ -377,6 +384,9 @@ func (c *Core) onSnapshot(m *message) {
 	if probe.Active() {
 		probe.Observe(probe.PaxosSnapshot{Group: c.group, Slot: at.Index})
 	}
+	if c.role == leading && at.Index > c.decided {
+		c.follow() // as in onLearned; but the snapshot is here
+	}
 	c.held, c.handed = at.Index, at.Index
 	c.applying, c.applyingBytes = nil, 0
 	c.log.begin(startRecord{at, m.fence, m.config}, &c.batch)
@@ -387,9 +397,8 @@ func (c *Core) onSnapshot(m *message) {
 		c.lost = Ballot{}
 	}
 	if c.role == leading {
-		c.skip(at.Index)
-	}
-	if c.role != leading {
+		c.fetched()
+	} else {
 		c.decided = c.held
 	}
 	c.reconfigured(m.config, at.Index)

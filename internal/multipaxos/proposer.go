@@ -542,29 +542,6 @@ func (c *Core) decide() {
 	c.propose()
 }
 
-// passed takes in that all slots up to one are decided, as others know.
-func (c *Core) passed(slot uint64) {
-	for c.decided < slot && len(c.votes) > 0 {
-		c.bytes -= c.votes[0].size
-		c.votes = c.votes[1:]
-		c.decided++
-	}
-	c.decided = max(c.decided, slot)
-	c.next = max(c.next, slot+1)
-}
-
-// skip is passed for the slots of a snapshot, whose values are not here.
-func (c *Core) skip(slot uint64) {
-	c.passed(slot)
-	c.base = max(c.base, slot)
-	if c.fenceSlot != 0 && c.fenceSlot <= slot {
-		c.fenceSlot = slot
-	}
-	for i := range c.peers {
-		c.peers[i].rewind()
-	}
-}
-
 // onAccepted takes in what a member has accepted.
 func (c *Core) onAccepted(from uint64, m *message) {
 	if c.role != leading || m.ballot != c.ballot && !probe.Bug("accepts of another ballot counted") {
