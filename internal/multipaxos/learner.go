@@ -191,9 +191,7 @@ func (c *Core) handOut(out *replica.Output) {
 // entry makes an entry of a decided value.
 //
 // Its fence: a fresh value shows that phase 1 of its origin found nothing in its slot, nor in any
-// later one. What was proposed below that ballot, and is not chosen in a lower slot, never will be. It is
-// said of lower rounds only: of two ballots of one round the next leader may not know which is the
-// higher, if it knows of the slot by its state machine alone (see openLearner).
+// later one. What was proposed in a lower round, and is not chosen in a lower slot, never will be: see void.
 func (c *Core) entry(slot uint64, v *value) replica.Entry {
 	e := replica.Entry{Index: slot, Term: c.log.fence(slot).Round, Data: v.data}
 	switch v.kind {

@@ -447,9 +447,11 @@ func (c *Core) nextValue(slot uint64) (v value, ok bool) {
 		probe.Sometimes("paxos: a leader waits for somebody who knows a slot", true)
 		return value{}, false
 	}
-	// Where a fresh value of a higher ballot stands in a lower slot, phase 1 of that has found that
-	// nothing can be chosen here in a lower one, and somebody may have been told so.
-	if v.fresh() && v.origin.Less(maxBallot(c.fenceBelow, c.fenceAbove)) {
+	// Where a fresh value of a higher round stands in a lower slot, phase 1 of that has found that
+	// nothing can be chosen here in a lower one, and somebody may have been told so. All leaders have to
+	// see that alike, and of a slot that somebody knows by its state machine alone only the round is known
+	// (openLearner): so two ballots of one round give nothing of each other up.
+	if v.fresh() && c.void(v.origin) {
 		probe.Sometimes("paxos: a value that was given up is not proposed again", true)
 		v = value{origin: c.ballot, kind: valueGap}
 	}
@@ -459,6 +461,12 @@ func (c *Core) nextValue(slot uint64) (v value, ok bool) {
 	probe.Sometimes("paxos: a gap is filled", !v.fresh())
 	c.bytes += valueSize(&v)
 	return v, true
+}
+
+// void reports whether a fresh value of this origin is to be given up.
+func (c *Core) void(origin Ballot) bool {
+	fence := maxBallot(c.fenceBelow, c.fenceAbove)
+	return origin.Round < fence.Round || probe.Bug("a value of the same round is given up") && origin.Less(fence)
 }
 
 // Propose implements replica.Core.
