@@ -108,10 +108,10 @@ func TestRandom(t *testing.T) {
 // plantedSeeds is within how many random runs each planted bug is found.
 const plantedSeeds = 1000
 
-// bugs are all those in the package's code.
-func bugs(t *testing.T) []string {
+// Bugs are all those in the package's code.
+func Bugs(t *testing.T) []string {
 	var list []string
-	for _, file := range []string{"acceptor.go", "core.go", "election.go", "learner.go", "log.go", "proposer.go", "reads.go", "run.go", "protocol.go"} {
+	for _, file := range []string{"acceptor.go", "core.go", "election.go", "learner.go", "log.go", "proposer.go", "quorum.go", "reads.go", "run.go", "protocol.go"} {
 		b, err := os.ReadFile(file)
 		require.NoError(t, err)
 		for _, m := range regexp.MustCompile(`probe\.Bug\("([^"]+)"\)`).FindAllStringSubmatch(string(b), -1) {
@@ -125,7 +125,7 @@ func bugs(t *testing.T) []string {
 }
 
 func TestPlantedBugsAreFound(t *testing.T) {
-	for _, bug := range bugs(t) {
+	for _, bug := range Bugs(t) {
 		t.Run(bug, func(t *testing.T) {
 			probes := &planted{bug: bug, reached: map[string]bool{}}
 			defer probe.Install(probes)()

@@ -55,9 +55,10 @@ func (c *Core) randomTimeout() int {
 	return c.electionTicks + int(x%uint64(c.electionTicks))
 }
 
-// alone reports whether this node is the only voter, as far as it knows.
+// alone reports whether this node is the only voter, and has accepted nothing that may have taken in others.
 func (c *Core) alone() bool {
-	return len(c.voters.members) == 1 && c.voters.members[0] == c.node && c.conf.Target == nil
+	return len(c.voters.members) == 1 && c.voters.members[0] == c.node && c.conf.Target == nil &&
+		(!c.log.mayChange(c.held) || probe.Bug("a node that may not be the only voter leads at once"))
 }
 
 // mayCampaign reports whether this node may stand for election now.
@@ -166,8 +167,13 @@ func (c *Core) counted() {
 	}
 }
 
-// Campaign implements replica.Core.
+// Campaign implements replica.Core. Where there are leases, a node that hears a leader does not stand for
+// election: it may be one of those on whom the leader counts.
 func (c *Core) Campaign() {
+	heard := c.role == follower && !c.leader.IsZero() && c.silence < c.electionTicks
+	if c.leases && heard && !probe.Bug("a node that hears a leader stands for election") {
+		return
+	}
 	if c.mayCampaign() && (c.role == follower || c.role == canvassing) {
 		c.prepare(Ballot{})
 	}

@@ -107,8 +107,6 @@ func (c *Core) mark(decided uint64, ballot Ballot) {
 	c.advance(decided, func(r *record) bool { return r.ballot == ballot || r.ballot.isChosen() })
 	if c.role != leading {
 		c.decided = c.held
-	} else if c.held > c.decided {
-		c.passed(c.held) // others knew
 	}
 }
 
@@ -200,7 +198,7 @@ func (c *Core) handOut(out *replica.Output) {
 // entry makes an entry of a decided value.
 //
 // Its fence: a fresh value shows that phase 1 of its origin found nothing in its slot, nor in any
-// later one. What was proposed below that ballot, and is not chosen in a lower slot, never will be.
+// later one. What was proposed in a lower round, and is not chosen in a lower slot, never will be: see void.
 func (c *Core) entry(slot uint64, v *value) replica.Entry {
 	fence := c.log.fence(slot)
 	e := replica.Entry{Index: slot, Term: fence.Round, Priority: fence.Priority, Leader: fence.Node, Data: v.data}
@@ -212,8 +210,8 @@ func (c *Core) entry(slot uint64, v *value) replica.Entry {
 	}
 	if v.fresh() || probe.Bug("a filled gap is a fence") {
 		e.Fence = v.origin.Round
-		if own := (Ballot{v.origin.Round, c.priority, c.node}); own.Less(v.origin) {
-			e.Fence++ // of two ballots of a round, the one of this node is the lower
+		if probe.Bug("a fence is about its own round, too") {
+			e.Fence++
 		}
 	}
 	return e
@@ -325,6 +323,15 @@ func (c *Core) onLearned(from uint64, m *message) {
 		return
 	}
 	r := m.runs[0]
+	if c.role == leading && r.last() > c.decided {
+		// What others know beyond this leader's own count may be from a higher ballot. Then what it has proposed
+		// there, and behind, counts for nothing, whoever has accepted it.
+		probe.Sometimes("paxos: others know more to be decided than the leader", true)
+		if r.first > c.decided {
+			return
+		}
+		r = encodeRun(c.group, r.ballot, r.first, r.values[:c.decided+1-r.first])
+	}
 	c.log.put(r, c.token(), &c.batch)
 	if probe.Active() {
 		c.observeRun(r)
@@ -396,6 +403,9 @@ func (c *Core) onSnapshot(m *message) {
 	if probe.Active() {
 		probe.Observe(probe.PaxosSnapshot{Group: c.group, Slot: at.Index})
 	}
+	if c.role == leading && at.Index > c.decided {
+		c.follow() // as in onLearned; but the snapshot is here
+	}
 	c.held, c.handed = at.Index, at.Index
 	c.applying, c.applyingBytes = nil, 0
 	c.log.begin(startRecord{at, m.config}, &c.batch)
@@ -404,9 +414,8 @@ func (c *Core) onSnapshot(m *message) {
 	c.floor = 0
 	c.findLost()
 	if c.role == leading {
-		c.skip(at.Index)
-	}
-	if c.role != leading {
+		c.fetched()
+	} else {
 		c.decided = c.held
 	}
 	c.reconfigured(m.config, at.Index)

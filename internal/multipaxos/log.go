@@ -20,7 +20,7 @@ import (
 //	h                                        what was promised, decided, accepted; how many runs there are, and a digest of their keys
 //	s                                        where the log begins, and the configuration there
 //	l <first> <last> <round> <priority> <node>  a run of accepted values. Where runs overlap, that of the highest ballot counts.
-//	v                                        what a replica that has left the group had promised
+//	v                                        what a replica that has left the group had promised, and up to where it had accepted something
 const (
 	tagHard  = 'h'
 	tagStart = 's'
@@ -579,6 +579,23 @@ func (l *valueLog) at(slot uint64) (*value, Ballot) {
 		return nil, Ballot{}
 	}
 	return &r.values[slot-r.first], r.ballot
+}
+
+// mayChange reports whether a value after a slot is a configuration, or may be one.
+func (l *valueLog) mayChange(slot uint64) bool {
+	for i := l.search(slot + 1); i < len(l.spans); i++ {
+		s := &l.spans[i]
+		r := l.load(s.rec)
+		if r == nil {
+			return true
+		}
+		for next := max(s.first, slot+1); next <= s.last; next++ {
+			if r.values[next-r.first].kind == valueConfig {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // fence returns the highest origin of a fresh value up to a slot, which is decided and here.

@@ -228,7 +228,7 @@ func (c *Core) report(slot uint64, ballot Ballot, v *value) {
 	switch {
 	case !ok:
 		c.recovered = slices.Insert(c.recovered, i, recovered{slot, ballot, *v})
-	case c.recovered[i].ballot.Less(ballot):
+	case c.recovered[i].ballot.Less(ballot) != probe.Bug("the lowest ballot's value taken"):
 		c.recovered[i] = recovered{slot, ballot, *v}
 	}
 }
@@ -262,7 +262,7 @@ func (c *Core) recover() {
 				return
 			}
 		}
-		if c.announced && c.voters.phase1(c.promisers()) {
+		if c.announced && c.phase1(c.promisers()) {
 			c.lead(decided)
 		}
 	}
@@ -279,8 +279,14 @@ func (c *Core) promisers() (mask uint64) {
 }
 
 // cover finds out whether phase 1 is done for the configuration in effect.
-func (c *Core) cover() {
-	c.covered = c.voters.phase1(c.promisers())
+func (c *Core) cover() { c.covered = c.phase1(c.promisers()) }
+
+// phase1 reports whether the nodes of a mask are enough for phase 1 under the configuration in effect.
+func (c *Core) phase1(mask uint64) bool {
+	if c.role == leading && c.confSlot > c.base && probe.Bug("phase 1 of the old configuration only") {
+		return true
+	}
+	return c.voters.phase1(mask)
 }
 
 // knows reports whether enough acceptors have told what they accepted in a slot. One that does not
@@ -291,12 +297,12 @@ func (c *Core) knows(slot uint64, ballot Ballot) bool {
 	for i := range c.promises {
 		p := &c.promises[i]
 		if !p.complete || p.decided >= slot || ballot.Less(p.lost) ||
-			slices.ContainsFunc(p.unknown, func(s slots) bool { return slot >= s.first && slot <= s.last && ballot.Less(s.ballot) }) {
+			slices.ContainsFunc(p.unknown, func(s slots) bool { return slot >= s.first && slot <= s.last && ballot.Less(s.ballot) }) && !probe.Bug("an unknown slot taken for an empty one") {
 			continue
 		}
 		mask |= c.voters.bit(p.node)
 	}
-	return c.voters.phase1(mask)
+	return c.phase1(mask)
 }
 
 // lead makes this node the leader. Slots up to decided are chosen, and here or to be fetched.
@@ -377,7 +383,7 @@ func (c *Core) propose() {
 			if !ok {
 				break
 			}
-			if v.kind == valueConfig {
+			if v.kind == valueConfig && !probe.Bug("the window open behind a configuration") {
 				c.window = first + uint64(len(batch))
 			}
 			batch = append(batch, v)
@@ -441,9 +447,11 @@ func (c *Core) nextValue(slot uint64) (v value, ok bool) {
 		probe.Sometimes("paxos: a leader waits for somebody who knows a slot", true)
 		return value{}, false
 	}
-	// Where a fresh value of a higher ballot stands in a lower slot, phase 1 of that has found that
-	// nothing can be chosen here in a lower one, and somebody may have been told so.
-	if v.fresh() && v.origin.Less(maxBallot(c.fenceBelow, c.fenceAbove)) {
+	// Where a fresh value of a higher round stands in a lower slot, phase 1 of that has found that
+	// nothing can be chosen here in a lower one, and somebody may have been told so. All leaders have to
+	// see that alike, and of a slot that somebody knows by its state machine alone only the round is known
+	// (openLearner): so two ballots of one round give nothing of each other up.
+	if v.fresh() && c.void(v.origin) {
 		probe.Sometimes("paxos: a value that was given up is not proposed again", true)
 		v = value{origin: c.ballot, kind: valueGap}
 	}
@@ -453,6 +461,12 @@ func (c *Core) nextValue(slot uint64) (v value, ok bool) {
 	probe.Sometimes("paxos: a gap is filled", !v.fresh())
 	c.bytes += valueSize(&v)
 	return v, true
+}
+
+// void reports whether a fresh value of this origin is to be given up.
+func (c *Core) void(origin Ballot) bool {
+	fence := maxBallot(c.fenceBelow, c.fenceAbove)
+	return origin.Round < fence.Round || probe.Bug("a value of the same round is given up") && origin.Less(fence)
 }
 
 // Propose implements replica.Core.
@@ -536,32 +550,9 @@ func (c *Core) decide() {
 	c.propose()
 }
 
-// passed takes in that all slots up to one are decided, as others know.
-func (c *Core) passed(slot uint64) {
-	for c.decided < slot && len(c.votes) > 0 {
-		c.bytes -= c.votes[0].size
-		c.votes = c.votes[1:]
-		c.decided++
-	}
-	c.decided = max(c.decided, slot)
-	c.next = max(c.next, slot+1)
-}
-
-// skip is passed for the slots of a snapshot, whose values are not here.
-func (c *Core) skip(slot uint64) {
-	c.passed(slot)
-	c.base = max(c.base, slot)
-	if c.fenceSlot != 0 && c.fenceSlot <= slot {
-		c.fenceSlot = slot
-	}
-	for i := range c.peers {
-		c.peers[i].rewind()
-	}
-}
-
 // onAccepted takes in what a member has accepted.
 func (c *Core) onAccepted(from uint64, m *message) {
-	if c.role != leading || m.ballot != c.ballot {
+	if c.role != leading || m.ballot != c.ballot && !probe.Bug("accepts of another ballot counted") {
 		return
 	}
 	p := c.peer(from)

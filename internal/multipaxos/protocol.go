@@ -1,8 +1,11 @@
 package multipaxos
 
 import (
+	"encoding/binary"
+	"errors"
 	"slices"
 
+	"github.com/synod-go/synod/internal/probe"
 	"github.com/synod-go/synod/internal/replica"
 	"github.com/synod-go/synod/storage"
 )
@@ -57,38 +60,85 @@ func begin(keys replica.Keys, at replica.Position, config []byte, h hardRecord, 
 	batch.Set(hard, storage.AppendRecord(nil, hard, h.encode()))
 }
 
+// leftRecord is what a replica that leaves its group must not forget.
+type leftRecord struct {
+	promised Ballot
+	last     uint64 // it may have accepted something in any slot up to here
+	lost     bool   // and, since a record was missing, in any other
+}
+
+func (l leftRecord) encode() []byte {
+	b := binary.AppendUvarint(l.promised.append(nil), l.last)
+	if l.lost {
+		return append(b, 1)
+	}
+	return append(b, 0)
+}
+
+func readLeft(keys replica.Keys, store storage.Store) (l leftRecord, found bool, err error) {
+	key := keys.Protocol(tagLeft)
+	payload, err := replica.GetRecord(store, key, keys.Group())
+	if err != nil || payload == nil {
+		return l, false, err
+	}
+	r := replica.NewReader(payload)
+	l.promised, l.last = readBallot(r), r.Uvarint()
+	lost := r.Byte()
+	l.lost = lost != 0
+	if r.Err() != nil || lost > 1 || l.promised.Round > maxRound || l.last > 0 && l.promised.IsZero() {
+		return l, false, &storage.CorruptError{Group: keys.Group(), Key: key, Reason: "the record of what was promised is malformed"}
+	}
+	return l, true, nil
+}
+
 // Join implements replica.Protocol. The log is empty: a leader sends a snapshot first,
 // which says what the group's configuration is.
+//
+// Of what an earlier replica on this node has accepted nothing is left, and members that were cut off may
+// not know that it ever left the group: its slots are unknown, until they are decided or accepted again.
 func (Protocol) Join(keys replica.Keys, store storage.Store, batch *storage.Batch) error {
-	var h hardRecord
-	left, err := replica.GetRecord(store, keys.Protocol(tagLeft), keys.Group())
+	left, found, err := readLeft(keys, store)
 	if err != nil {
 		return err
 	}
-	if left != nil {
-		r := replica.NewReader(left)
-		h.promised = readBallot(r)
-		if r.Err() != nil || h.promised.Round > maxRound {
-			return &storage.CorruptError{Group: keys.Group(), Key: keys.Protocol(tagLeft), Reason: "the record of what was promised is malformed"}
-		}
+	h := hardRecord{promised: left.promised}
+	if found {
 		batch.Delete(keys.Protocol(tagLeft))
+	}
+	if left.last > 0 && !probe.Bug("a replica that joins again takes what it accepted for nothing") {
+		rec := &record{first: 1, last: left.last, ballot: left.promised}
+		key := rec.key(keys)
+		batch.Set(key, nil) // which can't be read
+		h.runs, h.digest = 1, keyDigest(key)
+	}
+	if left.lost {
+		h.digest++
 	}
 	begin(keys, replica.Position{}, replica.Configuration{}.Append(nil), h, batch)
 	return nil
 }
 
-// Leave implements replica.Protocol. What was promised stays: a replica that joins again must not
-// promise less.
+// Leave implements replica.Protocol. What was promised stays, and up to where something may have been
+// accepted: see Join.
 func (Protocol) Leave(keys replica.Keys, store storage.Store, batch *storage.Batch) error {
-	h, err := readHard(keys, store)
+	hard, err := readHard(keys, store)
 	if err != nil {
 		return err
+	}
+	left := leftRecord{promised: hard.promised, last: hard.decided, lost: true}
+	if log, _, lost, err := openLog(keys, store, 0); err == nil {
+		left.last, left.lost = max(left.last, log.last()), lost
+	} else if !errors.Is(err, storage.ErrCorrupt) {
+		return err
+	}
+	if probe.Bug("a replica that leaves forgets its promise") {
+		left = leftRecord{}
 	}
 	from, _ := keys.ProtocolRange(0)
 	_, to := keys.ProtocolRange(^byte(0) - 1)
 	batch.DeleteRange(from, to)
 	key := keys.Protocol(tagLeft)
-	batch.Set(key, storage.AppendRecord(nil, key, h.promised.append(nil)))
+	batch.Set(key, storage.AppendRecord(nil, key, left.encode()))
 	return nil
 }
 

@@ -369,6 +369,9 @@ func (m *message) String() string {
 	if m.conf != 0 {
 		add(hasConf, "conf=%d", m.conf)
 	}
+	if !m.fence.IsZero() {
+		add(hasFence, "fence=%v", m.fence)
+	}
 	add(hasThrough, "through=%d", m.through)
 	for _, r := range m.ranges {
 		add(hasRanges, "%d-%d", r.first, r.last)
@@ -385,14 +388,20 @@ func (m *message) String() string {
 }
 
 // describeValue shows a value as kind or data, with the ballot in which it is accepted and its
-// origin where that is another.
+// origin where that is another. It is one word.
 func describeValue(ballot Ballot, v *value) string {
 	what := [...]string{"gap", "fence", "", "config"}[v.kind]
 	if v.kind == valueCommand {
-		what = fmt.Sprintf("%q", v.data)
+		what = strings.ReplaceAll(fmt.Sprintf("%q", v.data), " ", "_")
 	}
 	if len(what) > 40 {
 		what = what[:37] + "..."
+	}
+	if v.kind == valueConfig {
+		what += "(?)"
+		if conf, err := replica.DecodeConfiguration(v.data); err == nil {
+			what = "config(" + strings.ReplaceAll(conf.String(), " ", ";") + ")"
+		}
 	}
 	what += "@" + ballot.String()
 	if v.origin != ballot {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/synod-go/synod"
 )
@@ -79,6 +80,23 @@ func (c Configuration) Nodes(which func(Participant) bool) []uint64 {
 		}
 	}
 	return nodes
+}
+
+// String shows the configuration to people.
+func (c Configuration) String() string {
+	var parts []string
+	part := func(name string, which func(Participant) bool) {
+		if nodes := c.Nodes(which); len(nodes) > 0 {
+			parts = append(parts, name+strings.Trim(strings.Join(strings.Fields(fmt.Sprint(nodes)), ","), "[]"))
+		}
+	}
+	part("voters=", func(p Participant) bool { return p.Voter })
+	part("outgoing=", func(p Participant) bool { return p.Outgoing })
+	part("learners=", func(p Participant) bool { return !p.Voter && !p.Outgoing })
+	if parts == nil {
+		return "nobody"
+	}
+	return strings.Join(parts, " ")
 }
 
 // Current returns the members as a user sees them: a member that leaves is still one.
