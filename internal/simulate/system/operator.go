@@ -9,12 +9,12 @@ import (
 
 	"github.com/synod-go/synod"
 	"github.com/synod-go/synod/internal/probe"
-	"github.com/synod-go/synod/raft"
+	"github.com/synod-go/synod/internal/replica"
 	"github.com/synod-go/synod/sim"
 )
 
 // operator changes the members, again and again, wherever it is led.
-func (s *raftRun) operator(ctx context.Context) {
+func (s *run) operator(ctx context.Context) {
 	r := s.w.Rand()
 	for !s.over {
 		_ = sim.Sleep(ctx, time.Duration(r.Int64N(int64(4*election))))
@@ -58,7 +58,7 @@ func (s *raftRun) operator(ctx context.Context) {
 				s.w.Failf("members are what was asked for", "SetMembers of %v returned, and the members are %v", desired, latest.Members)
 			}
 		case errors.As(err, &elsewhere), errors.Is(err, synod.ErrChanging), errors.Is(err, synod.ErrUnknownOutcome), errors.Is(err, synod.ErrSuperseded),
-			errors.Is(err, raft.ErrIncarnation), errors.Is(err, synod.ErrClosed), errors.Is(err, context.DeadlineExceeded), errors.As(err, new(*synod.FailedError)):
+			errors.Is(err, replica.ErrIncarnation), errors.Is(err, synod.ErrClosed), errors.Is(err, context.DeadlineExceeded), errors.As(err, new(*synod.FailedError)):
 		default:
 			s.w.Failf("errors have types", "SetMembers: %v", err)
 		}
@@ -66,7 +66,7 @@ func (s *raftRun) operator(ctx context.Context) {
 }
 
 // desired returns what the members are to become; nil: what they are.
-func (s *raftRun) desired(now []synod.Member) []synod.Member {
+func (s *run) desired(now []synod.Member) []synod.Member {
 	r := s.w.Rand()
 	desired := slices.Clone(now)
 	find := func(id uint64) int {
@@ -98,7 +98,7 @@ func (s *raftRun) desired(now []synod.Member) []synod.Member {
 
 // sane returns a list of members if an operator in his senses would ask for it: most of the
 // voters can vote.
-func (s *raftRun) sane(now, desired []synod.Member) []synod.Member {
+func (s *run) sane(now, desired []synod.Member) []synod.Member {
 	slices.SortFunc(desired, func(a, b synod.Member) int { return cmp.Compare(a.Node, b.Node) })
 	voters, sound := 0, 0
 	for _, m := range desired {
@@ -115,7 +115,7 @@ func (s *raftRun) sane(now, desired []synod.Member) []synod.Member {
 }
 
 // founders returns the first members.
-func (s *raftRun) founders() (members []synod.Member) {
+func (s *run) founders() (members []synod.Member) {
 	for id := uint64(1); id <= s.options.founders; id++ {
 		members = append(members, synod.Member{Node: id})
 	}
@@ -124,10 +124,10 @@ func (s *raftRun) founders() (members []synod.Member) {
 
 // sound reports whether nothing has happened to a node's disk that does not heal. One that was
 // lost may be in use again, but who knows what happens to the next.
-func (s *raftRun) sound(id uint64) bool { return s.w.Node(id).Damaged() == "" }
+func (s *run) sound(id uint64) bool { return s.w.Node(id).Damaged() == "" }
 
 // member reports whether a node is a member of the newest configuration.
-func (s *raftRun) member(id uint64) bool {
+func (s *run) member(id uint64) bool {
 	latest := s.invariants.latest()
 	if len(latest.Members) == 0 {
 		return id <= s.options.founders
@@ -136,7 +136,7 @@ func (s *raftRun) member(id uint64) bool {
 }
 
 // able reports whether the group can decide: most voters of each set of them are sound.
-func (s *raftRun) able() bool {
+func (s *run) able() bool {
 	latest := s.invariants.latest()
 	if len(latest.Members) == 0 {
 		return false // members have not all met
@@ -162,7 +162,7 @@ func (s *raftRun) able() bool {
 
 // oldCopy replaces the disk of a member by an old copy, with its identity, while all members
 // can be reached. It must be recognised.
-func (s *raftRun) oldCopy(ctx context.Context) {
+func (s *run) oldCopy(ctx context.Context) {
 	w := s.w
 	latest := s.invariants.latest()
 	var candidates []uint64

@@ -39,7 +39,7 @@ type Bug struct {
 // All returns the systems by name.
 func All() map[string]System {
 	return map[string]System{
-		"raft": {func() Run { return &raftRun{} }, raftBugs, raftSites},
+		"raft": {func() Run { return &run{engine: raftEngine{}} }, raftBugs, raftSites},
 	}
 }
 

@@ -1,0 +1,35 @@
+package system
+
+import (
+	"context"
+
+	"github.com/synod-go/synod"
+	"github.com/synod-go/synod/internal/replica"
+)
+
+// engine is what differs between the engines that are simulated.
+type engine interface {
+	// start starts a node. The engine's own fields of the configuration are its to fill in.
+	start(ctx context.Context, cfg replica.Config) (node, error)
+	// rules returns what must hold of the engine's protocol.
+	rules(v *invariants) rules
+}
+
+// node is a node of an engine.
+type node interface {
+	Bootstrap(ctx context.Context, group uint64, members []uint64) error
+	Join(ctx context.Context, group uint64) error
+	Leave(ctx context.Context, group uint64) error
+	StartGroup(ctx context.Context, cfg replica.GroupConfig) (group, error)
+	Status() synod.NodeStatus
+	Close() error
+}
+
+// group is a group of a [node].
+type group interface {
+	synod.SessionLog
+	TransferLeader(ctx context.Context, to uint64) error
+	SetMembers(ctx context.Context, members []synod.Member) error
+	Status() synod.GroupStatus
+	Err() error
+}
