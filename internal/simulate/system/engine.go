@@ -9,8 +9,8 @@ import (
 
 // engine is what differs between the engines that are simulated.
 type engine interface {
-	// start starts a node. The engine's own fields of the configuration are its to fill in.
-	start(ctx context.Context, cfg replica.Config) (node, error)
+	// start starts a node.
+	start(ctx context.Context, s replica.Settings) (node, error)
 	// rules returns what must hold of the engine's protocol.
 	rules(v *invariants) rules
 }

@@ -18,9 +18,8 @@ type raftNode struct{ *raft.Node }
 var _ node = raftNode{}
 
 // start implements engine.
-func (raftEngine) start(ctx context.Context, cfg replica.Config) (node, error) {
-	n, err := raft.Start(ctx, raft.Config{Cluster: cfg.Cluster, Node: cfg.Node, Transport: cfg.Transport, Store: cfg.Store, Logger: cfg.Logger, Loops: cfg.Loops,
-		HeartbeatInterval: cfg.HeartbeatInterval, ElectionTimeout: cfg.ElectionTimeout, MaxClockDrift: cfg.MaxClockDrift, MaxBatchBytes: cfg.MaxBatchBytes, CacheBytes: cfg.CacheBytes})
+func (raftEngine) start(ctx context.Context, s replica.Settings) (node, error) {
+	n, err := raft.Start(ctx, raft.Config(s))
 	if err != nil {
 		return nil, err
 	}
@@ -29,8 +28,7 @@ func (raftEngine) start(ctx context.Context, cfg replica.Config) (node, error) {
 
 // StartGroup implements node.
 func (n raftNode) StartGroup(ctx context.Context, cfg replica.GroupConfig) (group, error) {
-	g, err := n.Node.StartGroup(ctx, raft.GroupConfig{ID: cfg.ID, StateMachine: cfg.StateMachine, SnapshotEntries: cfg.SnapshotEntries, SnapshotBytes: cfg.SnapshotBytes,
-		RetainEntries: cfg.RetainEntries, RetainBytes: cfg.RetainBytes, MaxSessions: cfg.MaxSessions, MaxSessionBytes: cfg.MaxSessionBytes})
+	g, err := n.Node.StartGroup(ctx, raft.GroupConfig(cfg))
 	if err != nil {
 		return nil, err
 	}

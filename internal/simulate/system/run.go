@@ -125,7 +125,7 @@ func (s *run) start(w *sim.World) {
 
 func (s *run) startNode(ctx context.Context, env *sim.Env) (func(), error) {
 	delete(s.groups, env.ID)
-	node, err := s.engine.start(ctx, replica.Config{Cluster: "sim", Node: env.ID, Transport: env.Transport, Store: env.Store, Logger: env.Logger, Loops: 1,
+	node, err := s.engine.start(ctx, replica.Settings{Cluster: "sim", Node: env.ID, Transport: env.Transport, Store: env.Store, Logger: env.Logger, Loops: 1,
 		HeartbeatInterval: election / 10, ElectionTimeout: election, MaxClockDrift: clockDrift(s.options.drift), MaxBatchBytes: s.options.batchBytes, CacheBytes: s.options.cacheBytes})
 	if err != nil {
 		return nil, err
