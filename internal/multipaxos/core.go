@@ -89,13 +89,13 @@ func newCore(p Protocol, o replica.OpenOptions) (*Core, error) {
 		return nil, &storage.CorruptError{Group: c.group, Index: o.Start.Index, Key: o.Keys.Protocol(tagStart),
 			Reason: fmt.Sprintf("the log begins after slot %d, but the state machine has only those up to %d", log.start.Index, o.Start.Index)}
 	}
+	if probe.Active() {
+		c.observeOpened(o.Start.Index, lost)
+	}
 	if err := c.openLearner(o, hard); err != nil {
 		return nil, err
 	}
 	c.timeout = c.randomTimeout()
-	if probe.Active() {
-		probe.Observe(probe.PaxosOpened{Group: c.group, Promised: c.promised.shown(), Start: log.start.Index, Held: c.held, Lost: lost})
-	}
 	return c, nil
 }
 
