@@ -3,29 +3,29 @@ package system
 import (
 	"context"
 
-	"github.com/synod-go/synod"
 	"github.com/synod-go/synod/internal/multipaxos"
 	"github.com/synod-go/synod/internal/replica"
+	"github.com/synod-go/synod/paxos"
 )
 
 // paxosEngine is package paxos.
-type paxosEngine struct{ quorums multipaxos.Quorums }
+type paxosEngine struct {
+	quorums    paxos.Quorums
+	priorities []uint8 // by node
+}
 
 var _ engine = (*paxosEngine)(nil)
 
-type paxosNode struct{ *replica.Node }
+// paxosNode makes a node of package paxos one of any engine's.
+type paxosNode struct{ *paxos.Node }
 
-func (n paxosNode) Bootstrap(ctx context.Context, group uint64, members []uint64) error {
-	var list []synod.Member
-	for _, m := range members {
-		list = append(list, synod.Member{Node: m})
-	}
-	return n.Node.Bootstrap(ctx, group, list)
-}
+var _ node = paxosNode{}
 
 // start implements engine.
 func (e *paxosEngine) start(ctx context.Context, s replica.Settings) (node, error) {
-	n, err := replica.Start(ctx, replica.Config{Protocol: multipaxos.Protocol{Quorums: e.quorums}, Package: "paxos", Settings: s})
+	n, err := paxos.Start(ctx, paxos.Config{Cluster: s.Cluster, Node: s.Node, Transport: s.Transport, Store: s.Store, Logger: s.Logger, Loops: s.Loops,
+		HeartbeatInterval: s.HeartbeatInterval, ElectionTimeout: s.ElectionTimeout, MaxClockDrift: s.MaxClockDrift, MaxBatchBytes: s.MaxBatchBytes, CacheBytes: s.CacheBytes,
+		Quorums: e.quorums})
 	if err != nil {
 		return nil, err
 	}
@@ -34,7 +34,7 @@ func (e *paxosEngine) start(ctx context.Context, s replica.Settings) (node, erro
 
 // StartGroup implements node.
 func (n paxosNode) StartGroup(ctx context.Context, cfg replica.GroupConfig) (group, error) {
-	g, err := n.Node.StartGroup(ctx, cfg)
+	g, err := n.Node.StartGroup(ctx, paxos.GroupConfig(cfg))
 	if err != nil {
 		return nil, err
 	}
@@ -42,4 +42,6 @@ func (n paxosNode) StartGroup(ctx context.Context, cfg replica.GroupConfig) (gro
 }
 
 // rules implements engine.
-func (e *paxosEngine) rules(v *invariants) rules { return newPaxosRules(v, e.quorums) }
+func (e *paxosEngine) rules(v *invariants) rules {
+	return newPaxosRules(v, multipaxos.Quorums(e.quorums))
+}

@@ -109,7 +109,7 @@ func newPaxosRules(v *invariants, q multipaxos.Quorums) *paxosRules {
 		quorums:    quorums{q},
 		keys:       replica.GroupKeys(1),
 		members:    make(map[uint64]*paxosMember),
-		slots:      make(map[uint64]*paxosSlot),
+		slots:      map[uint64]*paxosSlot{1: {chosen: true}}, // where a new group begins
 		promise:    make(map[multipaxos.Ballot]nodeSet),
 	}
 }
@@ -254,8 +254,9 @@ func (v *paxosRules) opened(node uint64, m *paxosMember, x probe.PaxosOpened) {
 	if found.Less(m.promised) {
 		v.w.Failf("promises are kept", "node %d has promised ballot %v, and remembers %v", node, m.promised, found)
 	}
+	begin := max(x.Start, x.Applied) // what is up to there is decided, and the state machine has it
 	for _, slot := range slices.Sorted(maps.Keys(m.told)) {
-		if slot <= x.Start {
+		if slot <= begin {
 			delete(m.told, slot)
 			continue
 		}
@@ -263,7 +264,7 @@ func (v *paxosRules) opened(node uint64, m *paxosMember, x probe.PaxosOpened) {
 			v.w.Failf("promises are kept", "node %d has said that it has accepted a value in slot %d durably, in ballot %v, and has one of ballot %v", node, slot, m.told[slot], multipaxos.Ballot(b))
 		}
 	}
-	for slot := x.Start + 1; slot <= m.toldHeld && !x.Lost; slot++ {
+	for slot := begin + 1; slot <= m.toldHeld && !x.Lost; slot++ {
 		if b, _ := x.Accepted(slot); multipaxos.Ballot(b).IsZero() {
 			v.w.Failf("promises are kept", "node %d has said that it has all values up to slot %d, and has none in slot %d", node, m.toldHeld, slot)
 		}
@@ -350,7 +351,13 @@ func (v *paxosRules) stored(node uint64, m *paxosMember, x probe.PaxosStored) {
 			if !s.chosen || s.hash != hash {
 				v.w.Failf("only what is chosen is learned", "node %d takes a value for the chosen one of slot %d that is not", node, slot)
 			}
-		} else if p := s.ballot(b); !p.proposed || p.hash != hash {
+			continue
+		}
+		p := s.ballot(b)
+		if !p.proposed && s.chosen { // a leader sends what is chosen in its ballot, too
+			p.proposed, p.hash = true, s.hash
+		}
+		if !p.proposed || p.hash != hash {
 			v.w.Failf("only what is proposed is accepted", "node %d accepts a value in slot %d and ballot %v that was not proposed there", node, slot, b)
 		}
 	}
@@ -360,12 +367,13 @@ func (v *paxosRules) stored(node uint64, m *paxosMember, x probe.PaxosStored) {
 func (v *paxosRules) accepted(node uint64, m *paxosMember, x probe.PaxosAccepted) {
 	b := multipaxos.Ballot(x.Ballot)
 	v.promised(node, m, b)
-	m.toldHeld = max(m.toldHeld, min(x.Through, m.held))
-	first := min(x.Through, m.held) + 1
+	held := min(x.Through, max(m.held, m.applied))
+	m.toldHeld = max(m.toldHeld, held)
+	first := held + 1
 	if m.of == b {
 		first = max(first, m.through+1)
 	}
-	m.of, m.through = b, max(x.Through, m.held)
+	m.of, m.through = b, x.Through
 	tell := func(first, last uint64) {
 		for slot := first; slot <= last; slot++ {
 			if m.told[slot] == b {
@@ -380,7 +388,7 @@ func (v *paxosRules) accepted(node uint64, m *paxosMember, x probe.PaxosAccepted
 	}
 	tell(first, x.Through)
 	for _, r := range x.Ranges {
-		tell(max(r.First, m.held+1), r.Last)
+		tell(max(r.First, m.held+1, m.applied+1), r.Last)
 	}
 }
 
