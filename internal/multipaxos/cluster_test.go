@@ -209,6 +209,10 @@ func (n *node) ready() {
 			to := c.nodes[s.To]
 			ok := to != nil && to.core != nil && !c.cut[[2]uint64{n.id, s.To}] && s.Index == n.kept.Index
 			if ok {
+				known, err := replica.DecodeConfiguration(n.kept.Config)
+				require.NoError(c.t, err)
+				_, knows := known.Find(s.To)
+				require.True(c.t, knows || len(to.core.conf.Members) > 0, "node %d, which joins, gets a snapshot that does not know it", s.To)
 				to.incoming = n.kept
 				require.NoError(c.t, to.core.Step(n.id, s.Message, len(s.Message)))
 				to.ready()
@@ -324,6 +328,7 @@ func (n *node) checkDecided() {
 
 // checkMessage holds what leaves against what is durable, and against leases.
 func (n *node) checkMessage(to uint64, head, tail []byte) {
+	require.GreaterOrEqual(n.c.t, len(head)+len(tail), replica.MinMessage, "the runtime takes no shorter one")
 	m, err := decodeMessage(7, n.id, append(slices.Clone(head), tail...))
 	require.NoError(n.c.t, err)
 	switch m.kind {

@@ -35,8 +35,9 @@ type learner struct {
 	sourceEnd uint64
 	asked     int // ticks that are left for it to answer
 
-	snap   replica.SnapshotMeta // offered to those who are too far behind
-	wanted bool                 // one is needed and there is none
+	snap   replica.SnapshotMeta  // offered to those who are too far behind
+	known  replica.Configuration // the one that it has
+	wanted bool                  // one is needed and there is none
 	offers []replica.SnapshotRequest
 	guests []uint64 // nodes that asked to be told, and get a snapshot now
 }
@@ -338,7 +339,7 @@ func (c *Core) onLearned(from uint64, m *message) {
 
 // offer begins to bring a snapshot to a node, or asks for one to be made.
 func (c *Core) offer(to uint64) bool {
-	if c.snap.Index < max(c.log.start.Index, c.floor, 1) || c.snap.Index > c.held {
+	if c.snap.Index < max(c.log.start.Index, c.floor, 1) || c.snap.Index > c.held || !c.introduces(to) {
 		c.wanted = true
 		return false
 	}
@@ -349,8 +350,22 @@ func (c *Core) offer(to uint64) bool {
 	return true
 }
 
+// introduces reports whether the snapshot knows a node as the member that it is. One that came later, or
+// comes back under another incarnation, would not find itself in the group that an older one describes.
+func (c *Core) introduces(node uint64) bool {
+	now, is := c.conf.Find(node)
+	then, was := c.known.Find(node)
+	return !is || was && then.Incarnation == now.Incarnation
+}
+
 // SnapshotAvailable implements replica.Core.
-func (c *Core) SnapshotAvailable(meta replica.SnapshotMeta) { c.snap = meta }
+func (c *Core) SnapshotAvailable(meta replica.SnapshotMeta) {
+	known, err := replica.DecodeConfiguration(meta.Config)
+	if err != nil {
+		panic(fmt.Errorf("paxos: group %d: configuration of the snapshot at slot %d: %w", c.group, meta.Index, err))
+	}
+	c.snap, c.known = meta, known
+}
 
 // SnapshotSent implements replica.Core.
 func (c *Core) SnapshotSent(node uint64, _ bool) {
