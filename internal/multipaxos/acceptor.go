@@ -72,6 +72,9 @@ func (c *Core) sticky(m *message) bool {
 func (c *Core) onPrepare(from uint64, m *message) {
 	switch {
 	case !c.trusted:
+	case len(c.voters.members) == 0:
+		// It has joined and was told nothing yet: it is no voter. It may have been one, with another disk.
+		probe.Sometimes("paxos: a replica that was told nothing yet promises nothing", true)
 	case m.ballot.Less(c.promised):
 		if probe.Bug("a promise is forgotten") {
 			c.send(from, *c.piece(m.ballot, m.from))
