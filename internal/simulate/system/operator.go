@@ -25,7 +25,7 @@ func (s *run) operator(ctx context.Context) {
 		}
 		at := s.leader()
 		g := s.groups[at]
-		if g == nil || s.hush {
+		if g == nil || s.hush || s.steady {
 			continue
 		}
 		var now []synod.Member // as far as anybody knows: Status would wait for a node that crashes
@@ -48,7 +48,9 @@ func (s *run) operator(ctx context.Context) {
 		}
 		s.w.Logf("operator: node %d is to make the members %v", at, desired)
 		short, cancel := sim.WithTimeout(ctx, time.Duration(1+r.Int64N(int64(10*election))))
+		s.changing = true
 		err := g.SetMembers(short, desired)
+		s.changing = false
 		cancel()
 		s.w.Logf("operator: %v", err)
 		var elsewhere *synod.NotLeaderError
@@ -100,15 +102,13 @@ func (s *run) desired(now []synod.Member) []synod.Member {
 // voters can vote.
 func (s *run) sane(now, desired []synod.Member) []synod.Member {
 	slices.SortFunc(desired, func(a, b synod.Member) int { return cmp.Compare(a.Node, b.Node) })
-	voters, sound := 0, 0
+	var voters []uint64
 	for _, m := range desired {
 		if !m.Learner {
-			if voters++; s.sound(m.Node) {
-				sound++
-			}
+			voters = append(voters, m.Node)
 		}
 	}
-	if voters == 0 || 2*sound <= voters || slices.Equal(now, desired) {
+	if !s.engine.fits(voters) || !s.engine.decides(voters, s.sound) || slices.Equal(now, desired) {
 		return nil
 	}
 	return desired
@@ -145,15 +145,13 @@ func (s *run) able() bool {
 		func(m probe.ConfiguredMember) bool { return m.Voter },
 		func(m probe.ConfiguredMember) bool { return m.Outgoing },
 	} {
-		voters, sound := 0, 0
+		var voters []uint64
 		for _, m := range latest.Members {
 			if votes(m) {
-				if voters++; s.sound(m.Node) {
-					sound++
-				}
+				voters = append(voters, m.Node)
 			}
 		}
-		if voters > 0 && 2*sound <= voters {
+		if len(voters) > 0 && !s.engine.decides(voters, s.sound) {
 			return false
 		}
 	}
@@ -208,13 +206,8 @@ func (s *run) oldCopy(ctx context.Context) {
 	}
 	_ = sim.Sleep(ctx, election) // others hear of it
 	// A change of the members that was under way may have left too few to do without one.
-	voters := 0
-	for _, m := range s.invariants.latest().Members {
-		if m.Voter {
-			voters++
-		}
-	}
-	if g := s.groups[victim]; s.invariants.latest().Joint || voters < 3 || g == nil || g.Status().Target != nil {
+	enough := s.engine.decides(s.voters(0), func(node uint64) bool { return node != victim })
+	if g := s.groups[victim]; s.invariants.latest().Joint || !enough || g == nil || g.Status().Target != nil {
 		return
 	}
 	n.Crash()

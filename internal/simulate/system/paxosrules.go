@@ -41,6 +41,12 @@ func setOf(nodes []uint64) (s nodeSet) {
 // quorums are those that the nodes were started with.
 type quorums struct{ multipaxos.Quorums }
 
+// flexible reports whether they are something else than majorities.
+func (q quorums) flexible() bool { return q.Phase1 > 0 || q.Phase2 > 0 || len(q.Sets1) > 0 }
+
+// fit reports whether sizes go with so many voters.
+func (q quorums) fit(voters int) bool { return voters > 0 && q.Phase1 <= voters && q.Phase2 <= voters }
+
 // has reports whether some of a set of voters are a quorum of a phase.
 func (q quorums) has(phase int, voters, some nodeSet) bool {
 	some &= voters
@@ -103,10 +109,10 @@ type paxosMember struct {
 	toldHeld uint64                       // decided and durable
 }
 
-func newPaxosRules(v *invariants, q multipaxos.Quorums) *paxosRules {
+func newPaxosRules(v *invariants, q quorums) *paxosRules {
 	return &paxosRules{
 		invariants: v,
-		quorums:    quorums{q},
+		quorums:    q,
 		keys:       replica.GroupKeys(1),
 		members:    make(map[uint64]*paxosMember),
 		slots:      map[uint64]*paxosSlot{1: {chosen: true}}, // where a new group begins

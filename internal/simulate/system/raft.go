@@ -17,6 +17,29 @@ type raftNode struct{ *raft.Node }
 
 var _ node = raftNode{}
 
+// draw implements engine.
+func (raftEngine) draw(*run) {}
+
+// damaged implements engine: a minority.
+func (raftEngine) damaged(*run) int { return 0 }
+
+// fits implements engine.
+func (raftEngine) fits(voters []uint64) bool { return len(voters) > 0 }
+
+// decides implements engine: a majority does.
+func (raftEngine) decides(voters []uint64, which func(uint64) bool) bool {
+	n := 0
+	for _, v := range voters {
+		if which(v) {
+			n++
+		}
+	}
+	return 2*n > len(voters)
+}
+
+// partial implements engine.
+func (raftEngine) partial() bool { return false }
+
 // start implements engine.
 func (raftEngine) start(ctx context.Context, s replica.Settings) (node, error) {
 	n, err := raft.Start(ctx, raft.Config(s))

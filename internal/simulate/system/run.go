@@ -37,6 +37,8 @@ type run struct {
 	next      uint64
 	over      bool
 	hush      bool // nobody writes
+	steady    bool // nobody changes the members
+	changing  bool // somebody does
 	calm      bool // nobody makes trouble any more
 
 	unknown, barriers int
@@ -85,7 +87,6 @@ func (s *run) Observe(node uint64, what any) {
 func (s *run) start(w *sim.World) {
 	s.w = w
 	s.invariants = newInvariants(w)
-	s.invariants.rules = s.engine.rules(s.invariants)
 	s.history = history.New(history.Registers)
 	s.removed = make(map[uint64]bool)
 	s.groups, s.machines, s.kept = make(map[uint64]group), make(map[uint64]*machine), make(map[uint64]*machine)
@@ -118,6 +119,8 @@ func (s *run) start(w *sim.World) {
 	s.options.mistaken = r.IntN(4) == 0 && s.options.founders > 1 // one that is alone nobody would correct
 	s.options.drift = drifts[w.Seed()%uint64(len(drifts))]
 	w.Logf("options: %+v", s.options)
+	s.engine.draw(s)
+	s.invariants.rules = s.engine.rules(s.invariants)
 	for id := uint64(1); id <= s.options.nodes; id++ {
 		w.AddNode(id, s.startNode)
 	}
@@ -605,7 +608,7 @@ func (s *run) Main(w *sim.World) {
 	// to start on it. One that has its identity can be recognised by those who know better,
 	// if they can be reached: that is tried when all is whole, below. Where disks are damaged before all members have met
 	// there need not be progress: a new group does not begin without all of them.
-	atlas, certain := sim.Atlas{OldCopy: forgetIdentity, Target: s.leader, Drift: s.options.drift}, true
+	atlas, certain := sim.Atlas{Damaged: s.engine.damaged(s), OldCopy: forgetIdentity, Target: s.leader, Drift: s.options.drift}, true
 	switch w.Rand().IntN(3) {
 	case 0:
 		if !s.met(ctx) {
@@ -647,6 +650,9 @@ func (s *run) Main(w *sim.World) {
 			return
 		}
 		break
+	}
+	if certain && s.engine.partial() {
+		s.partial(ctx)
 	}
 	s.over = true
 	for _, join := range joins {
