@@ -23,6 +23,7 @@ type acceptor struct {
 	through uint64 // all slots up to here are durable: decided, or accepted in throughOf
 	of      Ballot
 	present uint64 // all slots up to here have values
+	begun   uint64 // the log begins after this slot, as the store has it
 }
 
 // grant is a promise that waits for its record.
@@ -226,7 +227,7 @@ func (c *Core) accepted(ballot Ballot) (through uint64, ranges []slots) {
 	if c.of != ballot {
 		c.of, c.through = ballot, 0
 	}
-	t := max(c.through, c.log.start.Index, c.opened)
+	t := max(c.through, c.begun, c.opened) // a state machine that is ahead of the store does not count
 	i := c.log.search(t + 1)
 	for ; i < len(c.log.spans); i++ {
 		s := &c.log.spans[i]
