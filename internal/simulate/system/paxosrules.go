@@ -140,6 +140,7 @@ func (v *paxosRules) observe(node uint64, what any) {
 		}
 	case probe.PaxosPromised:
 		b := multipaxos.Ballot(x.Ballot)
+		v.promises(node)
 		v.promised(node, m, b)
 		if b.Node == node {
 			m.own = b
@@ -303,7 +304,6 @@ func (v *paxosRules) state(node uint64, m *paxosMember, x probe.PaxosState) {
 
 // promised checks that a promise, in a ballot, that leaves is durable, and takes none back.
 func (v *paxosRules) promised(node uint64, m *paxosMember, b multipaxos.Ballot) {
-	v.promises(node)
 	if b.Less(m.promised) {
 		v.w.Failf("a promise is not taken back", "node %d promises ballot %v, and has promised %v", node, b, m.promised)
 	}
@@ -372,6 +372,9 @@ func (v *paxosRules) stored(node uint64, m *paxosMember, x probe.PaxosStored) {
 // accepted takes in votes that are told.
 func (v *paxosRules) accepted(node uint64, m *paxosMember, x probe.PaxosAccepted) {
 	b := multipaxos.Ballot(x.Ballot)
+	if x.Through > 0 || len(x.Ranges) > 0 { // else it says that it is there
+		v.promises(node)
+	}
 	v.promised(node, m, b)
 	held := min(x.Through, max(m.held, m.applied))
 	m.toldHeld = max(m.toldHeld, held)
