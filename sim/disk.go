@@ -335,6 +335,30 @@ type Copy struct{ table table }
 // Copy returns what is durable now.
 func (d *Disk) Copy() *Copy { return &Copy{d.durable.clone()} }
 
+// Durable returns a store that reads what is durable at the time of reading, whether the node runs or not:
+// for invariants. It takes no commit.
+func (d *Disk) Durable() storage.Store { return durable{d} }
+
+type durable struct{ disk *Disk }
+
+var _ storage.Store = durable{}
+
+// Get implements storage.Store.
+func (d durable) Get(key []byte) ([]byte, error) { return d.disk.durable.get(key) }
+
+// Scan implements storage.Store.
+func (d durable) Scan(from, to []byte) (storage.Iterator, error) {
+	return d.disk.durable.scan(from, to), nil
+}
+
+// Commit implements storage.Store.
+func (d durable) Commit(*storage.Batch) error {
+	return fmt.Errorf("sim: Disk.Durable: %w: it is there to be read", storage.ErrClosed)
+}
+
+// Close implements storage.Store.
+func (d durable) Close() error { return nil }
+
 // Restore puts a copy in the place of the content: an old one, or that of another node.
 // The node must not run.
 func (d *Disk) Restore(c *Copy) {

@@ -24,6 +24,7 @@ type acceptor struct {
 	through uint64 // all slots up to here are durable: decided, or accepted in throughOf
 	of      Ballot
 	present uint64 // all slots up to here have values
+	begun   uint64 // the log begins after this slot, as the store has it
 }
 
 // grant is a promise that waits for its record.
@@ -73,6 +74,9 @@ func (c *Core) sticky(m *message) bool {
 func (c *Core) onPrepare(from uint64, m *message) {
 	switch {
 	case !c.trusted:
+	case len(c.voters.members) == 0:
+		// It has joined and was told nothing yet: it is no voter. It may have been one, with another disk.
+		probe.Sometimes("paxos: a replica that was told nothing yet promises nothing", true)
 	case m.ballot.Less(c.promised):
 		if probe.Bug("a promise is forgotten") {
 			c.send(from, *c.piece(m.ballot, m.from))
@@ -224,7 +228,7 @@ func (c *Core) accepted(ballot Ballot) (through uint64, ranges []slots) {
 	if c.of != ballot {
 		c.of, c.through = ballot, 0
 	}
-	t := max(c.through, c.log.start.Index, c.opened)
+	t := max(c.through, c.begun, c.opened) // a state machine that is ahead of the store does not count
 	i := c.log.search(t + 1)
 	for ; i < len(c.log.spans); i++ {
 		s := &c.log.spans[i]

@@ -614,7 +614,9 @@ func (c *cluster) reconfigure(l *node, r *rand.Rand) {
 		for i := range next.Members {
 			p := &next.Members[i]
 			p.Outgoing = p.Voter
-			if r.IntN(2) == 0 {
+			n := c.nodes[p.Node]
+			told := n.core != nil && n.core.confSlot > 0 // the runtime lets nobody vote who has not caught up
+			if r.IntN(2) == 0 && (p.Voter || told) {
 				p.Voter = !p.Voter
 				if p.Voter {
 					p.Learner = false

@@ -49,6 +49,7 @@ type Core struct {
 type write struct {
 	token    uint64
 	promised Ballot
+	start    uint64 // where the log begins with it
 }
 
 // outgoing is a message on its way. Its bytes are the message followed by the tail.
@@ -74,7 +75,7 @@ func newCore(p Protocol, o replica.OpenOptions) (*Core, error) {
 		messageBytes: int(o.MessageBytes), inflightBytes: int(o.InflightBytes), pendingLimit: int(o.PendingBytes), applyLimit: int(o.ApplyBytes),
 	}
 	c.quorumsHash = c.quorums.hash()
-	c.promised, c.durable = hard.promised, hard.promised
+	c.promised, c.durable, c.begun = hard.promised, hard.promised, log.start.Index
 	c.round = hard.promised.Round
 	if lost {
 		// A vote for a value of any ballot up to the promised one may be missing.
@@ -89,6 +90,9 @@ func newCore(p Protocol, o replica.OpenOptions) (*Core, error) {
 		return nil, &storage.CorruptError{Group: c.group, Index: o.Start.Index, Key: o.Keys.Protocol(tagStart),
 			Reason: fmt.Sprintf("the log begins after slot %d, but the state machine has only those up to %d", log.start.Index, o.Start.Index)}
 	}
+	if probe.Active() {
+		c.observeOpened(o.Start.Index, lost)
+	}
 	if err := c.openLearner(o, hard); err != nil {
 		return nil, err
 	}
@@ -99,9 +103,6 @@ func newCore(p Protocol, o replica.OpenOptions) (*Core, error) {
 		}
 	}
 	c.timeout = c.randomTimeout()
-	if probe.Active() {
-		probe.Observe(probe.PaxosOpened{Group: c.group, Promised: c.promised.shown(), Start: log.start.Index, Held: c.held, Lost: lost})
-	}
 	return c, nil
 }
 
@@ -186,7 +187,7 @@ func (c *Core) Persisted(token uint64) {
 		c.persisted = token
 	}
 	for len(c.writes) > 0 && c.writes[0].token <= token {
-		c.durable = c.writes[0].promised
+		c.durable, c.begun = c.writes[0].promised, c.writes[0].start
 		c.writes = c.writes[1:]
 	}
 	if len(c.writes) == 0 {
@@ -269,7 +270,7 @@ func (c *Core) write(batch *storage.Batch) {
 	c.batch.Reset()
 	c.writeHard(batch)
 	c.lastToken++
-	c.writes = append(c.writes, write{c.lastToken, c.promised})
+	c.writes = append(c.writes, write{c.lastToken, c.promised, c.log.start.Index})
 	c.unwritten, c.flushed = false, false
 }
 

@@ -197,6 +197,9 @@ func (c *Core) prepare(authority Ballot) {
 	if probe.Bug("a round is used twice") && c.promised.Node == c.node {
 		c.ballot = c.promised
 	}
+	if probe.Active() {
+		probe.Observe(probe.PaxosPrepared{Group: c.group, Ballot: c.ballot.shown()})
+	}
 	c.follow()
 	c.role = preparing
 	c.promise(c.ballot)

@@ -98,6 +98,9 @@ func (c *Core) configure(encoded []byte, slot uint64) error {
 		return err
 	}
 	c.conf, c.config, c.confSlot, c.voters = conf, encoded, slot, voters
+	if probe.Active() {
+		c.observeConfiguration()
+	}
 	return nil
 }
 

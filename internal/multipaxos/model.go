@@ -4,6 +4,8 @@ package multipaxos
 
 import (
 	"encoding/binary"
+	"errors"
+	"io"
 	"slices"
 
 	"github.com/synod-go/synod/internal/replica"
@@ -122,7 +124,7 @@ func (c *Core) Fingerprint(dst []byte) []byte {
 	p := &printer{dst}
 	p.ballots(c.promised, c.durable, c.lost, c.of, c.leader, c.hint, c.ballot, c.authority, c.fenceBelow, c.fenceAbove)
 	p.flags(c.trusted, c.owed, c.damaged, c.wanted, c.unwritten, c.flushed, c.shown, c.announced, c.fenced, c.covered, c.beaten, c.invited, c.leaving, c.hinted)
-	p.numbers(uint64(c.quiet), c.number, c.through, c.present, c.held, c.decided, c.opened, c.handed, c.floor, c.confSlot, uint64(c.applyingBytes),
+	p.numbers(uint64(c.quiet), c.number, c.through, c.present, c.begun, c.held, c.decided, c.opened, c.handed, c.floor, c.confSlot, uint64(c.applyingBytes),
 		c.source, c.sourceEnd, uint64(c.asked), c.snap.Index, uint64(c.role), c.round, uint64(c.silence), uint64(c.elapsed), uint64(c.timeout), c.attempt, c.yes,
 		c.lostLast, c.from, c.base, c.next, c.fenceSlot, c.window, uint64(c.bytes), c.beat, uint64(c.ticks), c.transferee, uint64(c.transfer), c.handedOver)
 	p.b = replica.AppendBytes(p.b, c.config)
@@ -206,7 +208,7 @@ func (c *Core) Fingerprint(dst []byte) []byte {
 	}
 	p.numbers(uint64(len(c.writes)))
 	for _, w := range c.writes {
-		p.numbers(c.lastToken - w.token)
+		p.numbers(c.lastToken-w.token, w.start)
 		p.ballots(w.promised)
 	}
 	l := c.log
@@ -282,4 +284,33 @@ func ReadRecords(keys replica.Keys, store storage.Store) (Ballot, []Accepted, er
 	}
 	c := &Core{log: log}
 	return hard.promised, c.View().Accepted, nil
+}
+
+// ReadPromised decodes what a store holds of what was promised.
+func ReadPromised(keys replica.Keys, store storage.Store) (Ballot, error) {
+	h, err := readHard(keys, store)
+	return h.promised, err
+}
+
+// EachRun calls fn for each record of values that a store holds, with its slots and the ballot in which
+// they are accepted, until that returns false. Chosen: they are known to be chosen. The values are not read.
+func EachRun(keys replica.Keys, store storage.Store, fn func(first, last uint64, ballot Ballot, chosen bool) bool) error {
+	from, to := keys.ProtocolRange(tagRun)
+	it, err := store.Scan(from, to)
+	if err != nil {
+		return err
+	}
+	defer it.Close()
+	for {
+		key, _, err := it.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if r, ok := openRunKey(from, key); ok && !fn(r.first, r.last, r.ballot, r.ballot.isChosen()) {
+			return nil
+		}
+	}
 }

@@ -161,6 +161,9 @@ func (c *Core) promiseSelf() {
 	c.announced = true
 	for from := c.from; ; {
 		m := c.piece(c.ballot, from)
+		if probe.Active() {
+			c.observePromise(m)
+		}
 		c.takePiece(c.node, m)
 		if m.flag {
 			break
@@ -508,6 +511,9 @@ func (c *Core) Reconfigure(config []byte) error {
 // acceptedSelf counts what this node has accepted durably.
 func (c *Core) acceptedSelf() {
 	through, ranges := c.accepted(c.ballot)
+	if probe.Active() {
+		c.observeAccepted(c.ballot, through, ranges)
+	}
 	c.count(c.voters.bit(c.node), through, ranges)
 }
 

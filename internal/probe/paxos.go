@@ -10,13 +10,22 @@ type PaxosBallot struct {
 	Node     uint64
 }
 
-// PaxosOpened says what a core found on its disk. Held is the last slot of those that are decided
-// and here; Lost, that a record is missing.
+// PaxosOpened says what a core finds on its disk. The log begins after Start; the state machine has
+// what is decided up to Applied. Lost says that a record is missing. Accepted returns the ballot in which
+// the value of a slot is accepted, or, if that is not known, up to which it may be; zero: there is none.
 type PaxosOpened struct {
-	Group       uint64
-	Promised    PaxosBallot
-	Start, Held uint64
-	Lost        bool
+	Group          uint64
+	Promised       PaxosBallot
+	Start, Applied uint64
+	Last           uint64 // no later slot has a value
+	Lost           bool
+	Accepted       func(slot uint64) (ballot PaxosBallot, known bool)
+}
+
+// PaxosConfigured says who votes as of a slot: one set of voters, or two that decide together.
+type PaxosConfigured struct {
+	Group, Slot uint64
+	Sets        [][]uint64
 }
 
 // PaxosState says what a core is now. It is shown when something of it has changed.
@@ -28,18 +37,28 @@ type PaxosState struct {
 	Decided uint64
 }
 
-// PaxosPromised says that a promise leaves.
-type PaxosPromised struct {
+// PaxosPrepared says that a candidate begins a ballot, which is not durable yet.
+type PaxosPrepared struct {
 	Group  uint64
 	Ballot PaxosBallot
 }
 
-// PaxosProposed says that values are proposed in a ballot, from First on.
+// PaxosPromised says that a promise leaves, or a candidate's own counts. All: with it, all that was accepted is
+// told. Lost says that some of that is forgotten, so that the promise counts for no quorum.
+type PaxosPromised struct {
+	Group     uint64
+	Ballot    PaxosBallot
+	All, Lost bool
+}
+
+// PaxosProposed says that values are proposed in a ballot, from First on. Config is the slot of a
+// configuration among them; 0: there is none.
 type PaxosProposed struct {
 	Group  uint64
 	Ballot PaxosBallot
 	First  uint64
 	Hashes []uint64
+	Config uint64
 }
 
 // PaxosStored says that values are accepted in a ballot, from First on, and on their way to the
@@ -52,13 +71,17 @@ type PaxosStored struct {
 	Hashes []uint64
 }
 
-// PaxosAccepted says that a promise leaves that all up to a slot, and the ranges, are durable: decided, or
-// accepted in the ballot.
+// PaxosAccepted says that a promise leaves, or that of the leader itself counts, that all up to a slot, and
+// the ranges, are durable: decided, or accepted in the ballot.
 type PaxosAccepted struct {
 	Group   uint64
 	Ballot  PaxosBallot
 	Through uint64
+	Ranges  []PaxosSlots
 }
+
+// PaxosSlots is a range of slots.
+type PaxosSlots struct{ First, Last uint64 }
 
 // PaxosDecided says that the leader of a ballot takes slots for decided.
 type PaxosDecided struct {

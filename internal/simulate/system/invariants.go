@@ -1,122 +1,98 @@
 package system
 
 import (
-	"maps"
 	"slices"
 
 	"github.com/synod-go/synod/internal/probe"
 	"github.com/synod-go/synod/sim"
 )
 
-// invariants are what must hold of Raft's logs (Ongaro and Ousterhout, figure 3), held
-// against what the cores show of themselves, and that no node forgets what it has
-// promised.
+// invariants are what must hold of any engine: nodes agree on who is in the group and on what is
+// remembered of sessions, and one that was wiped takes no part. The engine's rules are those of
+// its protocol.
 type invariants struct {
-	w       *sim.World
-	members map[uint64]*member
-	leaders map[uint64]uint64 // by term
-	entries map[place]entry   // what stands where, in any log
-	chosen  []uint64          // the term of each committed entry, by index
-	until   map[uint64]uint64 // what was known as committed in each term, at most
+	w     *sim.World
+	rules rules
 
 	configured   map[uint64]probe.Configured // by index
 	incarnations map[uint64]uint64           // that each node has now
 	was          map[uint64]bool             // a node that is, or was, a member
 	sessions     map[uint64]uint64           // a hash of what is remembered of them after each entry
+	memories     map[uint64]*memory
 }
 
-// place names an entry: with a term, an index has one.
-type place struct{ index, term uint64 }
-
-type entry struct {
-	hash   uint64
-	before uint64 // the term of the entry before it
+// rules are what must hold of a protocol, held against what its cores show of themselves.
+type rules interface {
+	// observe is shown what a node's core does.
+	observe(node uint64, what any)
+	// leader returns the node that leads, as far as the cores have shown; 0: none.
+	leader() uint64
+	// left notes that a node removes its replica's log, which it may.
+	left(node uint64)
+	// alone reports whether a node may have accepted what no other one has: the end of the log.
+	alone(node uint64) bool
 }
 
-// member is what is known of one node: what it is, and what it has promised, which its
-// disk must remember.
-type member struct {
-	first  uint64   // index of terms[0]
-	terms  []uint64 // of the log's entries; terms[0] is that of the one before the log
-	term   uint64
-	commit uint64
-	leads  bool
-
-	promised   uint64            // the highest term that it spoke in as a promise
-	votes      map[uint64]uint64 // by term
-	generation int               // of its disk
-	forgot     bool              // it has promised something, and its disk was lost since
-	accepted   place             // the last entry that it said was durable
+// memory is whether a node's disk can know what the node has promised.
+type memory struct {
+	generation int  // of its disk
+	promised   bool // something, since it has this disk
+	forgot     bool // it has promised something, and its disk was lost since
 }
 
 func newInvariants(w *sim.World) *invariants {
 	return &invariants{
-		w:       w,
-		members: make(map[uint64]*member),
-		leaders: make(map[uint64]uint64),
-		entries: make(map[place]entry),
-		chosen:  []uint64{0},
-		until:   make(map[uint64]uint64),
-
+		w:            w,
 		configured:   make(map[uint64]probe.Configured),
 		incarnations: make(map[uint64]uint64),
 		was:          make(map[uint64]bool),
 		sessions:     make(map[uint64]uint64),
+		memories:     make(map[uint64]*memory),
 	}
-}
-
-func (m *member) last() uint64 { return m.first + uint64(len(m.terms)) - 1 }
-
-// termAt returns the term of an entry, and whether the log has it.
-func (m *member) termAt(index uint64) (uint64, bool) {
-	if index < m.first || index > m.last() {
-		return 0, false
-	}
-	return m.terms[index-m.first], true
 }
 
 func (v *invariants) observe(node uint64, what any) {
-	m := v.members[node]
-	if m == nil {
-		m = &member{votes: make(map[uint64]uint64)}
-		v.members[node] = m
-	}
 	switch x := what.(type) {
-	case probe.RaftOpened:
-		v.opened(node, m, x)
-	case probe.RaftState:
-		v.state(node, m, x)
-	case probe.RaftEntries:
-		v.appended(node, m, x)
 	case probe.Configured:
 		v.reconfigured(node, x)
-	case probe.RaftSnapshot:
-		if x.Index < m.commit {
-			v.w.Failf("commit never regresses", "node %d: a snapshot at index %d takes the place of a log that is committed up to %d", node, x.Index, m.commit)
-		}
-		m.first, m.terms = x.Index, []uint64{x.Term}
-		m.accepted = place{}
-		v.committed(node, x.Index, x.Term)
 	case probe.Sessions:
 		if known, ok := v.sessions[x.Index]; ok && known != x.Hash {
 			v.w.Failf("equal sessions at equal index", "node %d remembers another thing of sessions than another node, after index %d", node, x.Index)
 		}
 		v.sessions[x.Index] = x.Hash
-	case probe.RaftVoted:
-		v.promises(node)
-		m.promised = max(m.promised, x.Term)
-		if before, ok := m.votes[x.Term]; ok && before != x.For {
-			v.w.Failf("one vote a term", "node %d votes for node %d in term %d, and has voted for node %d", node, x.For, x.Term, before)
-		}
-		m.votes[x.Term] = x.For
-	case probe.RaftAccepted:
-		v.promises(node)
-		m.promised = max(m.promised, x.Term)
-		// One of an earlier term may leave when the log has changed since.
-		if term, ok := m.termAt(x.Index); ok && x.Term == m.term && x.Index >= m.accepted.index {
-			m.accepted = place{x.Index, term}
-		}
+	default:
+		v.rules.observe(node, what)
 	}
+}
+
+func (v *invariants) memory(node uint64) *memory {
+	m := v.memories[node]
+	if m == nil {
+		m = &memory{}
+		v.memories[node] = m
+	}
+	return m
+}
+
+// promises notes that a node makes a promise, and checks that it may: one that was wiped
+// before it ever made one is as good as new.
+func (v *invariants) promises(node uint64) {
+	m := v.memory(node)
+	if m.forgot {
+		v.w.Failf("a wiped node takes no part", "node %d, whose disk was %s, makes a promise", node, v.w.Node(node).Damaged())
+	}
+	m.promised = true
+}
+
+// replaced reports whether a node has another disk than when it was last asked. It can't remember then
+// what it has promised, and must not promise anything again.
+func (v *invariants) replaced(node uint64) bool {
+	m, g := v.memory(node), v.w.Node(node).Disk.Generation()
+	if g == m.generation {
+		return false
+	}
+	m.generation, m.forgot, m.promised = g, m.forgot || m.promised, false
+	return true
 }
 
 // reconfigured checks that nodes agree on who is in the group, and that a member that comes
@@ -143,8 +119,8 @@ func (v *invariants) reconfigured(node uint64, x probe.Configured) {
 			}
 		}
 		// It may take part again.
-		if member := v.members[m.Node]; member != nil && m.Incarnation != 0 && m.Incarnation == v.incarnations[m.Node] {
-			member.forgot = false
+		if m.Incarnation != 0 && m.Incarnation == v.incarnations[m.Node] {
+			v.memory(m.Node).forgot = false
 		}
 	}
 }
@@ -157,132 +133,4 @@ func (v *invariants) latest() (latest probe.Configured) {
 		}
 	}
 	return latest
-}
-
-// left notes that a node removes its replica's log, which it may.
-func (v *invariants) left(node uint64) {
-	if m := v.members[node]; m != nil {
-		m.accepted, m.first, m.terms, m.commit = place{}, 0, nil, 0
-	}
-}
-
-// promises checks that a node that makes a promise may: one that was wiped before it ever
-// made one is as good as new.
-func (v *invariants) promises(node uint64) {
-	if v.members[node].forgot {
-		v.w.Failf("a wiped node takes no part", "node %d, whose disk was %s, makes a promise", node, v.w.Node(node).Damaged())
-	}
-}
-
-// opened checks that a node's disk remembers what the node has promised.
-func (v *invariants) opened(node uint64, m *member, x probe.RaftOpened) {
-	if g := v.w.Node(node).Disk.Generation(); g > m.generation {
-		// It can't remember, and must not promise anything again.
-		m.generation, m.forgot = g, m.forgot || m.promised > 0
-		m.promised, m.accepted, m.votes = 0, place{}, make(map[uint64]uint64)
-	}
-	if x.Term < m.promised {
-		v.w.Failf("promises are kept", "node %d is in term %d, and has promised something in term %d", node, x.Term, m.promised)
-	}
-	if vote, ok := m.votes[x.Term]; ok && vote != x.Vote {
-		v.w.Failf("promises are kept", "node %d has voted for node %d in term %d, and remembers %d", node, vote, x.Term, x.Vote)
-	}
-	if at := m.accepted; at.index >= x.First && at.index > 0 {
-		if at.index > x.Last {
-			v.w.Failf("promises are kept", "node %d has said that its log is durable up to index %d, and it ends at %d", node, at.index, x.Last)
-		} else if term := x.TermAt(at.index); term != 0 && term != at.term {
-			v.w.Failf("promises are kept", "node %d has said that the entry at index %d of term %d is durable, and has one of term %d", node, at.index, at.term, term)
-		}
-	}
-	m.term, m.commit, m.leads = x.Term, x.Commit, false
-	m.first, m.terms = x.First-1, nil
-	for index := x.First - 1; index <= x.Last; index++ {
-		term := x.TermAt(index)
-		m.terms = append(m.terms, term)
-		if term != 0 && index > 0 && index <= x.Commit {
-			v.committed(node, index, term)
-		}
-	}
-}
-
-func (v *invariants) state(node uint64, m *member, x probe.RaftState) {
-	if x.Term < m.term {
-		v.w.Failf("terms never regress", "node %d was in term %d and is in term %d", node, m.term, x.Term)
-	}
-	if x.Commit < m.commit {
-		v.w.Failf("commit never regresses", "node %d knew that index %d is committed, and knows %d", node, m.commit, x.Commit)
-	}
-	if x.Commit > m.last() {
-		v.w.Failf("commit within the log", "node %d takes index %d for committed, and its log ends at %d", node, x.Commit, m.last())
-	}
-	if x.Leading {
-		if other, ok := v.leaders[x.Term]; ok && other != node {
-			v.w.Failf("election safety", "nodes %d and %d both lead in term %d", other, node, x.Term)
-		}
-		v.leaders[x.Term] = node
-	}
-	if x.Leading && (!m.leads || m.term != x.Term) {
-		// Leader completeness: what was committed in earlier terms is in its log.
-		for _, term := range slices.Sorted(maps.Keys(v.until)) {
-			index := v.until[term]
-			if term >= x.Term || index < m.first {
-				continue
-			}
-			if have, ok := m.termAt(index); !ok || have != v.chosen[index] {
-				v.w.Failf("leader completeness", "node %d leads in term %d; its log, up to index %d, has term %d at index %d, and an entry of term %d was committed there by term %d",
-					node, x.Term, m.last(), have, index, v.chosen[index], term)
-			}
-		}
-	}
-	for index := max(m.commit, m.first) + 1; index <= min(x.Commit, m.last()); index++ {
-		term, _ := m.termAt(index)
-		v.committed(node, index, term)
-	}
-	if known := min(x.Commit, m.last()); known > v.until[x.Term] {
-		v.until[x.Term] = known
-	}
-	m.term, m.commit, m.leads = x.Term, x.Commit, x.Leading
-}
-
-// committed checks that an index has one committed entry.
-func (v *invariants) committed(node, index, term uint64) {
-	for uint64(len(v.chosen)) <= index {
-		v.chosen = append(v.chosen, 0)
-	}
-	switch known := v.chosen[index]; known {
-	case 0:
-		v.chosen[index] = term
-	case term:
-	default:
-		v.w.Failf("state-machine safety", "node %d takes the entry of term %d at index %d for committed; another one takes that of term %d", node, term, index, known)
-	}
-}
-
-func (v *invariants) appended(node uint64, m *member, x probe.RaftEntries) {
-	before, ok := m.termAt(x.First - 1)
-	if !ok {
-		v.w.Failf("log without gaps", "node %d appends at index %d to a log from %d to %d", node, x.First, m.first+1, m.last())
-		return
-	}
-	if x.First <= m.commit {
-		v.w.Failf("commit never regresses", "node %d overwrites from index %d on, and index %d is committed", node, x.First, m.commit)
-	}
-	if x.First <= m.last() {
-		if x.Leading && m.leads && m.term == x.Term {
-			v.w.Failf("a leader only appends", "node %d leads in term %d and overwrites from index %d on", node, x.Term, x.First)
-		}
-		m.terms = m.terms[:x.First-m.first]
-		if m.accepted.index >= x.First {
-			m.accepted = place{x.First - 1, before}
-		}
-	}
-	for i, e := range x.Entries {
-		at := place{x.First + uint64(i), e.Term}
-		if known, ok := v.entries[at]; ok && (known.before != before || known.hash != e.Hash) {
-			v.w.Failf("log matching", "node %d: the entry at index %d of term %d is not what it is elsewhere", node, at.index, at.term)
-		}
-		v.entries[at] = entry{hash: e.Hash, before: before}
-		m.terms = append(m.terms, e.Term)
-		before = e.Term
-	}
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/synod-go/synod/raft"
 	"github.com/synod-go/synod/sim"
 )
 
@@ -28,7 +27,7 @@ func clockDrift(drift float64) time.Duration {
 
 // tempt tries to have another leader elected while the old one may still count on its
 // lease, and then asks the old one for what was written to the new one.
-func (s *raftRun) tempt(ctx context.Context) {
+func (s *run) tempt(ctx context.Context) {
 	r := s.w.Rand()
 	wait := func(least, most float64) bool {
 		_ = sim.Sleep(ctx, time.Duration((least+r.Float64()*(most-least))*float64(election)))
@@ -126,7 +125,7 @@ func (s *raftRun) tempt(ctx context.Context) {
 }
 
 // voters returns the members that vote, as far as anybody knows, but for one.
-func (s *raftRun) voters(but uint64) (list []uint64) {
+func (s *run) voters(but uint64) (list []uint64) {
 	for _, m := range s.invariants.latest().Members {
 		if m.Voter && m.Node != but {
 			list = append(list, m.Node)
@@ -143,7 +142,7 @@ func (s *raftRun) voters(but uint64) (list []uint64) {
 }
 
 // warm reads on a leader, so that it has a lease.
-func (s *raftRun) warm(ctx context.Context, g *raft.Group) {
+func (s *run) warm(ctx context.Context, g group) {
 	short, cancel := sim.WithTimeout(ctx, election/10)
 	defer cancel()
 	_ = g.Barrier(short)
@@ -151,7 +150,7 @@ func (s *raftRun) warm(ctx context.Context, g *raft.Group) {
 
 // duel writes to whoever leads, and reads what it wrote from one that has led, for two
 // election timeouts.
-func (s *raftRun) duel(ctx context.Context, old uint64, g *raft.Group) {
+func (s *run) duel(ctx context.Context, old uint64, g group) {
 	number := 2_000_000
 	for end := s.w.Now() + 2*election; s.w.Now() < end && !s.calm; {
 		key := fmt.Sprintf("duel-%d", s.next)

@@ -9,12 +9,12 @@ import (
 
 	"github.com/synod-go/synod"
 	"github.com/synod-go/synod/internal/probe"
-	"github.com/synod-go/synod/raft"
+	"github.com/synod-go/synod/internal/replica"
 	"github.com/synod-go/synod/sim"
 )
 
 // operator changes the members, again and again, wherever it is led.
-func (s *raftRun) operator(ctx context.Context) {
+func (s *run) operator(ctx context.Context) {
 	r := s.w.Rand()
 	for !s.over {
 		_ = sim.Sleep(ctx, time.Duration(r.Int64N(int64(4*election))))
@@ -25,7 +25,7 @@ func (s *raftRun) operator(ctx context.Context) {
 		}
 		at := s.leader()
 		g := s.groups[at]
-		if g == nil || s.hush {
+		if g == nil || s.hush || s.steady {
 			continue
 		}
 		var now []synod.Member // as far as anybody knows: Status would wait for a node that crashes
@@ -48,7 +48,9 @@ func (s *raftRun) operator(ctx context.Context) {
 		}
 		s.w.Logf("operator: node %d is to make the members %v", at, desired)
 		short, cancel := sim.WithTimeout(ctx, time.Duration(1+r.Int64N(int64(10*election))))
+		s.changing = true
 		err := g.SetMembers(short, desired)
+		s.changing = false
 		cancel()
 		s.w.Logf("operator: %v", err)
 		var elsewhere *synod.NotLeaderError
@@ -58,7 +60,7 @@ func (s *raftRun) operator(ctx context.Context) {
 				s.w.Failf("members are what was asked for", "SetMembers of %v returned, and the members are %v", desired, latest.Members)
 			}
 		case errors.As(err, &elsewhere), errors.Is(err, synod.ErrChanging), errors.Is(err, synod.ErrUnknownOutcome), errors.Is(err, synod.ErrSuperseded),
-			errors.Is(err, raft.ErrIncarnation), errors.Is(err, synod.ErrClosed), errors.Is(err, context.DeadlineExceeded), errors.As(err, new(*synod.FailedError)):
+			errors.Is(err, replica.ErrIncarnation), errors.Is(err, synod.ErrClosed), errors.Is(err, context.DeadlineExceeded), errors.As(err, new(*synod.FailedError)):
 		default:
 			s.w.Failf("errors have types", "SetMembers: %v", err)
 		}
@@ -66,7 +68,7 @@ func (s *raftRun) operator(ctx context.Context) {
 }
 
 // desired returns what the members are to become; nil: what they are.
-func (s *raftRun) desired(now []synod.Member) []synod.Member {
+func (s *run) desired(now []synod.Member) []synod.Member {
 	r := s.w.Rand()
 	desired := slices.Clone(now)
 	find := func(id uint64) int {
@@ -98,24 +100,22 @@ func (s *raftRun) desired(now []synod.Member) []synod.Member {
 
 // sane returns a list of members if an operator in his senses would ask for it: most of the
 // voters can vote.
-func (s *raftRun) sane(now, desired []synod.Member) []synod.Member {
+func (s *run) sane(now, desired []synod.Member) []synod.Member {
 	slices.SortFunc(desired, func(a, b synod.Member) int { return cmp.Compare(a.Node, b.Node) })
-	voters, sound := 0, 0
+	var voters []uint64
 	for _, m := range desired {
 		if !m.Learner {
-			if voters++; s.sound(m.Node) {
-				sound++
-			}
+			voters = append(voters, m.Node)
 		}
 	}
-	if voters == 0 || 2*sound <= voters || slices.Equal(now, desired) {
+	if !s.engine.fits(voters) || !s.engine.decides(voters, s.sound) || slices.Equal(now, desired) {
 		return nil
 	}
 	return desired
 }
 
 // founders returns the first members.
-func (s *raftRun) founders() (members []synod.Member) {
+func (s *run) founders() (members []synod.Member) {
 	for id := uint64(1); id <= s.options.founders; id++ {
 		members = append(members, synod.Member{Node: id})
 	}
@@ -124,10 +124,10 @@ func (s *raftRun) founders() (members []synod.Member) {
 
 // sound reports whether nothing has happened to a node's disk that does not heal. One that was
 // lost may be in use again, but who knows what happens to the next.
-func (s *raftRun) sound(id uint64) bool { return s.w.Node(id).Damaged() == "" }
+func (s *run) sound(id uint64) bool { return s.w.Node(id).Damaged() == "" }
 
 // member reports whether a node is a member of the newest configuration.
-func (s *raftRun) member(id uint64) bool {
+func (s *run) member(id uint64) bool {
 	latest := s.invariants.latest()
 	if len(latest.Members) == 0 {
 		return id <= s.options.founders
@@ -136,7 +136,7 @@ func (s *raftRun) member(id uint64) bool {
 }
 
 // able reports whether the group can decide: most voters of each set of them are sound.
-func (s *raftRun) able() bool {
+func (s *run) able() bool {
 	latest := s.invariants.latest()
 	if len(latest.Members) == 0 {
 		return false // members have not all met
@@ -145,15 +145,13 @@ func (s *raftRun) able() bool {
 		func(m probe.ConfiguredMember) bool { return m.Voter },
 		func(m probe.ConfiguredMember) bool { return m.Outgoing },
 	} {
-		voters, sound := 0, 0
+		var voters []uint64
 		for _, m := range latest.Members {
 			if votes(m) {
-				if voters++; s.sound(m.Node) {
-					sound++
-				}
+				voters = append(voters, m.Node)
 			}
 		}
-		if voters > 0 && 2*sound <= voters {
+		if len(voters) > 0 && !s.engine.decides(voters, s.sound) {
 			return false
 		}
 	}
@@ -162,7 +160,7 @@ func (s *raftRun) able() bool {
 
 // oldCopy replaces the disk of a member by an old copy, with its identity, while all members
 // can be reached. It must be recognised.
-func (s *raftRun) oldCopy(ctx context.Context) {
+func (s *run) oldCopy(ctx context.Context) {
 	w := s.w
 	latest := s.invariants.latest()
 	var candidates []uint64
@@ -208,13 +206,8 @@ func (s *raftRun) oldCopy(ctx context.Context) {
 	}
 	_ = sim.Sleep(ctx, election) // others hear of it
 	// A change of the members that was under way may have left too few to do without one.
-	voters := 0
-	for _, m := range s.invariants.latest().Members {
-		if m.Voter {
-			voters++
-		}
-	}
-	if g := s.groups[victim]; s.invariants.latest().Joint || voters < 3 || g == nil || g.Status().Target != nil {
+	enough := s.engine.decides(s.voters(0), func(node uint64) bool { return node != victim })
+	if g := s.groups[victim]; s.invariants.latest().Joint || !enough || g == nil || g.Status().Target != nil {
 		return
 	}
 	n.Crash()

@@ -11,7 +11,7 @@ import (
 
 // repaired waits until a node on whose disk a bit has flipped takes part again, and reports whether
 // it does. If the bit was one of the log or of a snapshot, and others have what was there, it must.
-func (s *raftRun) repaired(limit context.Context, n *sim.Node) bool {
+func (s *run) repaired(limit context.Context, n *sim.Node) bool {
 	var corrupt *storage.CorruptError
 	again := false
 	for limit.Err() == nil {
@@ -42,7 +42,7 @@ func (s *raftRun) repaired(limit context.Context, n *sim.Node) bool {
 	if !errors.As(n.Err(), &corrupt) && s.groups[n.ID] == nil {
 		return false
 	}
-	if m := s.invariants.members[n.ID]; m != nil && m.last() >= uint64(len(s.invariants.chosen)) {
+	if s.invariants.rules.alone(n.ID) {
 		return false // nobody else may have had the end of its log
 	}
 	s.w.Failf("a damaged record is repaired", "node %d does not come back: %v", n.ID, n.Err())

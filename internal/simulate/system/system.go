@@ -39,7 +39,8 @@ type Bug struct {
 // All returns the systems by name.
 func All() map[string]System {
 	return map[string]System{
-		"raft": {func() Run { return &raftRun{} }, raftBugs, raftSites},
+		"raft":  {func() Run { return &run{engine: raftEngine{}} }, raftBugs, raftSites},
+		"paxos": {func() Run { return &run{engine: &paxosEngine{}} }, nil, nil},
 	}
 }
 
