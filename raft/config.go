@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/synod-go/synod"
-	"github.com/synod-go/synod/internal/replica"
 	"github.com/synod-go/synod/storage"
 	"github.com/synod-go/synod/transport"
 )
@@ -115,35 +114,6 @@ type Config struct {
 	// its groups together: well below what the network and the followers' disks take, so
 	// that there is room for the groups' own work. At least 256 KiB. Default: 256 MiB.
 	SnapshotBytesPerSecond int
-}
-
-func (c *Config) runtime() replica.Config {
-	return replica.Config{
-		Protocol:          protocol{},
-		Package:           "raft",
-		Cluster:           c.Cluster,
-		Node:              c.Node,
-		Transport:         c.Transport,
-		Store:             c.Store,
-		Logger:            c.Logger,
-		Metrics:           c.Metrics,
-		SetAddress:        c.SetAddress,
-		HeartbeatInterval: c.HeartbeatInterval,
-		ElectionTimeout:   c.ElectionTimeout,
-		MaxClockDrift:     c.MaxClockDrift,
-		Loops:             c.Loops,
-		MaxCommandBytes:   c.MaxCommandBytes,
-		MaxBatchBytes:     c.MaxBatchBytes,
-		MaxPending:        c.MaxPending,
-		MaxPendingBytes:   c.MaxPendingBytes,
-		MaxInflightBytes:  c.MaxInflightBytes,
-		MaxInboxBytes:     c.MaxInboxBytes,
-		MaxUnwrittenBytes: c.MaxUnwrittenBytes,
-		MaxApplyBytes:     c.MaxApplyBytes,
-		CacheBytes:        c.CacheBytes,
-
-		SnapshotBytesPerSecond: c.SnapshotBytesPerSecond,
-	}
 }
 
 // GroupConfig says what a group replicates. ID and StateMachine are required.

@@ -18,31 +18,8 @@ type engine struct{}
 
 func (engine) Name() string { return "raft" }
 
-func (engine) Start(ctx context.Context, c replica.Config) (grouptest.Node, error) {
-	n, err := raft.Start(ctx, raft.Config{
-		Cluster:           c.Cluster,
-		Node:              c.Node,
-		Transport:         c.Transport,
-		Store:             c.Store,
-		Logger:            c.Logger,
-		Metrics:           c.Metrics,
-		SetAddress:        c.SetAddress,
-		HeartbeatInterval: c.HeartbeatInterval,
-		ElectionTimeout:   c.ElectionTimeout,
-		MaxClockDrift:     c.MaxClockDrift,
-		Loops:             c.Loops,
-		MaxCommandBytes:   c.MaxCommandBytes,
-		MaxBatchBytes:     c.MaxBatchBytes,
-		MaxPending:        c.MaxPending,
-		MaxPendingBytes:   c.MaxPendingBytes,
-		MaxInflightBytes:  c.MaxInflightBytes,
-		MaxInboxBytes:     c.MaxInboxBytes,
-		MaxUnwrittenBytes: c.MaxUnwrittenBytes,
-		MaxApplyBytes:     c.MaxApplyBytes,
-		CacheBytes:        c.CacheBytes,
-
-		SnapshotBytesPerSecond: c.SnapshotBytesPerSecond,
-	})
+func (engine) Start(ctx context.Context, s replica.Settings) (grouptest.Node, error) {
+	n, err := raft.Start(ctx, raft.Config(s))
 	if err != nil {
 		return nil, err
 	}
@@ -50,7 +27,7 @@ func (engine) Start(ctx context.Context, c replica.Config) (grouptest.Node, erro
 }
 
 func (engine) Recover(ctx context.Context, c replica.RecoverConfig) error {
-	return raft.Recover(ctx, raft.RecoverConfig{Cluster: c.Cluster, Node: c.Node, Group: c.Group, Store: c.Store, AcceptLoss: c.AcceptLoss, Logger: c.Logger})
+	return raft.Recover(ctx, raft.RecoverConfig(c))
 }
 
 func (engine) Inspect(ctx context.Context, store storage.Store) ([]replica.Remains, error) {
@@ -60,16 +37,7 @@ func (engine) Inspect(ctx context.Context, store storage.Store) ([]replica.Remai
 type node struct{ *raft.Node }
 
 func (n node) StartGroup(ctx context.Context, c replica.GroupConfig) (grouptest.Group, error) {
-	g, err := n.Node.StartGroup(ctx, raft.GroupConfig{
-		ID:              c.ID,
-		StateMachine:    c.StateMachine,
-		SnapshotEntries: c.SnapshotEntries,
-		SnapshotBytes:   c.SnapshotBytes,
-		RetainEntries:   c.RetainEntries,
-		RetainBytes:     c.RetainBytes,
-		MaxSessions:     c.MaxSessions,
-		MaxSessionBytes: c.MaxSessionBytes,
-	})
+	g, err := n.Node.StartGroup(ctx, raft.GroupConfig(c))
 	if err != nil {
 		return nil, err // not a nil *raft.Group in an interface
 	}

@@ -50,7 +50,7 @@ type Node struct{ n *replica.Node }
 //
 // The context does not bound the node's life.
 func Start(ctx context.Context, cfg Config) (*Node, error) {
-	n, err := replica.Start(ctx, cfg.runtime())
+	n, err := replica.Start(ctx, replica.Config{Protocol: protocol{}, Package: "raft", Settings: replica.Settings(cfg)})
 	if err != nil {
 		return nil, err
 	}
@@ -105,16 +105,7 @@ func (n *Node) Leave(ctx context.Context, group uint64) error { return n.n.Leave
 // from other members, for which it waits, until ctx is done at most; if nobody can help, the error matches
 // storage.ErrCorrupt.
 func (n *Node) StartGroup(ctx context.Context, cfg GroupConfig) (*Group, error) {
-	g, err := n.n.StartGroup(ctx, replica.GroupConfig{
-		ID:              cfg.ID,
-		StateMachine:    cfg.StateMachine,
-		SnapshotEntries: cfg.SnapshotEntries,
-		SnapshotBytes:   cfg.SnapshotBytes,
-		RetainEntries:   cfg.RetainEntries,
-		RetainBytes:     cfg.RetainBytes,
-		MaxSessions:     cfg.MaxSessions,
-		MaxSessionBytes: cfg.MaxSessionBytes,
-	})
+	g, err := n.n.StartGroup(ctx, replica.GroupConfig(cfg))
 	if err != nil {
 		return nil, err
 	}

@@ -50,16 +50,7 @@ type RecoverConfig struct {
 // *synod.ConfigError, also if AcceptLoss is not set; ErrForeignStore; ErrNotBootstrapped; an error that matches
 // storage.ErrCorrupt if the group's records can't be read.
 func Recover(_ context.Context, c RecoverConfig) error {
-	return replica.Recover(replica.RecoverConfig{
-		Protocol:   protocol{},
-		Package:    "raft",
-		Cluster:    c.Cluster,
-		Node:       c.Node,
-		Group:      c.Group,
-		Store:      c.Store,
-		AcceptLoss: c.AcceptLoss,
-		Logger:     c.Logger,
-	})
+	return replica.Recover(protocol{}, "raft", replica.RecoverConfig(c))
 }
 
 // Remains is what a store has of a group.

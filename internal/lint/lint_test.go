@@ -45,6 +45,16 @@ func TestProtocolsHaveCores(t *testing.T) {
 	}
 }
 
+// An application changes from one engine to the other by changing one import.
+func TestEnginesHaveOneFace(t *testing.T) {
+	raft, err := theTree(t).types.Import(module + "/raft")
+	require.NoError(t, err)
+	paxos, err := theTree(t).types.Import(module + "/paxos")
+	require.NoError(t, err)
+	require.Greater(t, len(face(raft)), 70)
+	require.Empty(t, compareFaces(raft, paxos, extras))
+}
+
 func TestPackagesAreDocumented(t *testing.T) {
 	for _, problem := range checkPackages(theTree(t).files) {
 		t.Error(problem)

@@ -1,6 +1,9 @@
 package lint
 
 import (
+	"go/ast"
+	"go/parser"
+	"go/types"
 	"strings"
 	"testing"
 
@@ -203,7 +206,9 @@ func TestRulesForTheTreeRefuse(t *testing.T) {
 	require.Empty(t, checkPackages(files("raft/doc.go", long+usage+limits+"package raft", "raft/a.go", "package raft")))
 
 	require.NotEmpty(t, checkProtocols(files("paxos/a.go", "package paxos", "paxos/a_test.go", "package paxos\n//synod:core\n")))
-	require.Empty(t, checkProtocols(files("paxos/a.go", "package paxos\n\n//synod:core\n")))
+	require.NotEmpty(t, checkProtocols(files("paxos/a.go", "package paxos\n\n//synod:core\n")))
+	require.Empty(t, checkProtocols(files("paxos/a.go", "package paxos", "internal/multipaxos/a.go", "package multipaxos\n\n//synod:core\n")))
+	require.Empty(t, checkProtocols(files("raft/a.go", "package raft\n\n//synod:core\n")))
 	require.Empty(t, checkProtocols(files("storage/a.go", "package storage")))
 
 	tree := files("a.go", "package synod\n\nfunc f() { g() }\n")
@@ -221,4 +226,41 @@ func TestRulesForTheTreeRefuse(t *testing.T) {
 		require.NotEmpty(t, checkModule("module m\n"+mod+"\n"), mod)
 	}
 	require.Empty(t, checkModule("module m\ngo 1.26\nrequire go.etcd.io/raft/v3 v3.7.0\nrequire (\n\texample.com/far v1.0.0 // indirect\n)\n"))
+}
+
+func TestFacesAreCompared(t *testing.T) {
+	pkg := func(name, source string) *types.Package {
+		syntax, err := parser.ParseFile(theTree(t).fset, name+".go", "package "+name+"\n"+source, 0)
+		require.NoError(t, err)
+		p, err := new(types.Config).Check(name, theTree(t).fset, []*ast.File{syntax}, nil)
+		require.NoError(t, err)
+		return p
+	}
+	const face = "type T struct { A, B int; c int }\nfunc (t *T) Do(n int) error { return nil }\nfunc New(t *T) T { return *t }\nconst C = 1\nvar V error\n"
+	a := pkg("a", face)
+	compare := func(source string, extras map[string]string) string {
+		return strings.Join(compareFaces(a, pkg("b", source), extras), "\n")
+	}
+	require.Empty(t, compare(face, nil))
+	require.Empty(t, compare(strings.Replace(face, "c int", "d string", 1)+"func f() {}\ntype t int\n", nil))
+	for name, c := range map[string]struct{ source, want string }{
+		"field":     {strings.Replace(face, "A, B int", "A int", 1), "a.T.B: b has none"},
+		"type":      {strings.Replace(face, "A, B int", "A, B uint", 1), "T.A: in a it is field int"},
+		"method":    {strings.Replace(face, "Do(n int)", "Do(n ...int)", 1), "T.Do: in a"},
+		"no method": {strings.Replace(face, "Do(", "do(", 1), "a.T.Do: b has none"},
+		"function":  {strings.Replace(face, "New(t *T) T", "New(t *T) *T", 1) + "\n", "New: in a"},
+		"constant":  {strings.Replace(face, "C = 1", "C = 2", 1), "C: in a it is const untyped int = 1"},
+		"variable":  {strings.Replace(face, "V error", "V any", 1), "V: in a"},
+		"more":      {face + "type More struct{ X int }\n", "b.More: a has none"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if name == "function" {
+				c.source = strings.Replace(c.source, "return *t", "return t", 1)
+			}
+			require.Contains(t, compare(c.source, nil), c.want)
+		})
+	}
+	require.Empty(t, compare(face+"type More struct{ X int }\n", map[string]string{"b.More": "why"}))
+	require.Contains(t, compare(face, map[string]string{"b.More": "why"}), "b.More: is not there")
+	require.Contains(t, compare(face, map[string]string{"a.C": "why"}), "a.C: is not there, or not beyond")
 }

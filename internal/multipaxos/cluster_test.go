@@ -324,6 +324,7 @@ func (n *node) checkDecided() {
 
 // checkMessage holds what leaves against what is durable, and against leases.
 func (n *node) checkMessage(to uint64, head, tail []byte) {
+	require.GreaterOrEqual(n.c.t, len(head)+len(tail), replica.MinMessage, "the runtime takes no shorter one")
 	m, err := decodeMessage(7, n.id, append(slices.Clone(head), tail...))
 	require.NoError(n.c.t, err)
 	switch m.kind {

@@ -227,6 +227,9 @@ func (c *Core) Ready(out *replica.Output) bool {
 		}
 		start := len(c.head)
 		c.head = q.m.append(c.head)
+		for q.tail == nil && len(c.head)-start < replica.MinMessage {
+			c.head = append(c.head, 0)
+		}
 		out.Messages = append(out.Messages, replica.Message{To: q.to, Head: c.head[start:len(c.head):len(c.head)], Tail: q.tail})
 	}
 	clear(c.queue)

@@ -133,7 +133,8 @@ const (
 
 var errMessage = errors.New("paxos: malformed message")
 
-// append encodes a message, but for the run of an accept, which follows.
+// append encodes a message, but for the run of an accept, which follows. Ready pads one that no run
+// follows with zeros, to replica.MinMessage.
 func (m *message) append(dst []byte) []byte {
 	var flag byte
 	if m.flag {
@@ -268,10 +269,12 @@ func decodeMessage(group, sender uint64, b []byte) (*message, error) {
 			encoded = append(encoded, r.Bytes())
 		}
 	}
-	if has&hasRun != 0 {
-		if rest := r.Rest(); len(rest) > 0 {
-			encoded = append(encoded, rest)
+	if r.Len() > 0 && len(b) == replica.MinMessage { // too short for a run
+		if !allZero(r.Rest()) {
+			return bad("its padding is not empty")
 		}
+	} else if has&hasRun != 0 && r.Len() > 0 {
+		encoded = append(encoded, r.Rest())
 	}
 	if err := r.Err(); err != nil {
 		return nil, fmt.Errorf("%w: %v: %w", errMessage, m.kind, err)

@@ -11,11 +11,17 @@ import (
 	"github.com/synod-go/synod/transport"
 )
 
-// Config is what a node needs to run. The engines document the fields for their
-// users, under the same names.
+// Config is what a node needs to run.
 type Config struct {
-	Protocol  Protocol
-	Package   string // names the engine in errors
+	Protocol Protocol
+	Package  string // names the engine in errors
+	Settings
+}
+
+// Settings are what the user of an engine chooses. The engines document the fields for
+// their users, in a Config of their own that has the same ones in the same order: so a
+// conversion takes one for the other, and does not compile where they differ.
+type Settings struct {
 	Cluster   string
 	Node      uint64
 	Transport transport.Transport
@@ -30,8 +36,8 @@ type Config struct {
 	Loops             int
 	MaxCommandBytes   int
 	MaxBatchBytes     int
-	MaxPendingBytes   int
 	MaxPending        int
+	MaxPendingBytes   int
 	MaxInflightBytes  int
 	MaxInboxBytes     int
 	MaxUnwrittenBytes int
@@ -158,7 +164,7 @@ func (c *Config) leaseLength() time.Duration {
 	return c.ElectionTimeout.Truncate(c.HeartbeatInterval) - c.HeartbeatInterval - c.MaxClockDrift
 }
 
-// GroupConfig is what a group needs to run.
+// GroupConfig is what a group needs to run. The engines have the same, with documentation.
 type GroupConfig struct {
 	ID              uint64
 	StateMachine    synod.StateMachine

@@ -134,7 +134,7 @@ type Entry struct {
 	Fence uint64
 }
 
-// Message goes to a peer. Its bytes are Head followed by Tail. Head is valid until
+// Message goes to a peer. Its bytes are Head followed by Tail, MinMessage at least. Head is valid until
 // the next call of Ready; Tail may be shared between messages and is never changed.
 type Message struct {
 	To   uint64

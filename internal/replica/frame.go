@@ -134,9 +134,9 @@ type frameMessage struct {
 	body  []byte
 }
 
-// minMessage is the size of the shortest message that a core or a transfer sends.
+// MinMessage is the size of the shortest message that a core or a transfer sends.
 // Shorter ones are refused, or a frame of them would take many times its size.
-const minMessage = 8
+const MinMessage = 8
 
 // messageCost is what a message is counted for beyond its bytes.
 const messageCost = 32
@@ -146,7 +146,7 @@ func nextFrameMessage(b []byte) (m frameMessage, rest []byte, err error) {
 	r := Reader{b: b}
 	m.group = r.Uvarint()
 	m.body = r.Bytes()
-	if r.err != nil || len(m.body) < minMessage {
+	if r.err != nil || len(m.body) < MinMessage {
 		return m, nil, errFrame
 	}
 	return m, r.b, nil

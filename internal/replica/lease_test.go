@@ -23,7 +23,7 @@ func (c *stoppedClock) pass(d time.Duration) { c.now = c.now.Add(d) }
 // timeout, and a drift of 5 ms: a lease is 85 ms long.
 func leaseGroup() (*loop, *Group, *stoppedClock) {
 	clock := &stoppedClock{Executor: executor.Real(), now: time.Unix(1000, 0)}
-	cfg := Config{HeartbeatInterval: 10 * time.Millisecond, ElectionTimeout: 109 * time.Millisecond, MaxClockDrift: 5 * time.Millisecond}
+	cfg := Config{Settings: Settings{HeartbeatInterval: 10 * time.Millisecond, ElectionTimeout: 109 * time.Millisecond, MaxClockDrift: 5 * time.Millisecond}}
 	n := &Node{cfg: cfg, ex: clock}
 	g := &Group{id: 1, node: n, term: 3, leading: true}
 	g.reads.init(g)

@@ -630,6 +630,9 @@ func (l *loop) leaderChanged(g *Group, out *Output) {
 func (l *loop) send(g *Group, m *Message) {
 	f := l.frame(m.To)
 	size := len(m.Head) + len(m.Tail)
+	if size < MinMessage {
+		panic(fmt.Errorf("a message of %d bytes, of %d at least: this is a bug in the protocol's core", size, MinMessage))
+	}
 	if len(f.buf) > 0 && len(f.buf)+size > frameTarget {
 		l.flushFrame(f)
 	}

@@ -12,10 +12,8 @@ import (
 	"github.com/synod-go/synod/storage"
 )
 
-// RecoverConfig is what Recover needs. The engines document the fields for their users.
+// RecoverConfig is what Recover needs. The engines have the same, with documentation.
 type RecoverConfig struct {
-	Protocol   Protocol
-	Package    string
 	Cluster    string
 	Node       uint64
 	Group      uint64
@@ -77,12 +75,12 @@ func Inspect(protocol Protocol, store storage.Store) (incarnation uint64, list [
 }
 
 // Recover makes a node the only voter of a group whose majority is lost.
-func Recover(c RecoverConfig) error {
+func Recover(protocol Protocol, pkg string, c RecoverConfig) error {
 	fail := func(err error) error {
-		return fmt.Errorf("%s: recover group %d on node %d: %w", c.Package, c.Group, c.Node, err)
+		return fmt.Errorf("%s: recover group %d on node %d: %w", pkg, c.Group, c.Node, err)
 	}
 	bad := func(field, reason string) error {
-		return &synod.ConfigError{Package: c.Package, Field: field, Reason: reason}
+		return &synod.ConfigError{Package: pkg, Field: field, Reason: reason}
 	}
 	switch {
 	case c.Cluster == "":
@@ -118,10 +116,10 @@ func Recover(c RecoverConfig) error {
 		return fail(err)
 	case !found:
 		return fail(ErrNotBootstrapped)
-	case string(name) != c.Protocol.Name():
-		return fail(fmt.Errorf("%w: the group is kept by %s, not by %s", ErrForeignStore, name, c.Protocol.Name()))
+	case string(name) != protocol.Name():
+		return fail(fmt.Errorf("%w: the group is kept by %s, not by %s", ErrForeignStore, name, protocol.Name()))
 	}
-	remains := c.Protocol.Inspect(keys, store)
+	remains := protocol.Inspect(keys, store)
 	if remains.Err != nil {
 		return fail(remains.Err)
 	}
@@ -148,7 +146,7 @@ func Recover(c RecoverConfig) error {
 		}
 	}
 	encoded := config.Append(nil)
-	g := &Group{id: c.Group, keys: keys, node: &Node{cfg: Config{Store: store}}}
+	g := &Group{id: c.Group, keys: keys, node: &Node{cfg: Config{Settings: Settings{Store: store}}}}
 	if err := g.readIntroduced(); err != nil {
 		return fail(err)
 	}
@@ -189,7 +187,7 @@ func Recover(c RecoverConfig) error {
 		cp.config = encoded
 		cp.store(keys, &b)
 	}
-	if err := c.Protocol.Recover(keys, store, encoded, &b); err != nil {
+	if err := protocol.Recover(keys, store, encoded, &b); err != nil {
 		return fail(err)
 	}
 	if err := store.Commit(&b); err != nil {

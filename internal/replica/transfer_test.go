@@ -12,7 +12,7 @@ import (
 func TestPace(t *testing.T) {
 	const rate = 1 << 20
 	clock := &stoppedClock{Executor: executor.Real(), now: time.Unix(1000, 0)}
-	n := &Node{cfg: Config{SnapshotBytesPerSecond: rate}, ex: clock}
+	n := &Node{cfg: Config{Settings: Settings{SnapshotBytesPerSecond: rate}}, ex: clock}
 	// What is sent in a while never exceeds the rate by more than the burst and one piece.
 	const piece = 256 << 10
 	sent, began := 0, clock.now

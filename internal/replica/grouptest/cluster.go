@@ -52,7 +52,7 @@ type options struct {
 	spare   uint64 // nodes that are no members at first, above the others; none of them is started
 	groups  uint64 // groups on each of them; default: 1
 	kind    kind
-	config  func(*replica.Config)
+	config  func(*replica.Settings)
 	group   func(*replica.GroupConfig)
 	machine func(node, group uint64, m *machine)
 	stopped bool // start no node yet
@@ -155,7 +155,7 @@ func (c *cluster) restart(id uint64) *member {
 }
 
 // open starts a node without groups.
-func (c *cluster) open(id uint64, change func(*replica.Config)) (*member, error) {
+func (c *cluster) open(id uint64, change func(*replica.Settings)) (*member, error) {
 	c.mu.Lock()
 	d := c.disks[id]
 	if d == nil {
@@ -173,11 +173,11 @@ func (c *cluster) open(id uint64, change func(*replica.Config)) (*member, error)
 }
 
 // openOn starts a node on a disk that may not be the cluster's.
-func (c *cluster) openOn(id uint64, d *disk, change func(*replica.Config)) (*member, error) {
+func (c *cluster) openOn(id uint64, d *disk, change func(*replica.Settings)) (*member, error) {
 	m := &member{id: id, cluster: c, disk: d, endpoint: c.network.open(id), reader: make(chan struct{}),
 		groups: make(map[uint64]Group), machines: make(map[uint64]*machine)}
 	m.events.changed = make(chan struct{})
-	cfg := replica.Config{Cluster: clusterName, Node: id, Transport: m.endpoint, Store: d,
+	cfg := replica.Settings{Cluster: clusterName, Node: id, Transport: m.endpoint, Store: d,
 		HeartbeatInterval: heartbeat, ElectionTimeout: election, Loops: 2}
 	if c.options.config != nil {
 		c.options.config(&cfg)

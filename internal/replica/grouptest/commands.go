@@ -86,7 +86,7 @@ func testSizes(t *testing.T, engine Engine) {
 
 func testTooLarge(t *testing.T, engine Engine) {
 	const limit = 1000
-	c := newCluster(t, engine, options{config: func(cfg *replica.Config) { cfg.MaxCommandBytes = limit }})
+	c := newCluster(t, engine, options{config: func(cfg *replica.Settings) { cfg.MaxCommandBytes = limit }})
 	large := "g1 " + strings.Repeat("x", limit)
 	for _, m := range c.running() {
 		_, err := c.propose(c.ctx, m, 1, large[:limit+1])
@@ -103,7 +103,7 @@ func testTooLarge(t *testing.T, engine Engine) {
 
 func testLargeToSome(t *testing.T, engine Engine) {
 	const small, size = 16 << 10, 256 << 10
-	c := newCluster(t, engine, options{config: func(cfg *replica.Config) {
+	c := newCluster(t, engine, options{config: func(cfg *replica.Settings) {
 		if cfg.Node > 1 {
 			cfg.MaxCommandBytes, cfg.MaxBatchBytes, cfg.MaxInboxBytes = small, small, 3*small
 		}
@@ -138,7 +138,7 @@ func testNarrowTransport(t *testing.T, engine Engine) {
 	const limit = 64 << 10
 	var mu sync.Mutex
 	var log bytes.Buffer
-	c := newCluster(t, engine, options{config: func(cfg *replica.Config) {
+	c := newCluster(t, engine, options{config: func(cfg *replica.Settings) {
 		cfg.Transport = narrowTransport{cfg.Transport, limit}
 		cfg.Logger = slog.New(slog.NewTextHandler(lockedWriter{&mu, &log}, nil))
 	}})
@@ -243,7 +243,7 @@ func (s *stuckMetrics) Observe(string, uint64, int64) {}
 
 func testNotExecuted(t *testing.T, engine Engine) {
 	metrics := &stuckMetrics{}
-	c := newCluster(t, engine, options{size: 1, config: func(cfg *replica.Config) { cfg.Metrics = metrics }})
+	c := newCluster(t, engine, options{size: 1, config: func(cfg *replica.Settings) { cfg.Metrics = metrics }})
 	m := c.member(1)
 	c.write(1)
 

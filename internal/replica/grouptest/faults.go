@@ -39,11 +39,11 @@ var faultRules = []rule{
 	{"a state machine that can't be restored stops its group on its node alone", testRestoreFails},
 	{"more calls than MaxPending are refused with ErrOverloaded, and none is dropped",
 		func(t *testing.T, engine Engine) {
-			testOverload(t, engine, func(cfg *replica.Config) { cfg.MaxPending = overloadCalls })
+			testOverload(t, engine, func(cfg *replica.Settings) { cfg.MaxPending = overloadCalls })
 		}},
 	{"more bytes than MaxPendingBytes are refused with ErrOverloaded, and none is dropped",
 		func(t *testing.T, engine Engine) {
-			testOverload(t, engine, func(cfg *replica.Config) {
+			testOverload(t, engine, func(cfg *replica.Settings) {
 				// What is added to commands in the log counts too.
 				cfg.MaxPendingBytes, cfg.MaxCommandBytes = (overloadCalls+1)*overloadBytes-1, overloadBytes
 			})
@@ -192,7 +192,7 @@ func testFullFollower(t *testing.T, engine Engine) {
 
 func testStalledStore(t *testing.T, engine Engine, full bool) {
 	const groups, size, limit = 8, 3 << 20, 20 << 20
-	c := newCluster(t, engine, options{size: 1, groups: groups, config: func(cfg *replica.Config) { cfg.Loops = 1 }})
+	c := newCluster(t, engine, options{size: 1, groups: groups, config: func(cfg *replica.Settings) { cfg.Loops = 1 }})
 	m := c.member(1)
 	for g := uint64(1); g <= groups; g++ {
 		c.write(g)
@@ -241,7 +241,7 @@ const unwritten = 1 << 20
 
 func testUnwrittenLeader(t *testing.T, engine Engine) {
 	const groups, size = 4, unwritten / 8
-	c := newCluster(t, engine, options{size: 1, groups: groups, config: func(cfg *replica.Config) {
+	c := newCluster(t, engine, options{size: 1, groups: groups, config: func(cfg *replica.Settings) {
 		cfg.Loops, cfg.MaxUnwrittenBytes = 1, unwritten
 	}})
 	m := c.member(1)
@@ -272,7 +272,7 @@ func testUnwrittenLeader(t *testing.T, engine Engine) {
 
 func testUnwrittenFollower(t *testing.T, engine Engine) {
 	const size, count = 64 << 10, 100
-	c := newCluster(t, engine, options{config: func(cfg *replica.Config) {
+	c := newCluster(t, engine, options{config: func(cfg *replica.Settings) {
 		cfg.Loops, cfg.MaxUnwrittenBytes, cfg.MaxBatchBytes = 1, unwritten, size
 	}})
 	c.write(1)
@@ -445,7 +445,7 @@ const (
 	overloadBytes = 100
 )
 
-func testOverload(t *testing.T, engine Engine, limit func(*replica.Config)) {
+func testOverload(t *testing.T, engine Engine, limit func(*replica.Settings)) {
 	c := newCluster(t, engine, options{size: 1, config: limit})
 	m := c.member(1)
 	require.NoError(t, m.group(1).Barrier(c.ctx))
@@ -483,7 +483,7 @@ func testOverload(t *testing.T, engine Engine, limit func(*replica.Config)) {
 }
 
 func testSlowMachine(t *testing.T, engine Engine) {
-	c := newCluster(t, engine, options{groups: 2, config: func(cfg *replica.Config) { cfg.MaxApplyBytes = 4 << 10 }})
+	c := newCluster(t, engine, options{groups: 2, config: func(cfg *replica.Settings) { cfg.MaxApplyBytes = 4 << 10 }})
 	c.writes(1, 1, 2)
 	victim := c.others(c.leader(1))[0]
 	g := newGate()

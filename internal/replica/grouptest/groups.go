@@ -77,7 +77,7 @@ func testManyGroups(t *testing.T, engine Engine) {
 }
 
 func testReopen(t *testing.T, engine Engine) {
-	c := newCluster(t, engine, options{groups: 4, group: compacting, config: func(cfg *replica.Config) { cfg.Loops = 1 }})
+	c := newCluster(t, engine, options{groups: 4, group: compacting, config: func(cfg *replica.Settings) { cfg.Loops = 1 }})
 	ctx, cancel := context.WithCancel(c.ctx)
 	var wg sync.WaitGroup
 	for g := uint64(1); g <= 4; g++ {
@@ -248,7 +248,7 @@ func testCloseWaitsForStart(t *testing.T, engine Engine) {
 }
 
 func testCloseFull(t *testing.T, engine Engine) {
-	c := newCluster(t, engine, options{size: 1, groups: 2, config: func(cfg *replica.Config) { cfg.Loops = 1 }})
+	c := newCluster(t, engine, options{size: 1, groups: 2, config: func(cfg *replica.Settings) { cfg.Loops = 1 }})
 	end := c.writes(1, 1, 3)
 	c.writes(2, 1, 3)
 	m := c.member(1)
@@ -303,7 +303,7 @@ func testBootstrapApart(t *testing.T, engine Engine) {
 }
 
 func testPlain(t *testing.T, engine Engine) {
-	c := newCluster(t, engine, options{groups: 2, group: compacting, machine: large, config: func(cfg *replica.Config) {
+	c := newCluster(t, engine, options{groups: 2, group: compacting, machine: large, config: func(cfg *replica.Settings) {
 		cfg.Transport = struct{ transport.Transport }{cfg.Transport}
 		cfg.Store = struct{ storage.Store }{cfg.Store}
 	}})
@@ -323,7 +323,7 @@ func testPlain(t *testing.T, engine Engine) {
 }
 
 func testLoops(t *testing.T, engine Engine) {
-	c := newCluster(t, engine, options{groups: 5, config: func(cfg *replica.Config) { cfg.Loops = int(cfg.Node) }})
+	c := newCluster(t, engine, options{groups: 5, config: func(cfg *replica.Settings) { cfg.Loops = int(cfg.Node) }})
 	var wg sync.WaitGroup
 	for g := uint64(1); g <= 5; g++ {
 		wg.Go(func() {

@@ -17,12 +17,11 @@ type Engine interface {
 	// Name is the engine's package, as it stands in its errors.
 	Name() string
 
-	// Start starts a node. The fields Protocol and Package of the configuration are
-	// the engine's to fill in.
-	Start(ctx context.Context, cfg replica.Config) (Node, error)
+	// Start starts a node.
+	Start(ctx context.Context, cfg replica.Settings) (Node, error)
 
 	// Recover makes a node the only voter of a group, in its store; Inspect says what a
-	// store has. Protocol and Package are the engine's to fill in.
+	// store has.
 	Recover(ctx context.Context, cfg replica.RecoverConfig) error
 	Inspect(ctx context.Context, store storage.Store) ([]replica.Remains, error)
 }

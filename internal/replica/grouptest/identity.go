@@ -57,9 +57,9 @@ func testForeignStore(t *testing.T, engine Engine) {
 	d := c.disks[1]
 	before, err := d.records()
 	require.NoError(t, err)
-	for _, change := range []func(*replica.Config){
-		func(cfg *replica.Config) { cfg.Node = 2 },
-		func(cfg *replica.Config) { cfg.Cluster = "another" },
+	for _, change := range []func(*replica.Settings){
+		func(cfg *replica.Settings) { cfg.Node = 2 },
+		func(cfg *replica.Settings) { cfg.Cluster = "another" },
 	} {
 		_, err := c.openOn(1, d, change)
 		require.ErrorIs(t, err, replica.ErrForeignStore)
@@ -121,7 +121,7 @@ func testUnreadableStore(t *testing.T, engine Engine) {
 	} {
 		before, err := test.disk.records()
 		require.NoError(t, err)
-		m, err := c.openOn(1, test.disk, func(cfg *replica.Config) { cfg.Store = unreadable{test.disk, 0} })
+		m, err := c.openOn(1, test.disk, func(cfg *replica.Settings) { cfg.Store = unreadable{test.disk, 0} })
 		if err == nil {
 			m.close()
 		}
@@ -339,7 +339,7 @@ func testOtherCluster(t *testing.T, engine Engine) {
 	c := newCluster(t, engine, options{})
 	c.writes(1, 2, 5)
 	const stranger = 4
-	m, err := c.openOn(stranger, newDisk(memory.Open(memory.Config{})), func(cfg *replica.Config) { cfg.Cluster = "another" })
+	m, err := c.openOn(stranger, newDisk(memory.Open(memory.Config{})), func(cfg *replica.Settings) { cfg.Cluster = "another" })
 	require.NoError(t, err)
 	defer m.close()
 	require.NoError(t, m.node.Bootstrap(c.ctx, 1, []uint64{1, 2, stranger}))

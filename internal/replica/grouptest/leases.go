@@ -29,7 +29,7 @@ var leaseRules = []rule{
 
 // leased is options with leases.
 func leased(o options) options {
-	o.config = func(c *replica.Config) { c.MaxClockDrift = 2 * heartbeat }
+	o.config = func(c *replica.Settings) { c.MaxClockDrift = 2 * heartbeat }
 	return o
 }
 

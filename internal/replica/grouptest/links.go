@@ -28,7 +28,7 @@ var linkRules = []rule{
 
 func testKeptFrames(t *testing.T, engine Engine) {
 	const rounds, size = 100, 128 << 10
-	c := newCluster(t, engine, options{groups: 2, config: func(cfg *replica.Config) {
+	c := newCluster(t, engine, options{groups: 2, config: func(cfg *replica.Settings) {
 		cfg.Loops, cfg.CacheBytes = 1, 64<<10
 	}})
 	var l *member
@@ -181,7 +181,7 @@ func testLateMessages(t *testing.T, engine Engine) {
 
 func testSilentFollower(t *testing.T, engine Engine) {
 	const inflight = 64 << 10
-	c := newCluster(t, engine, options{config: func(cfg *replica.Config) {
+	c := newCluster(t, engine, options{config: func(cfg *replica.Settings) {
 		cfg.MaxCommandBytes, cfg.MaxBatchBytes, cfg.MaxInflightBytes = 4<<10, 8<<10, inflight
 		cfg.CacheBytes, cfg.MaxInboxBytes = 16<<10, 256<<10
 	}})

@@ -398,7 +398,7 @@ func testAddresses(t *testing.T, engine Engine) {
 	for id := uint64(1); id <= 4; id++ {
 		told[id] = make(map[uint64]string)
 	}
-	c.options.config = func(cfg *replica.Config) {
+	c.options.config = func(cfg *replica.Settings) {
 		mine := told[cfg.Node]
 		cfg.SetAddress = func(node uint64, address string) {
 			mu.Lock()
@@ -464,7 +464,7 @@ func testUnknownAddresses(t *testing.T, engine Engine) {
 	})
 	c.setMembers([]synod.Member{{Node: 1, Address: "one:1"}, {Node: 2, Address: "two:2"}, {Node: 3, Address: "three:3"}})
 	c.writes(1, 2, 20)
-	c.options.config = func(cfg *replica.Config) {
+	c.options.config = func(cfg *replica.Settings) {
 		cfg.SetAddress = func(node uint64, _ string) {
 			mu.Lock()
 			defer mu.Unlock()

@@ -124,7 +124,7 @@ func (m *member) tryGroup(ctx context.Context, group uint64) error {
 
 func testRepairLog(t *testing.T, engine Engine) {
 	for _, k := range []kind{plain, durable} {
-		c := newCluster(t, engine, options{kind: k, config: func(c *replica.Config) { c.MaxBatchBytes = 256 }})
+		c := newCluster(t, engine, options{kind: k, config: func(c *replica.Settings) { c.MaxBatchBytes = 256 }})
 		c.writes(1, 1, 40)
 		victim := c.others(c.leader(1))[0].id
 		for _, d := range damages {
@@ -311,7 +311,7 @@ func testRepairAlone(t *testing.T, engine Engine) {
 }
 
 func testRepairHelperRestarts(t *testing.T, engine Engine) {
-	c := newCluster(t, engine, options{config: func(c *replica.Config) { c.MaxBatchBytes = 256 }})
+	c := newCluster(t, engine, options{config: func(c *replica.Settings) { c.MaxBatchBytes = 256 }})
 	c.writes(1, 1, 40)
 	l := c.leader(1)
 	victim, other := c.others(l)[0].id, c.others(l)[1].id
@@ -419,7 +419,7 @@ func testRepairLies(t *testing.T, engine Engine) {
 }
 
 func testRepairRequests(t *testing.T, engine Engine) {
-	c := newCluster(t, engine, options{config: func(c *replica.Config) { c.MaxBatchBytes = 256 }})
+	c := newCluster(t, engine, options{config: func(c *replica.Settings) { c.MaxBatchBytes = 256 }})
 	c.writes(1, 1, 30)
 	l := c.leader(1)
 	victim, other := c.others(l)[0], c.others(l)[1]

@@ -29,39 +29,39 @@ func testConfig(t *testing.T, engine Engine) {
 	network := newNetwork(1)
 	for _, bad := range []struct {
 		field  string
-		change func(*replica.Config)
+		change func(*replica.Settings)
 	}{
-		{"Cluster", func(c *replica.Config) { c.Cluster = "" }},
-		{"Cluster", func(c *replica.Config) { c.Cluster = strings.Repeat("x", 256) }},
-		{"Node", func(c *replica.Config) { c.Node = 0 }},
-		{"Transport", func(c *replica.Config) { c.Transport = nil }},
-		{"Store", func(c *replica.Config) { c.Store = nil }},
-		{"HeartbeatInterval", func(c *replica.Config) { c.HeartbeatInterval = time.Microsecond }},
-		{"HeartbeatInterval", func(c *replica.Config) { c.HeartbeatInterval = -time.Second }},
-		{"ElectionTimeout", func(c *replica.Config) { c.ElectionTimeout = 2 * heartbeat }},
-		{"ElectionTimeout", func(c *replica.Config) { c.ElectionTimeout = -1 }},
-		{"MaxClockDrift", func(c *replica.Config) { c.MaxClockDrift = -1 }},
-		{"MaxClockDrift", func(c *replica.Config) { c.MaxClockDrift = 8*heartbeat + 1 }}, // leaves less than a heartbeat
-		{"MaxClockDrift", func(c *replica.Config) { c.ElectionTimeout, c.MaxClockDrift = 4*heartbeat-1, heartbeat+1 }},
-		{"Loops", func(c *replica.Config) { c.Loops = -1 }},
-		{"MaxCommandBytes", func(c *replica.Config) { c.MaxCommandBytes = -1 }},
-		{"MaxBatchBytes", func(c *replica.Config) { c.MaxBatchBytes = -1 }},
-		{"MaxPendingBytes", func(c *replica.Config) { c.MaxPendingBytes = -1 }},
-		{"MaxPendingBytes", func(c *replica.Config) { c.MaxPendingBytes, c.MaxCommandBytes = 10, 11 }},
-		{"MaxPending", func(c *replica.Config) { c.MaxPending = -1 }},
-		{"MaxInflightBytes", func(c *replica.Config) { c.MaxInflightBytes = -1 }},
-		{"MaxInflightBytes", func(c *replica.Config) { c.MaxInflightBytes, c.MaxBatchBytes, c.MaxCommandBytes = 29, 10, 20 }},
-		{"MaxInboxBytes", func(c *replica.Config) { c.MaxInboxBytes = -1 }},
-		{"MaxInboxBytes", func(c *replica.Config) { c.MaxInboxBytes, c.MaxBatchBytes, c.MaxCommandBytes = 29, 10, 20 }},
-		{"MaxInboxBytes", func(c *replica.Config) { c.MaxInboxBytes = 8 << 20 }}, // as large as a command may be by default
-		{"MaxUnwrittenBytes", func(c *replica.Config) { c.MaxUnwrittenBytes = -1 }},
-		{"MaxBatchBytes", func(c *replica.Config) { c.MaxBatchBytes = 1<<28 + 1 }},
-		{"MaxCommandBytes", func(c *replica.Config) { c.MaxCommandBytes = 1<<28 + 1 }},
-		{"MaxApplyBytes", func(c *replica.Config) { c.MaxApplyBytes = -1 }},
-		{"CacheBytes", func(c *replica.Config) { c.CacheBytes = -1 }},
+		{"Cluster", func(c *replica.Settings) { c.Cluster = "" }},
+		{"Cluster", func(c *replica.Settings) { c.Cluster = strings.Repeat("x", 256) }},
+		{"Node", func(c *replica.Settings) { c.Node = 0 }},
+		{"Transport", func(c *replica.Settings) { c.Transport = nil }},
+		{"Store", func(c *replica.Settings) { c.Store = nil }},
+		{"HeartbeatInterval", func(c *replica.Settings) { c.HeartbeatInterval = time.Microsecond }},
+		{"HeartbeatInterval", func(c *replica.Settings) { c.HeartbeatInterval = -time.Second }},
+		{"ElectionTimeout", func(c *replica.Settings) { c.ElectionTimeout = 2 * heartbeat }},
+		{"ElectionTimeout", func(c *replica.Settings) { c.ElectionTimeout = -1 }},
+		{"MaxClockDrift", func(c *replica.Settings) { c.MaxClockDrift = -1 }},
+		{"MaxClockDrift", func(c *replica.Settings) { c.MaxClockDrift = 8*heartbeat + 1 }}, // leaves less than a heartbeat
+		{"MaxClockDrift", func(c *replica.Settings) { c.ElectionTimeout, c.MaxClockDrift = 4*heartbeat-1, heartbeat+1 }},
+		{"Loops", func(c *replica.Settings) { c.Loops = -1 }},
+		{"MaxCommandBytes", func(c *replica.Settings) { c.MaxCommandBytes = -1 }},
+		{"MaxBatchBytes", func(c *replica.Settings) { c.MaxBatchBytes = -1 }},
+		{"MaxPendingBytes", func(c *replica.Settings) { c.MaxPendingBytes = -1 }},
+		{"MaxPendingBytes", func(c *replica.Settings) { c.MaxPendingBytes, c.MaxCommandBytes = 10, 11 }},
+		{"MaxPending", func(c *replica.Settings) { c.MaxPending = -1 }},
+		{"MaxInflightBytes", func(c *replica.Settings) { c.MaxInflightBytes = -1 }},
+		{"MaxInflightBytes", func(c *replica.Settings) { c.MaxInflightBytes, c.MaxBatchBytes, c.MaxCommandBytes = 29, 10, 20 }},
+		{"MaxInboxBytes", func(c *replica.Settings) { c.MaxInboxBytes = -1 }},
+		{"MaxInboxBytes", func(c *replica.Settings) { c.MaxInboxBytes, c.MaxBatchBytes, c.MaxCommandBytes = 29, 10, 20 }},
+		{"MaxInboxBytes", func(c *replica.Settings) { c.MaxInboxBytes = 8 << 20 }}, // as large as a command may be by default
+		{"MaxUnwrittenBytes", func(c *replica.Settings) { c.MaxUnwrittenBytes = -1 }},
+		{"MaxBatchBytes", func(c *replica.Settings) { c.MaxBatchBytes = 1<<28 + 1 }},
+		{"MaxCommandBytes", func(c *replica.Settings) { c.MaxCommandBytes = 1<<28 + 1 }},
+		{"MaxApplyBytes", func(c *replica.Settings) { c.MaxApplyBytes = -1 }},
+		{"CacheBytes", func(c *replica.Settings) { c.CacheBytes = -1 }},
 	} {
 		store := memory.Open(memory.Config{})
-		cfg := replica.Config{Cluster: clusterName, Node: 1, Transport: network.open(1), Store: store, HeartbeatInterval: heartbeat}
+		cfg := replica.Settings{Cluster: clusterName, Node: 1, Transport: network.open(1), Store: store, HeartbeatInterval: heartbeat}
 		bad.change(&cfg)
 		_, err := engine.Start(ctx, cfg)
 		var wrong *synod.ConfigError
@@ -75,7 +75,7 @@ func testConfig(t *testing.T, engine Engine) {
 	}
 	// What is required is enough.
 	e := newNetwork(1).open(1)
-	node, err := engine.Start(ctx, replica.Config{Cluster: clusterName, Node: 1, Transport: e, Store: memory.Open(memory.Config{})})
+	node, err := engine.Start(ctx, replica.Settings{Cluster: clusterName, Node: 1, Transport: e, Store: memory.Open(memory.Config{})})
 	require.NoError(t, err)
 	require.NoError(t, node.Bootstrap(ctx, 1, []uint64{1}))
 	for field, cfg := range map[string]replica.GroupConfig{
@@ -353,7 +353,7 @@ func (m *meter) observed(name string) int {
 
 func testMetrics(t *testing.T, engine Engine) {
 	m := &meter{counters: make(map[string]int64), values: make(map[string]int)}
-	c := newCluster(t, engine, options{size: 1, group: compacting, config: func(cfg *replica.Config) { cfg.Metrics = m }})
+	c := newCluster(t, engine, options{size: 1, group: compacting, config: func(cfg *replica.Settings) { cfg.Metrics = m }})
 	c.writes(1, 1, 100)
 	c.member(1).awaitKind(0, synod.EventSnapshotTaken, 1)
 	c.network.inject(1, 1, []byte("hello"))

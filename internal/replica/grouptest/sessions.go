@@ -662,7 +662,7 @@ func testSessionFloor(t *testing.T, engine Engine) {
 
 func testInvalidRequests(t *testing.T, engine Engine) {
 	const limit = 1000
-	c := newCluster(t, engine, options{config: func(cfg *replica.Config) { cfg.MaxCommandBytes = limit }})
+	c := newCluster(t, engine, options{config: func(cfg *replica.Settings) { cfg.MaxCommandBytes = limit }})
 	s := c.openSession(1, 0)
 	id := s.ID()
 	for _, m := range c.running() {
