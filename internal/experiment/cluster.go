@@ -41,7 +41,7 @@ type ack struct{ began, ended time.Duration }
 // run executes one seed; fn begins once somebody leads and has acknowledged a write.
 func run(e engine, seed uint64, founders, more, quorum int, observer func(node uint64, what any), fn func(c *cluster)) error {
 	r := sim.Execute(sim.Config{Seed: seed, MaxEvents: 1 << 32, Observer: observer}, func(w *sim.World) {
-		c := &cluster{w: w, engine: e, quorum: quorum, nodes: make(map[uint64]node), groups: make(map[uint64]group), joins: make(map[uint64]bool), attempt: election}
+		c := &cluster{w: w, engine: e, quorum: quorum, nodes: make(map[uint64]node), groups: make(map[uint64]group), joins: make(map[uint64]bool), attempt: 2 * heartbeat}
 		for id := uint64(1); id <= uint64(founders+more); id++ {
 			if id <= uint64(founders) {
 				c.founds = append(c.founds, id)

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/synod-go/synod"
+	"github.com/synod-go/synod/paxos"
 	"github.com/synod-go/synod/raft"
 	"github.com/synod-go/synod/sim"
 )
@@ -38,7 +39,7 @@ type group interface {
 	Status() synod.GroupStatus
 }
 
-func engines() []engine { return []engine{{"raft", startRaft}} }
+func engines() []engine { return []engine{{"raft", startRaft}, {"paxos", startPaxos}} }
 
 // The log is cut early, so that a member that was away may need a snapshot.
 const retain = 2000
@@ -53,4 +54,20 @@ func startRaft(ctx context.Context, env *sim.Env, _ int) (node, error) {
 
 func (n raftNode) open(ctx context.Context, sm synod.StateMachine) (group, error) {
 	return n.StartGroup(ctx, raft.GroupConfig{ID: 1, StateMachine: sm, SnapshotEntries: retain, RetainEntries: retain})
+}
+
+type paxosNode struct{ *paxos.Node }
+
+func startPaxos(ctx context.Context, env *sim.Env, quorum int) (node, error) {
+	c := paxos.Config{Cluster: "experiment", Node: env.ID, Transport: env.Transport, Store: env.Store, Logger: env.Logger, Loops: 1,
+		HeartbeatInterval: heartbeat, ElectionTimeout: election}
+	if quorum != 0 {
+		c.Quorums = paxos.Quorums{Phase1: 6 - quorum, Phase2: quorum} // of five
+	}
+	n, err := paxos.Start(ctx, c)
+	return paxosNode{n}, err
+}
+
+func (n paxosNode) open(ctx context.Context, sm synod.StateMachine) (group, error) {
+	return n.StartGroup(ctx, paxos.GroupConfig{ID: 1, StateMachine: sm, SnapshotEntries: retain, RetainEntries: retain})
 }

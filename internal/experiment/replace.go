@@ -10,7 +10,7 @@ import (
 
 // replace replaces three of five members, the leader among them, while clients write.
 func replace(seeds int, p *printer) error {
-	p.title("three of five members are replaced, the leader too; 8 clients: milliseconds; median and worst of the seeds",
+	p.title("three of five members are replaced, the leader too; 8 clients, each of which writes 10 ms after its last answer: milliseconds; median and worst of the seeds",
 		"", "engine", "the change took", "worst", "longest gap", "worst", "failed calls")
 	for _, e := range engines() {
 		type figures struct {
@@ -20,6 +20,7 @@ func replace(seeds int, p *printer) error {
 		list, err := each(seeds, func(seed uint64) (f figures, err error) {
 			err = run(e, seed, 5, 3, 0, nil, func(c *cluster) {
 				leader := c.leader()
+				c.think = 10 * time.Millisecond
 				c.clients(8)
 				_ = sim.Sleep(c.w.Context(), 5*election)
 				var members []synod.Member
@@ -30,9 +31,11 @@ func replace(seeds int, p *printer) error {
 					members = append(members, synod.Member{Node: id})
 				}
 				from, failed := c.w.Now(), c.errors
-				if err := c.groups[leader].SetMembers(c.w.Context(), members); err != nil {
+				short, cancel := sim.WithTimeout(c.w.Context(), 2*window)
+				if err := c.groups[leader].SetMembers(short, members); err != nil {
 					c.w.Fail(fmt.Errorf("SetMembers: %w", err))
 				}
+				cancel()
 				f.took = c.w.Now() - from
 				_ = sim.Sleep(c.w.Context(), 5*election)
 				_, f.gap, _ = c.since(from)

@@ -9,7 +9,7 @@ import (
 
 // slow lets some of five members be slow.
 func slow(seeds int, p *printer) error {
-	p.title("some of five members are slow, 20 ms more a way and 20 ms more a sync; 16 clients: milliseconds from call to answer, and writes a second",
+	p.title("some of five members are slow, 10 to 20 ms more a way and a sync; 16 clients, each of which writes 10 ms, on average, after its last answer: milliseconds from call to answer, and writes a second",
 		"slow members", "engine", "median", "99 %", "a second")
 	for count := range 4 {
 		for _, e := range engines() {
@@ -25,10 +25,11 @@ func slow(seeds int, p *printer) error {
 								c.w.Link(id, other).Slow, c.w.Link(other, id).Slow = 10*time.Millisecond, 10*time.Millisecond
 							}
 						}
+						c.think = 10 * time.Millisecond
 						c.clients(16)
-						_ = sim.Sleep(c.w.Context(), 2*election)
+						_ = sim.Sleep(c.w.Context(), election)
 						from := c.w.Now()
-						_ = sim.Sleep(c.w.Context(), 5*election)
+						_ = sim.Sleep(c.w.Context(), 3*election)
 						var took []float64
 						for _, a := range c.acks {
 							if a.began >= from {
