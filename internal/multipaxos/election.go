@@ -36,6 +36,7 @@ type election struct {
 	round   uint64 // the highest that was seen
 	leader  Ballot // who is followed; zero: nobody was heard in the promised ballot
 	hint    Ballot // who leads, as others say while this node canvasses
+	hinted  bool   // they have said so in this attempt
 	silence int    // ticks since the leader was heard; it saturates
 	elapsed int    // ticks since then, or since this node tried to lead
 	timeout int    // of elapsed
@@ -101,8 +102,13 @@ func (c *Core) tickElection() {
 // canvass asks the voters whether they would promise.
 func (c *Core) canvass() {
 	probe.Sometimes("paxos: a candidate tries again", c.role == preparing)
+	hint := c.hint
+	if !c.hinted {
+		hint = Ballot{}
+	}
 	c.follow()
 	c.role = canvassing
+	c.hint, c.hinted = hint, false // until this attempt tells
 	c.leader = Ballot{}
 	c.attempt++
 	c.elapsed, c.timeout = 0, c.randomTimeout()
@@ -144,8 +150,10 @@ func (c *Core) onCanvassed(from uint64, m *message) {
 	}
 	c.hearsOf(from, m.decided)
 	if !m.flag {
-		probe.Sometimes("paxos: a member that hears a leader says no", true)
-		c.hint = m.other
+		if !m.other.IsZero() {
+			probe.Sometimes("paxos: a member that hears a leader says no", true)
+			c.hint, c.hinted = m.other, true
+		}
 		return
 	}
 	c.yes |= c.voters.bit(from)

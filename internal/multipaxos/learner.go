@@ -35,8 +35,9 @@ type learner struct {
 	sourceEnd uint64
 	asked     int // ticks that are left for it to answer
 
-	snap   replica.SnapshotMeta // offered to those who are too far behind
-	wanted bool                 // one is needed and there is none
+	snap   replica.SnapshotMeta  // offered to those who are too far behind
+	known  replica.Configuration // the one that it has
+	wanted bool                  // one is needed and there is none
 	offers []replica.SnapshotRequest
 	guests []uint64 // nodes that asked to be told, and get a snapshot now
 }
@@ -72,8 +73,8 @@ func (c *Core) openLearner(o replica.OpenOptions, hard hardRecord) error {
 		// record here is durable: the log goes on from there.
 		c.floor = o.Start.Index
 		c.held = o.Start.Index
-		if c.log.fence(c.held).Round < o.Start.Term {
-			c.log.fences = append(c.log.fences, fenceStart{o.Start.Index, Ballot{Round: o.Start.Term}})
+		if c.log.fence(c.held).Less(fenceAt(o.Start)) {
+			c.log.fences = append(c.log.fences, fenceStart{o.Start.Index, fenceAt(o.Start)})
 		}
 		if err := c.configure(o.Config, o.Start.Index); err != nil {
 			return err
@@ -195,7 +196,8 @@ func (c *Core) handOut(out *replica.Output) {
 // Its fence: a fresh value shows that phase 1 of its origin found nothing in its slot, nor in any
 // later one. What was proposed below that ballot, and is not chosen in a lower slot, never will be.
 func (c *Core) entry(slot uint64, v *value) replica.Entry {
-	e := replica.Entry{Index: slot, Term: c.log.fence(slot).Round, Data: v.data}
+	fence := c.log.fence(slot)
+	e := replica.Entry{Index: slot, Term: fence.Round, Priority: fence.Priority, Leader: fence.Node, Data: v.data}
 	switch v.kind {
 	case valueCommand:
 		e.Kind = replica.EntryCommand
@@ -335,19 +337,32 @@ func (c *Core) onLearned(from uint64, m *message) {
 
 // offer begins to bring a snapshot to a node, or asks for one to be made.
 func (c *Core) offer(to uint64) bool {
-	if c.snap.Index < max(c.log.start.Index, c.floor, 1) || c.snap.Index > c.held {
+	if c.snap.Index < max(c.log.start.Index, c.floor, 1) || c.snap.Index > c.held || !c.introduces(to) {
 		c.wanted = true
 		return false
 	}
-	fence := c.log.fence(c.snap.Index)
-	m := message{kind: kindSnapshot, position: c.snap.Position, config: c.snap.Config, fence: fence}
-	m.position.Term = fence.Round
+	m := message{kind: kindSnapshot, position: c.snap.Position, config: c.snap.Config}
+	setFence(&m.position, c.log.fence(c.snap.Index))
 	c.offers = append(c.offers, replica.SnapshotRequest{To: to, Index: c.snap.Index, Message: m.append(nil)})
 	return true
 }
 
+// introduces reports whether the snapshot knows a node as the member that it is. One that came later, or
+// comes back under another incarnation, would not find itself in the group that an older one describes.
+func (c *Core) introduces(node uint64) bool {
+	now, is := c.conf.Find(node)
+	then, was := c.known.Find(node)
+	return !is || was && then.Incarnation == now.Incarnation
+}
+
 // SnapshotAvailable implements replica.Core.
-func (c *Core) SnapshotAvailable(meta replica.SnapshotMeta) { c.snap = meta }
+func (c *Core) SnapshotAvailable(meta replica.SnapshotMeta) {
+	known, err := replica.DecodeConfiguration(meta.Config)
+	if err != nil {
+		panic(fmt.Errorf("paxos: group %d: configuration of the snapshot at slot %d: %w", c.group, meta.Index, err))
+	}
+	c.snap, c.known = meta, known
+}
 
 // SnapshotSent implements replica.Core.
 func (c *Core) SnapshotSent(node uint64, _ bool) {
@@ -377,11 +392,11 @@ func (c *Core) onSnapshot(m *message) {
 	}
 	c.held, c.handed = at.Index, at.Index
 	c.applying, c.applyingBytes = nil, 0
-	c.log.begin(startRecord{at, m.fence, m.config}, &c.batch)
+	c.log.begin(startRecord{at, m.config}, &c.batch)
 	c.flushed = true
 	c.restored, c.restoring = &at, c.token()
 	c.floor = 0
-	if !c.lost.IsZero() && c.lost.Less(m.fence) {
+	if !c.lost.IsZero() && c.lost.Less(fenceAt(at)) {
 		c.lost = Ballot{}
 	}
 	if c.role == leading {

@@ -28,19 +28,35 @@ const (
 	tagLeft  = 'v'
 )
 
-// startRecord says where a log begins: after Index, with all that is up to there chosen.
+// startRecord says where a log begins: after Index, with all that is up to there chosen. The term there
+// is the highest origin of a fresh value up to Index.
 type startRecord struct {
 	replica.Position
-	fence  Ballot // the highest origin of a fresh value up to Index
 	config []byte
 }
 
+// fenceAt returns the highest origin of a fresh value up to a position.
+func fenceAt(at replica.Position) Ballot { return Ballot{at.Term, at.Priority, at.Leader} }
+
+// setFence is the reverse of fenceAt.
+func setFence(at *replica.Position, b Ballot) {
+	at.Term, at.Priority, at.Leader = b.Round, b.Priority, b.Node
+}
+
+func appendPosition(b []byte, at replica.Position) []byte {
+	b = binary.AppendUvarint(b, at.Index)
+	b = binary.AppendUvarint(b, at.Commands)
+	return fenceAt(at).append(b)
+}
+
+func readPosition(r *replica.Reader) (at replica.Position) {
+	at.Index, at.Commands = r.Uvarint(), r.Uvarint()
+	setFence(&at, readBallot(r))
+	return at
+}
+
 func (s startRecord) encode() []byte {
-	b := binary.AppendUvarint(nil, s.Index)
-	b = binary.AppendUvarint(b, s.Term)
-	b = binary.AppendUvarint(b, s.Commands)
-	b = s.fence.append(b)
-	return replica.AppendBytes(b, s.config)
+	return replica.AppendBytes(appendPosition(nil, s.Position), s.config)
 }
 
 func readStart(keys replica.Keys, store storage.Store) (s startRecord, err error) {
@@ -50,9 +66,9 @@ func readStart(keys replica.Keys, store storage.Store) (s startRecord, err error
 		return s, err
 	}
 	r := replica.NewReader(payload)
-	s.Index, s.Term, s.Commands, s.fence = r.Uvarint(), r.Uvarint(), r.Uvarint(), readBallot(r)
+	s.Position = readPosition(r)
 	s.config = slices.Clone(r.Bytes())
-	if r.Err() != nil || s.Index == 0 && s.Term != 0 || s.fence.Round != s.Term {
+	if r.Err() != nil || s.Index == 0 && s.Term != 0 || s.Term > maxRound {
 		return s, &storage.CorruptError{Group: keys.Group(), Key: key, Reason: "the record of where the log begins is missing or malformed"}
 	}
 	return s, nil
@@ -438,7 +454,7 @@ func (l *valueLog) at(slot uint64) (*value, Ballot) {
 func (l *valueLog) fence(slot uint64) Ballot {
 	i := sort.Search(len(l.fences), func(i int) bool { return l.fences[i].slot > slot })
 	if i == 0 {
-		return l.start.fence
+		return fenceAt(l.start.Position)
 	}
 	return l.fences[i-1].ballot
 }
@@ -452,7 +468,8 @@ func (l *valueLog) held(slot uint64, v *value) {
 
 // compact drops the values up to a position.
 func (l *valueLog) compact(to replica.Position, config []byte, batch *storage.Batch) {
-	l.begin(startRecord{to, l.fence(to.Index), config}, batch)
+	setFence(&to, l.fence(to.Index))
+	l.begin(startRecord{to, config}, batch)
 }
 
 // begin drops the values up to a start, and writes that.

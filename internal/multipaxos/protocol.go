@@ -40,14 +40,14 @@ func (p Protocol) Begin(keys replica.Keys, at replica.Position, config []byte, b
 	if _, err := newElectorate(p.Quorums, conf); err != nil {
 		return err
 	}
-	begin(keys, at, config, hardRecord{promised: Ballot{Round: at.Term}, decided: at.Index}, batch)
+	begin(keys, at, config, hardRecord{promised: fenceAt(at), decided: at.Index}, batch)
 	return nil
 }
 
 // begin writes the records of a log without values.
 func begin(keys replica.Keys, at replica.Position, config []byte, h hardRecord, batch *storage.Batch) {
 	start, hard := keys.Protocol(tagStart), keys.Protocol(tagHard)
-	s := startRecord{Position: at, fence: Ballot{Round: at.Term}, config: config}
+	s := startRecord{at, config}
 	batch.Set(start, storage.AppendRecord(nil, start, s.encode()))
 	batch.Set(hard, storage.AppendRecord(nil, hard, h.encode()))
 }

@@ -551,8 +551,9 @@ func (l *loop) handOver(g *Group, may func(Participant) bool) bool {
 }
 
 // A member that was removed may never hear of it, since nobody sends it anything any more; and
-// if it has, it must stay until the change is done. So such a replica, and one that has had no
-// leader for long, asks the others, and they say so when it may go.
+// if it has, it must stay until the change is done, and does not know whether it has been added again
+// since. So such a replica, and one that has had no leader for long, asks the others, and they say so
+// when it may go.
 
 // askMembership asks.
 func (l *loop) askMembership(g *Group) {
@@ -586,7 +587,7 @@ func (l *loop) receiveLost(g *Group, from, incarnation uint64, body []byte) {
 		return
 	}
 	p, is := g.conf.Find(from)
-	if is && (p.Incarnation == 0 || p.Incarnation == incarnation) || g.confIndex <= index || g.conf.Target != nil || g.conf.Joint() {
+	if is && (p.Incarnation == 0 || p.Incarnation == incarnation) || g.confIndex < index || g.conf.Target != nil || g.conf.Joint() {
 		return
 	}
 	message := binary.LittleEndian.AppendUint64(nil, g.confIndex)
@@ -594,7 +595,8 @@ func (l *loop) receiveLost(g *Group, from, incarnation uint64, body []byte) {
 }
 
 // receiveGone takes the answer in. A configuration that is newer than all that was applied
-// here counts, for it is decided: this replica belongs to a member that was removed.
+// here counts, for it is decided: this replica belongs to a member that was removed. So does the newest
+// that is known here, if it is this node's removal: the others know of no later one.
 func (l *loop) receiveGone(g *Group, from uint64, body []byte) {
 	r := NewReader(body)
 	index := r.Uint64()
@@ -603,8 +605,11 @@ func (l *loop) receiveGone(g *Group, from uint64, body []byte) {
 		l.node.refuse(from, g.id, fmt.Errorf("answer about a member: %w", errFrame))
 		return
 	}
-	if _, is := g.conf.Find(l.node.cfg.Node); !is && !g.removed || index <= g.confIndex || index <= g.applied.Load() {
-		return // it has not been told yet that it is one, or knows more
+	if _, is := g.conf.Find(l.node.cfg.Node); !is && !g.removed {
+		return // it has not been told yet that it is one
+	}
+	if index < g.confIndex || index == g.confIndex && !g.removed || index > g.confIndex && index <= g.applied.Load() {
+		return // it knows more
 	}
 	if p, is := conf.Find(l.node.cfg.Node); is && (p.Incarnation == 0 || p.Incarnation == l.node.incarnation) {
 		return

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -38,6 +39,7 @@ type cluster struct {
 	ctx     context.Context
 	options options
 	history history
+	log     lastLines // of all nodes: printed if the test fails
 
 	mu           sync.Mutex
 	members      map[uint64]*member // those that run
@@ -93,6 +95,9 @@ func newCluster(t *testing.T, engine Engine, o options) *cluster {
 	}
 	c.history.init()
 	t.Cleanup(func() {
+		if t.Failed() {
+			c.describe()
+		}
 		for _, m := range c.running() {
 			c.stop(m.id)
 		}
@@ -104,6 +109,29 @@ func newCluster(t *testing.T, engine Engine, o options) *cluster {
 		}
 	}
 	return c
+}
+
+// lastLines keeps the end of what is written to it.
+type lastLines struct {
+	mu    sync.Mutex
+	lines []string
+}
+
+func (l *lastLines) Write(b []byte) (int, error) {
+	const most = 200
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.lines) == 2*most {
+		l.lines = slices.Delete(l.lines, 0, most)
+	}
+	l.lines = append(l.lines, string(b))
+	return len(b), nil
+}
+
+func (l *lastLines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Join(l.lines, "")
 }
 
 // ids returns the IDs of the members.
@@ -178,7 +206,8 @@ func (c *cluster) openOn(id uint64, d *disk, change func(*replica.Settings)) (*m
 		groups: make(map[uint64]Group), machines: make(map[uint64]*machine)}
 	m.events.changed = make(chan struct{})
 	cfg := replica.Settings{Cluster: clusterName, Node: id, Transport: m.endpoint, Store: d,
-		HeartbeatInterval: heartbeat, ElectionTimeout: election, Loops: 2}
+		HeartbeatInterval: heartbeat, ElectionTimeout: election, Loops: 2,
+		Logger: slog.New(slog.NewTextHandler(&c.log, nil)).With("at", id)}
 	if c.options.config != nil {
 		c.options.config(&cfg)
 	}
@@ -644,7 +673,6 @@ func receive[T any](c *cluster, from <-chan T, what string) T {
 	case v := <-from:
 		return v
 	case <-c.ctx.Done():
-		c.describe()
 		require.FailNow(c, "still waiting: "+what)
 	}
 	panic("not reached")
@@ -658,6 +686,7 @@ func (c *cluster) describe() {
 		}
 		c.Logf("node %d: %v", m.id, m.events.all(0))
 	}
+	c.Logf("the last lines of the logs:\n%s", c.log.String())
 }
 
 // background runs a call and returns where its error arrives.
