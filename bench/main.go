@@ -24,7 +24,8 @@ import (
 
 // systems says which module's program measures which system.
 var systems = []struct{ name, module string }{
-	{"synod", "synod"},
+	{ours, "synod"},
+	{oursToo, "synod"},
 	{"hashicorp", "hashicorp"},
 	{"hashicorp-tuned", "hashicorp"},
 	{"dragonboat-pebble", "dragonboat"},

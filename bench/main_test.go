@@ -140,7 +140,7 @@ func TestParseRefuses(t *testing.T) {
 		args []string
 		want string
 	}{
-		"unknown system": {[]string{"-systems", "synod,zookeeper"}, `no system "zookeeper": choose among synod, hashicorp`},
+		"unknown system": {[]string{"-systems", "synod,zookeeper"}, `no system "zookeeper": choose among synod, synod-paxos, hashicorp`},
 		"no clients":     {[]string{"-clients", "0"}, `"0" is not a number of clients`},
 		"small size":     {[]string{"-sizes", "7"}, `"7" is not a size`},
 		"no time":        {[]string{"-seconds", "0"}, "-seconds is above 0"},

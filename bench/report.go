@@ -99,12 +99,16 @@ func summarize(r report) (cells []cell, names []string, all map[cell]map[string]
 	return cells, names, all
 }
 
-const ours = "synod"
+// What is ours: raft, and the other engine beside it.
+const (
+	ours    = "synod"
+	oursToo = "synod-paxos"
+)
 
 // best returns the fastest peer of a cell.
 func best(systems map[string]summary) (name string, s summary) {
 	for n, v := range systems {
-		if n != ours && v.perSecond > s.perSecond {
+		if n != ours && n != oursToo && v.perSecond > s.perSecond {
 			name, s = n, v
 		}
 	}
@@ -120,7 +124,16 @@ func markdown(r report) string {
 	for _, n := range names {
 		fmt.Fprintf(&b, " %s |", n)
 	}
-	fmt.Fprintf(&b, " %s / best peer |\n|---|%s---:|\n", ours, strings.Repeat("---:|", len(names)))
+	fmt.Fprintf(&b, " %s / best peer |", ours)
+	both := slices.Contains(names, ours) && slices.Contains(names, oursToo)
+	if both {
+		fmt.Fprintf(&b, " %s / %s |", oursToo, ours)
+	}
+	fmt.Fprintf(&b, "\n|---|%s---:|", strings.Repeat("---:|", len(names)))
+	if both {
+		fmt.Fprint(&b, "---:|")
+	}
+	fmt.Fprintln(&b)
 	for _, c := range cells {
 		fmt.Fprintf(&b, "| %s |", c)
 		_, peer := best(all[c])
@@ -136,10 +149,16 @@ func markdown(r report) string {
 			}
 		}
 		if peer.perSecond > 0 && all[c][ours].runs > 0 {
-			fmt.Fprintf(&b, " %.2f |\n", all[c][ours].perSecond/peer.perSecond)
+			fmt.Fprintf(&b, " %.2f |", all[c][ours].perSecond/peer.perSecond)
 		} else {
-			fmt.Fprint(&b, " – |\n")
+			fmt.Fprint(&b, " – |")
 		}
+		if both && all[c][ours].runs > 0 && all[c][oursToo].runs > 0 {
+			fmt.Fprintf(&b, " %.2f |", all[c][oursToo].perSecond/all[c][ours].perSecond)
+		} else if both {
+			fmt.Fprint(&b, " – |")
+		}
+		fmt.Fprintln(&b)
 	}
 	fmt.Fprintf(&b, "\nRates are in operations a second, with the least and the most of the rounds; latencies in milliseconds; CPU in µs, bytes and allocations an operation are of the whole process, which is three replicas and all clients; errors are those of all rounds.\n\n"+
 		"| work | system | rate | least – most | p50 | p99 | CPU | bytes | allocations | errors |\n|---|---|---:|---:|---:|---:|---:|---:|---:|---:|\n")
@@ -185,7 +204,7 @@ func escape(s string) string {
 	return b.String()
 }
 
-var colours = []string{"#1f5fbf", "#9a9a9a", "#c4c4c4", "#d98a3d", "#e9bd8c", "#7fae6e", "#b07fb8", "#6cb5b5"}
+var colours = []string{"#1f5fbf", "#6f9fdf", "#9a9a9a", "#c4c4c4", "#d98a3d", "#e9bd8c", "#7fae6e", "#b07fb8", "#6cb5b5"}
 
 // chart draws a group of bars for each cell, each group on a scale of its own, since
 // the cells lie orders of magnitude apart. The thin line is the range of the rounds.

@@ -49,6 +49,21 @@ func TestMarkdownWithoutAPeerOrWithoutUs(t *testing.T) {
 	require.Contains(t, markdown(r), "| 64 clients, 128 B | 50,000 | 28,571 | – |")
 }
 
+// The other engine is no peer, and stands beside ours.
+func TestMarkdownWithBothEngines(t *testing.T) {
+	r := sample()
+	for i := range r.Results {
+		if r.Results[i].System == "slow" {
+			r.Results[i].System = "synod-paxos"
+		}
+	}
+	table := markdown(r)
+	require.Contains(t, table, "| synod / best peer | synod-paxos / synod |\n|---|---:|---:|---:|---:|---:|\n")
+	require.Contains(t, table, "| 64 clients, 128 B | **200,000** | 50,000 | 28,571 | 7.00 | 0.25 |\n")
+	r.Results = slices.DeleteFunc(r.Results, func(result work.Result) bool { return result.System == "synod-paxos" })
+	require.NotContains(t, markdown(r), "synod-paxos")
+}
+
 func TestCellNames(t *testing.T) {
 	for want, c := range map[string]cell{
 		"1 client, 128 B":    {"write", 1, 128},

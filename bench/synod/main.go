@@ -1,5 +1,5 @@
-// Command synod measures this library: raft over transport/tcp and storage/pebble,
-// all with default settings.
+// Command synod measures this library: raft, or paxos, over transport/tcp and
+// storage/pebble, all with default settings.
 package main
 
 import (
@@ -8,18 +8,33 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"time"
 
 	"github.com/synod-go/synod"
 	"github.com/synod-go/synod/bench/work"
+	"github.com/synod-go/synod/paxos"
 	"github.com/synod-go/synod/raft"
 	"github.com/synod-go/synod/storage/pebble"
 	"github.com/synod-go/synod/transport/tcp"
 )
 
 func main() {
-	work.Main([]string{"github.com/synod-go/synod"}, func(string) string {
-		return "raft, transport/tcp (plaintext), storage/pebble; default settings; reads: Barrier, then the leader's map"
+	work.Main([]string{"github.com/synod-go/synod"}, func(system string) string {
+		engine := "raft"
+		if system == paxosSystem {
+			engine = "paxos"
+		}
+		return engine + ", transport/tcp (plaintext), storage/pebble; default settings; reads: Barrier, then the leader's map"
 	}, open)
+}
+
+// paxosSystem is the variant that runs on package paxos.
+const paxosSystem = "synod-paxos"
+
+// group is what both engines' groups are.
+type group interface {
+	synod.Log
+	Status() synod.GroupStatus
 }
 
 type machine struct{ state *work.State }
@@ -49,8 +64,8 @@ type empty struct{}
 func (empty) WriteTo(io.Writer) (int64, error) { return 0, nil }
 
 type cluster struct {
-	groups  []*raft.Group
-	leader  *raft.Group
+	groups  []group
+	leader  group
 	state   *work.State
 	closers []io.Closer
 }
@@ -79,30 +94,77 @@ func open(ctx context.Context, job work.Job) (work.System, error) {
 		if err != nil {
 			return nil, err
 		}
-		node, err := raft.Start(ctx, raft.Config{Cluster: "bench", Node: uint64(i + 1), Transport: t, Store: store})
-		if err != nil {
-			return nil, err
-		}
-		c.closers = append(c.closers, store, node)
-		if err := node.Bootstrap(ctx, 1, []uint64{1, 2, 3}); err != nil {
-			return nil, err
-		}
+		c.closers = append(c.closers, store)
 		state := work.NewState()
-		group, err := node.StartGroup(ctx, raft.GroupConfig{ID: 1, StateMachine: machine{state}})
+		start := startRaft
+		if job.System == paxosSystem {
+			start = startPaxos
+		}
+		node, group, err := start(ctx, uint64(i+1), t, store, machine{state})
 		if err != nil {
 			return nil, err
 		}
+		c.closers = append(c.closers, node)
 		c.groups, states = append(c.groups, group), append(states, state)
 	}
-	if err := c.groups[0].Barrier(ctx); err != nil {
+	leader, err := c.elected(ctx)
+	if err != nil {
 		return nil, err
 	}
-	leader := c.groups[0].Status().Leader
-	if leader == 0 {
-		return nil, errors.New("no leader after a barrier")
-	}
-	c.leader, c.state = c.groups[leader-1], states[leader-1]
+	c.leader, c.state = c.groups[leader], states[leader]
 	return c, nil
+}
+
+// elected waits until one of the groups leads, and has said so in a decision.
+func (c *cluster) elected(ctx context.Context) (int, error) {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		for i, g := range c.groups {
+			var elsewhere *synod.NotLeaderError
+			switch _, err := g.Propose(ctx, make([]byte, 8)); {
+			case err == nil:
+				return i, nil
+			case !errors.As(err, &elsewhere):
+				return 0, err
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		case <-tick.C:
+		}
+	}
+}
+
+func startRaft(ctx context.Context, id uint64, t *tcp.Transport, store *pebble.Store, m machine) (io.Closer, group, error) {
+	node, err := raft.Start(ctx, raft.Config{Cluster: "bench", Node: id, Transport: t, Store: store})
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := node.Bootstrap(ctx, 1, []uint64{1, 2, 3}); err != nil {
+		return nil, nil, errors.Join(err, node.Close())
+	}
+	g, err := node.StartGroup(ctx, raft.GroupConfig{ID: 1, StateMachine: m})
+	if err != nil {
+		return nil, nil, errors.Join(err, node.Close())
+	}
+	return node, g, nil
+}
+
+func startPaxos(ctx context.Context, id uint64, t *tcp.Transport, store *pebble.Store, m machine) (io.Closer, group, error) {
+	node, err := paxos.Start(ctx, paxos.Config{Cluster: "bench", Node: id, Transport: t, Store: store})
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := node.Bootstrap(ctx, 1, []uint64{1, 2, 3}); err != nil {
+		return nil, nil, errors.Join(err, node.Close())
+	}
+	g, err := node.StartGroup(ctx, paxos.GroupConfig{ID: 1, StateMachine: m})
+	if err != nil {
+		return nil, nil, errors.Join(err, node.Close())
+	}
+	return node, g, nil
 }
 
 func (c *cluster) Write(ctx context.Context, command []byte) error {

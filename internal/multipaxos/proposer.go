@@ -522,7 +522,11 @@ func (c *Core) count(bit uint64, through uint64, ranges []slots) {
 	set := func(first, last uint64) {
 		first, last = max(first, c.decided+1), min(last, c.decided+uint64(len(c.votes)))
 		for s := first; s <= last; s++ {
-			c.votes[s-c.decided-1].mask |= bit
+			v := &c.votes[s-c.decided-1]
+			if probe.Active() && !c.voters.phase2(v.mask) && c.voters.phase2(v.mask|bit) {
+				probe.Observe(probe.PaxosChosen{Group: c.group, Ballot: c.ballot.shown(), Slot: s})
+			}
+			v.mask |= bit
 		}
 	}
 	set(c.decided+1, through)

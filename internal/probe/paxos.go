@@ -96,3 +96,11 @@ type PaxosLearned struct{ Group, Slot, Hash uint64 }
 
 // PaxosSnapshot says that a snapshot takes the place of the log up to a slot.
 type PaxosSnapshot struct{ Group, Slot uint64 }
+
+// PaxosChosen says that the leader of a ballot has heard that a slot's value is chosen: slots before it
+// may not be.
+type PaxosChosen struct {
+	Group  uint64
+	Ballot PaxosBallot
+	Slot   uint64
+}
