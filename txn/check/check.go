@@ -14,6 +14,14 @@ import (
 // The time is nearly linear in the history, all values that were read counted, as long as
 // little is wrong with it.
 func (h History) Check(config Config) (*Report, error) {
+	c, err := h.check(config)
+	if err != nil {
+		return nil, err
+	}
+	return c.report, nil
+}
+
+func (h History) check(config Config) (*checker, error) {
 	config, err := config.filled()
 	if err != nil {
 		return nil, err
@@ -39,7 +47,7 @@ func (h History) Check(config Config) (*Report, error) {
 	c.graph.seal()
 	c.findCycles()
 	c.report.finish(c)
-	return c.report, nil
+	return c, nil
 }
 
 // linkProcesses adds the order of each process. What is of unknown outcome may take
@@ -235,7 +243,7 @@ func (c *checker) single(s *search, component []int32, f filter) (path []int32, 
 func (c *checker) reportCycle(hops []hop, exact bool) {
 	kinds := edgeKind(0)
 	known := fromData
-	anti, adjacent, phantom, unsure := 0, false, false, false
+	anti, adjacent, phantom, unsure, update := 0, false, false, false, false
 	a := Anomaly{Shortest: exact}
 	for i, h := range hops {
 		kinds |= h.edge.kind
@@ -243,8 +251,9 @@ func (c *checker) reportCycle(hops []hop, exact bool) {
 		if h.edge.kind == rw {
 			anti++
 			adjacent = adjacent || hops[(i+1)%len(hops)].edge.kind == rw
-			phantom = phantom || h.edge.phantom
 		}
+		phantom = phantom || h.edge.phantom
+		update = update || h.edge.update
 		unsure = unsure || h.edge.partial || !c.certain(h.from)
 		a.Transactions = append(a.Transactions, int(h.from))
 	}
@@ -256,7 +265,7 @@ func (c *checker) reportCycle(hops []hop, exact bool) {
 		a.Kind, broken = G2Item, fromRepeatableRead
 	case anti > 1:
 		a.Kind, broken = GNonadjacent, fromRepeatableAll
-	case anti == 1:
+	case anti == 1, update:
 		a.Kind, broken = GSingle, fromRepeatableAll
 	case kinds&wr != 0:
 		a.Kind = G1c

@@ -23,7 +23,10 @@ func (c *checker) explain(h hop) Edge {
 		}
 	case ww:
 		from, to := &c.versions[a], &c.versions[b]
-		if k.kind == Append {
+		if k.kind == Append && h.edge.update {
+			e.Reason = fmt.Sprintf("T%d appended %d to %s after it had seen the last that anybody has seen; so T%d appended %d after it, or an update is lost",
+				h.from, from.value, name, h.to, to.value)
+		} else if k.kind == Append {
 			e.Reason = fmt.Sprintf("T%d appended %d to %s, and T%d the %d after it%s", h.from, from.value, name, h.to, to.value, c.shownBy(k, b))
 		} else {
 			e.Reason = fmt.Sprintf("T%d wrote %d to %s, and T%d the %d after it: %s", h.from, from.value, name, h.to, to.value,

@@ -28,6 +28,7 @@ type edge struct {
 	phantom bool // the read is a scan that did not find the key
 	scan    bool // a is not a version but the operation, a scan
 	partial bool // ww: its beginning wrote the key once more, later
+	update  bool // it is so unless an update was lost, which would be a cycle with one anti-dependency
 }
 
 // graph is transactions and their dependencies. Transactions are the first nodes, then
@@ -400,8 +401,8 @@ func (s *search) cycle(start int32, kinds edgeKind, f filter, limit int32, ranke
 }
 
 // maxSteps bounds how long a component is searched for a shorter cycle than the one that
-// is known: about a second.
-const maxSteps = 100_000_000
+// is known: less than a second.
+const maxSteps = 20_000_000
 
 // shortest returns a shortest cycle in a component whose first dependency is of some
 // kinds, or of the cycles of that kind that could be found in the time; exact says that

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // History is what the clients of a database asked, and what they were told: plain data,
@@ -191,8 +192,14 @@ func list(values []int64) string {
 	return b.String() + "]"
 }
 
-// MarshalJSON implements json.Marshaler. It fails for an operation of no kind.
+// MarshalJSON implements json.Marshaler. It fails for an operation of no kind, and for
+// keys that are not UTF-8, which JSON can't hold.
 func (o Operation) MarshalJSON() ([]byte, error) {
+	for _, key := range append(sortedKeys(o.Found), o.Key, o.To) {
+		if !utf8.ValidString(key) {
+			return nil, fmt.Errorf("%w: key %q is not UTF-8: record it as hexadecimal digits, for example", ErrHistory, key)
+		}
+	}
 	values := func(v []int64) []int64 {
 		if v == nil {
 			return []int64{}
@@ -259,7 +266,6 @@ func (h History) WriteTo(w io.Writer) (int64, error) {
 	counted := &counter{w: w}
 	buffered := bufio.NewWriter(counted)
 	encoder := json.NewEncoder(buffered)
-	encoder.SetEscapeHTML(false)
 	for i := range h.Transactions {
 		if err := encoder.Encode(&h.Transactions[i]); err != nil {
 			return counted.n, fmt.Errorf("check: T%d: %w", i, err)

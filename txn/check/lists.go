@@ -169,11 +169,37 @@ func (c *checker) linkList(k *key) {
 		}
 	}
 	before(c.graph, fromData, last, rest)
+	c.linkUpdate(k, last, rest)
 
 	if len(k.order) > 0 {
 		k.next = []target{{c.versions[k.order[0]].writer, id, k.order[0]}}
 	} else {
 		k.next = rest
+	}
+}
+
+// linkUpdate adds that one who has read the end of the order, and then appended, came
+// before all others that are not in it. Had another one appended between, an update would be lost.
+func (c *checker) linkUpdate(k *key, last []source, rest []target) {
+	if c.isolation < repeatableRead {
+		return
+	}
+	writes := make(map[int32]int32)
+	for _, t := range rest {
+		writes[t.node] = t.version
+	}
+	updater := source{node: -1}
+	for _, s := range last {
+		if v, ok := writes[s.node]; ok {
+			if updater.node >= 0 && updater.node != s.node {
+				return // of two, one is lost: that is an anomaly of its own
+			}
+			updater = s
+			updater.edge.kind, updater.edge.update, updater.edge.a = ww, true, v
+		}
+	}
+	if updater.node >= 0 {
+		before(c.graph, fromData, []source{updater}, rest)
 	}
 }
 

@@ -135,9 +135,9 @@ func (r *reader) see(o, id int32, seen []int64, phantom bool) {
 	now := read{txn: r.txn, op: o, key: id, raw: seen, phantom: phantom}
 	if len(s.own) > 0 {
 		switch rest, ok := cutSuffix(seen, s.own); {
-		case ok && k.kind == Write:
+		case k.kind == Write && slices.Equal(seen, s.own):
 			return // its own value says nothing of others
-		case ok:
+		case ok && k.kind == Append:
 			now.raw = rest
 			for _, v := range s.own {
 				if slices.Contains(rest, v) {

@@ -12,6 +12,7 @@ import (
 type orders struct {
 	versions []int32 // the initial one first, then as they stand in the history
 	read     []pair  // the second one's writer had read the first one
+	first    int32   // the only one whose writer had found nothing, and so the first one; 0: none, or not known
 	process  []pair  // one process has met one after the other
 	times    []times // by version; nil: nothing follows from real time
 	sorted   []int32 // versions but the initial one, by latest
@@ -288,6 +289,40 @@ func (o *orders) witness(a, b int32) pair {
 	return pair{a, b, -1, -1}
 }
 
+// linkFirst adds that one who has found nothing, and then written, came before all others
+// that have written. Had another one written between, an update would be lost.
+func (c *checker) linkFirst(k *key, readers [][]source, next []target) {
+	if c.isolation < repeatableRead {
+		return
+	}
+	o := &k.orders
+	phantom := false
+	for _, s := range readers[0] {
+		for v, id := range o.versions[1:] {
+			if c.versions[id].writer != s.node {
+				continue
+			}
+			if o.first != 0 && o.first != int32(v+1) {
+				o.first = 0
+				return // of two, one is lost: that is an anomaly of its own
+			}
+			o.first, phantom = int32(v+1), phantom || s.edge.phantom
+		}
+	}
+	if o.first == 0 || slices.ContainsFunc(o.read, func(p pair) bool { return p.a != 0 && p.b == o.first }) {
+		return
+	}
+	v := o.versions[o.first]
+	sources := []source{{c.versions[v].writer, edge{kind: ww, key: c.versions[v].key, a: v, b: -1}, -1}}
+	sources = append(sources, readers[o.first]...)
+	for i := range sources {
+		e := &sources[i].edge
+		e.update, e.phantom = true, e.phantom || phantom
+		sources[i].without = slices.IndexFunc(next, func(t target) bool { return t.version == v })
+	}
+	before(c.graph, fromData, sources, next)
+}
+
 // whyOrdered says why one version of a register came before another one, as far as a
 // level knows.
 func (c *checker) whyOrdered(k *key, a, b int32, l level) string {
@@ -300,6 +335,9 @@ func (c *checker) whyOrdered(k *key, a, b int32, l level) string {
 		if p.a == a && p.b == b {
 			return fmt.Sprintf("T%d had read the %d when it wrote the %d", p.first, from, to)
 		}
+	}
+	if a == o.first {
+		return fmt.Sprintf("T%d had found nothing when it wrote the %d, so it was the first, or an update is lost", c.versions[o.versions[a]].writer, from)
 	}
 	if l >= fromProcess {
 		for _, p := range o.process {
@@ -355,6 +393,7 @@ func (c *checker) linkRegister(k *key) {
 		before(c.graph, fromData, readers[v], next[v])
 	}
 	k.next = next[0]
+	c.linkFirst(k, readers, next[0])
 
 	at := func(sources []source, l level) []source {
 		sources = slices.Clone(sources)
