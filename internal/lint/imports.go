@@ -13,6 +13,7 @@ import (
 var floors = map[string]int{
 	".":                   0,
 	"hashring":            1,
+	"txn/check":           1, // tests of all floors hold histories against it
 	"internal/executor":   1,
 	"internal/probe":      1,
 	"transport":           2,
@@ -47,6 +48,7 @@ var strangers = []struct{ from, to, why string }{
 	{"transport", "storage", "the seams do not know each other"},
 	{"storage", "transport", "the seams do not know each other"},
 	{"hashring", ".", "it imports nothing of ours"},
+	{"txn/check", ".", "it imports nothing of ours"},
 	{"transport/inproc", "transport/tcp", "whoever takes one does not compile the other"},
 	{"transport/tcp", "transport/inproc", "whoever takes one does not compile the other"},
 	{"storage/memory", "storage/pebble", "whoever takes one does not compile the other"},
