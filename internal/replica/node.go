@@ -368,9 +368,12 @@ func (n *Node) create(ctx context.Context, group uint64, what string, write func
 	} else if found {
 		return fail(ErrBootstrapped)
 	}
-	if _, left, err := getRecord(n.cfg.Store, keys.key(tagLeft), group); err != nil {
+	switch name, left, err := getRecord(n.cfg.Store, keys.key(tagLeft), group); {
+	case err != nil:
 		return fail(err)
-	} else if !left {
+	case left && string(name) != n.cfg.Protocol.Name():
+		return fail(fmt.Errorf("%w: the node has left a group of that ID that was kept by %s, not by %s", ErrForeignStore, name, n.cfg.Protocol.Name()))
+	case !left:
 		if err := n.dropLeftovers(keys); err != nil {
 			return fail(err)
 		}
