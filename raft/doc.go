@@ -146,7 +146,8 @@
 // StartGroup reads the whole log and the newest snapshot. Records of them that are damaged, or missing, come again from
 // another member before the replica takes part in anything (EventRepaired, and a line in the
 // log): entries, if they end in the index and term that the record after them, or that of term and vote, names, which
-// by log matching makes them the very same; or a snapshot, if the others have compacted them away. This takes as long as the transfer
+// by log matching makes them the very same; or a snapshot, if the others have compacted them away, or if a state machine
+// that keeps its state itself has lost it. This takes as long as the transfer
 // and some election timeouts; ctx bounds it. If no member can help, StartGroup returns an error that matches
 // storage.ErrCorrupt and names the record, and may be called again. The record of term and vote and that of where the
 // log begins are not repaired: a replica without them does not know what it has promised. Its node

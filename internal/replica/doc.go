@@ -70,7 +70,7 @@
 // core: until all is whole it gives no vote, acknowledges nothing and answers nothing. What
 // it takes from a peer must be what was there: the protocol checks that it fits with what is intact,
 // down from the last entry, which a record of its own names. Where the peers have dropped the
-// entries, or the snapshot is damaged, a peer's snapshot takes the place of both, if it reaches at least to the
+// entries, or the snapshot is damaged, or a state machine that keeps its state itself lacks what was cut off the log, a peer's snapshot takes the place of both, if it reaches at least to the
 // last entry that is missing and agrees with the intact ones that follow, which are kept; or goes beyond the log's end. So does
 // this node's own snapshot, if it is intact and covers what nobody else has. Nothing is ever cut off.
 //

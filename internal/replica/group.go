@@ -223,7 +223,8 @@ func (g *Group) open() (err error) {
 			}
 		}
 		if have < start.Commands {
-			return fmt.Errorf("state machine holds %d commands, but the log begins after %d: its data was lost or is another group's", have, start.Commands)
+			return &storage.CorruptError{Group: g.id, Index: start.Index,
+				Reason: fmt.Sprintf("the state machine holds %d commands, but the log begins after %d: its data was lost, or is another group's", have, start.Commands)}
 		}
 		g.apply.skip = have
 	} else {

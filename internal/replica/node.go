@@ -368,9 +368,12 @@ func (n *Node) create(ctx context.Context, group uint64, what string, write func
 	} else if found {
 		return fail(ErrBootstrapped)
 	}
-	if _, left, err := getRecord(n.cfg.Store, keys.key(tagLeft), group); err != nil {
+	switch name, left, err := getRecord(n.cfg.Store, keys.key(tagLeft), group); {
+	case err != nil:
 		return fail(err)
-	} else if !left {
+	case left && string(name) != n.cfg.Protocol.Name():
+		return fail(fmt.Errorf("%w: the node has left a group of that ID that was kept by %s, not by %s", ErrForeignStore, name, n.cfg.Protocol.Name()))
+	case !left:
 		if err := n.dropLeftovers(keys); err != nil {
 			return fail(err)
 		}
@@ -402,22 +405,12 @@ func (n *Node) dropLeftovers(keys Keys) error {
 }
 
 // alone begins a call that changes which groups there are: one at a time, and nothing
-// else waits for its commit.
+// else waits for its commit. It waits for its turn up to ctx.
 func (n *Node) alone(ctx context.Context) (release func(), err error) {
 	if !n.enter() {
 		return nil, synod.ErrClosed
 	}
-	n.mu.Lock()
-	if n.bootstrapping {
-		turn := executor.NewEvent()
-		n.bootstraps = append(n.bootstraps, turn)
-		n.mu.Unlock()
-		n.wait(ctx, turn)
-		n.mu.Lock()
-	}
-	n.bootstrapping = true
-	n.mu.Unlock()
-	return func() {
+	release = func() {
 		n.mu.Lock()
 		if n.bootstrapping = len(n.bootstraps) > 0; n.bootstrapping {
 			n.bootstraps[0].Set()
@@ -425,7 +418,32 @@ func (n *Node) alone(ctx context.Context) (release func(), err error) {
 		}
 		n.mu.Unlock()
 		n.leave()
-	}, nil
+	}
+	n.mu.Lock()
+	if !n.bootstrapping {
+		n.bootstrapping = true
+		n.mu.Unlock()
+		return release, nil
+	}
+	turn := executor.NewEvent()
+	n.bootstraps = append(n.bootstraps, turn)
+	n.mu.Unlock()
+	err = executor.From(ctx, n.ex).Wait(ctx, turn)
+	if err == nil {
+		return release, nil
+	}
+	n.mu.Lock()
+	at := slices.Index(n.bootstraps, turn)
+	if at >= 0 {
+		n.bootstraps = slices.Delete(n.bootstraps, at, at+1)
+	}
+	n.mu.Unlock()
+	if at >= 0 {
+		n.leave()
+	} else {
+		release() // it was its turn after all
+	}
+	return nil, err
 }
 
 // Group returns a running group.

@@ -93,10 +93,14 @@ func Inspect(protocol Protocol, store storage.Store) (incarnation uint64, list [
 		}
 		group = beUint64(key[1:])
 		it.Close()
-		if _, found, err := getRecord(store, GroupKeys(group).key(tagMeta), group); err == nil && !found {
-			continue // it was left, or never came to be
+		name, found, err := getRecord(store, GroupKeys(group).key(tagMeta), group)
+		switch {
+		case err == nil && !found: // it was left, or never came to be
+		case err == nil && string(name) != protocol.Name():
+			list = append(list, Remains{Group: group, Err: fmt.Errorf("%w: the group is kept by %s, not by %s", ErrForeignStore, name, protocol.Name())})
+		default:
+			list = append(list, protocol.Inspect(GroupKeys(group), store))
 		}
-		list = append(list, protocol.Inspect(GroupKeys(group), store))
 		if group == ^uint64(0) {
 			return id.incarnation, list, nil
 		}

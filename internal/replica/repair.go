@@ -177,7 +177,7 @@ type repair struct {
 
 	// What was repaired by one peer, and not reported yet.
 	helper, first, last uint64
-	badSessions         bool // the checkpoint can't be read
+	badSessions         bool // the checkpoint can't be read, or is of a state that is lost
 	own                 bool // this node has an intact snapshot
 }
 
@@ -286,9 +286,14 @@ func (r *repair) inspect(protocol Repairer) (snapshot bool, err error) {
 		if err == nil && payload != nil {
 			_, _, err = decodeCheckpoint(payload)
 		}
-		if r.badSessions = err != nil; err != nil {
-			snapshot = true
+		r.badSessions = err != nil
+		have, err := g.cfg.StateMachine.(synod.DurableIndex).DurableIndex()
+		if err != nil {
+			return false, err
 		}
+		// What the state machine has lost can't be had from the log. The sessions are of later.
+		r.badSessions = r.badSessions || have < start.Commands && !r.own
+		snapshot = snapshot || r.badSessions
 	}
 	if g.conf, err = DecodeConfiguration(config); err != nil {
 		return false, err

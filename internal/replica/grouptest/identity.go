@@ -155,6 +155,34 @@ func testForeignProtocol(t *testing.T, engine Engine) {
 	require.ErrorContains(t, err, "pigeons")
 	require.NoError(t, m.startGroup(2))
 	c.check(2)
+	// Nor is it left, recovered or read as what it is not.
+	require.ErrorIs(t, m.node.Leave(c.ctx, 1), replica.ErrForeignStore)
+	require.ErrorIs(t, engine.Recover(c.ctx, replica.RecoverConfig{Cluster: clusterName, Node: 1, Group: 1, Store: c.disks[1], AcceptLoss: true}), replica.ErrForeignStore)
+	remains, err := engine.Inspect(c.ctx, c.disks[1])
+	require.NoError(t, err)
+	require.Len(t, remains, 2)
+	require.ErrorIs(t, remains[0].Err, replica.ErrForeignStore)
+	require.NoError(t, remains[1].Err)
+	// What another one has left behind says nothing that this one understands.
+	c.stop(1)
+	var left storage.Batch
+	for _, r := range records {
+		switch {
+		case recordKind(r.key) == "group" && r.key[8] == 1:
+			key := append(bytes.Clone(r.key[:9]), 'v')
+			left.Set(key, storage.AppendRecord(nil, key, []byte("pigeons")))
+			left.Delete(r.key)
+		case r.key[0] == 'g' && r.key[8] == 1:
+			left.Delete(r.key)
+		}
+	}
+	require.NoError(t, c.disks[1].Commit(&left))
+	m, err = c.open(1, nil)
+	require.NoError(t, err)
+	require.ErrorIs(t, m.node.Join(c.ctx, 1), replica.ErrForeignStore)
+	require.ErrorIs(t, m.node.Bootstrap(c.ctx, 1, c.ids()), replica.ErrForeignStore)
+	require.NoError(t, m.startGroup(2))
+	c.check(2)
 }
 
 func testBootstrap(t *testing.T, engine Engine) {

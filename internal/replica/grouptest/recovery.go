@@ -3,6 +3,7 @@ package grouptest
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -25,6 +26,7 @@ var recoveryRules = []rule{
 	{"a replica that has received nothing has nothing to export", testExportNothing},
 	{"an import is there as a whole or not at all", testImportCrash},
 	{"what is not an exported group is refused, and leaves nothing", testImportMalformed},
+	{"who waits for an import does so no longer than it wants", testImportWaits},
 	{"sessions are exported with the state", testExportSessions},
 	{"an export ends with its group, and when its writer or its caller wants no more", testExportEnds},
 	{"a survivor goes on without its majority, by an explicit call, and the group grows again", testRecover},
@@ -258,6 +260,36 @@ func testImportMalformed(t *testing.T, engine Engine) {
 	require.ErrorIs(t, m.node.Import(c.ctx, 1, voters(1), io.MultiReader(bytes.NewReader(stream[:len(stream)/2]), failing{broken})), broken)
 	require.NoError(t, m.node.Import(c.ctx, 1, voters(1), io.MultiReader(bytes.NewReader(stream), strings.NewReader("and more"))))
 	require.NoError(t, m.startGroup(1))
+}
+
+func testImportWaits(t *testing.T, engine Engine) {
+	c := newCluster(t, engine, options{size: 1, machine: large})
+	c.writes(1, 1, 3)
+	m := c.member(1)
+	stream := c.exported(m)
+	r, w := io.Pipe()
+	importing := background(func() error { return m.node.Import(c.ctx, 2, voters(1), r) })
+	_, err := w.Write(stream[:len(stream)/2])
+	require.NoError(t, err)
+	c.eventually("the import has begun", func() bool {
+		records, err := m.disk.records()
+		require.NoError(t, err)
+		return slices.ContainsFunc(records, func(r record) bool { return r.key[0] == 'g' && binary.BigEndian.Uint64(r.key[1:]) == 2 })
+	})
+	short, cancel := contextFor(c, heartbeat)
+	defer cancel()
+	require.ErrorIs(t, m.node.Bootstrap(short, 3, []uint64{1}), context.DeadlineExceeded)
+	require.ErrorIs(t, m.node.Join(short, 3), context.DeadlineExceeded)
+	require.ErrorIs(t, m.node.Leave(short, 1), context.DeadlineExceeded)
+	waits := background(func() error { return m.node.Bootstrap(c.ctx, 3, []uint64{1}) })
+	_, err = w.Write(stream[len(stream)/2:])
+	require.NoError(t, err)
+	require.NoError(t, receive(c, importing, "the import"))
+	require.NoError(t, receive(c, waits, "who waited for it"))
+	require.NoError(t, m.startGroup(2))
+	require.NoError(t, m.startGroup(3))
+	c.writes(2, 1, 3)
+	c.writes(3, 1, 3)
 }
 
 type failing struct{ err error }

@@ -21,6 +21,7 @@ var repairRules = []rule{
 	{"damaged or missing records of the log come again from a peer", testRepairLog},
 	{"a damaged or missing snapshot comes again from a peer", testRepairSnapshot},
 	{"a damaged checkpoint of sessions is replaced by a snapshot", testRepairCheckpoint},
+	{"the data of a state machine that keeps them itself, if they are lost, come again from a peer", testRepairMachine},
 	{"entries that all peers have compacted away are replaced by a snapshot that covers them", testRepairCompacted},
 	{"entries that nobody else has are replaced by the node's own snapshot, if that covers them", testRepairOwnSnapshot},
 	{"a replica that nobody can help does not open, names what is damaged, and changes nothing", testRepairAlone},
@@ -203,6 +204,43 @@ func testRepairCheckpoint(t *testing.T, engine Engine) {
 		require.NoError(t, err)
 		require.NoError(t, m.startGroup(1), d.name)
 		require.Zero(t, m.awaitKind(0, synod.EventRepaired, 1).First)
+		c.check(1)
+	}
+}
+
+func testRepairMachine(t *testing.T, engine Engine) {
+	c := newCluster(t, engine, options{kind: durable, group: compacting})
+	victim := c.others(c.leader(1))[0].id
+	for _, rest := range []int{0, 1} {
+		c.eventually("the log is cut", func() bool {
+			c.writes(1, 1, 20)
+			c.check(1)
+			return c.member(victim).group(1).Status().First > 30
+		})
+		require.NoError(t, c.member(victim).closeGroup(1))
+		c.stop(victim)
+		place := link{victim, 1}
+		c.machineDisks[place] = &machineDisk{commands: c.machineDisks[place].load()[:rest]}
+		// Alone it is refused, and changes nothing.
+		before, err := c.disks[victim].records()
+		require.NoError(t, err)
+		c.network.isolate(victim)
+		m, err := c.open(victim, nil)
+		require.NoError(t, err)
+		err = m.startGroup(1)
+		require.ErrorIs(t, err, storage.ErrCorrupt)
+		require.ErrorContains(t, err, "lost")
+		after, err := c.disks[victim].records()
+		require.NoError(t, err)
+		requireKept(t, before, after, 1, "nobody could help")
+		c.network.healAll()
+		require.NoError(t, m.startGroup(1))
+		e := m.awaitKind(0, synod.EventRepaired, 1)
+		require.Zero(t, e.First)
+		require.NotEqual(t, victim, e.Peer)
+		c.check(1)
+		c.crash(victim)
+		c.restart(victim)
 		c.check(1)
 	}
 }
