@@ -28,8 +28,7 @@ type tour struct {
 	sent  int            // messages so far
 	kinds map[string]int // of them
 	what  string         // the message that the fault has met
-	late  []string       // what is to be delivered once more, and when
-	due   []int
+	due   []int          // after how many more the repeated one is delivered
 	said  strings.Builder
 	up    []uint64
 	asked int
