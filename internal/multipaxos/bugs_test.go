@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"path/filepath"
 	"regexp"
 	"runtime/debug"
 	"slices"
 	"sort"
+	"strings"
 	"sync"
 	"testing"
 
@@ -111,7 +113,12 @@ const plantedSeeds = 1000
 // Bugs are all those in the package's code.
 func Bugs(t *testing.T) []string {
 	var list []string
-	for _, file := range []string{"acceptor.go", "core.go", "election.go", "learner.go", "log.go", "proposer.go", "quorum.go", "reads.go", "run.go", "protocol.go"} {
+	files, err := filepath.Glob("*.go")
+	require.NoError(t, err)
+	for _, file := range files {
+		if strings.HasSuffix(file, "_test.go") {
+			continue
+		}
 		b, err := os.ReadFile(file)
 		require.NoError(t, err)
 		for _, m := range regexp.MustCompile(`probe\.Bug\("([^"]+)"\)`).FindAllStringSubmatch(string(b), -1) {
@@ -124,8 +131,26 @@ func Bugs(t *testing.T) []string {
 	return list
 }
 
+// Scripted are the planted bugs that so many random runs do not find, since what they need is rare, or is not
+// done at all there: TestScriptsFindPlantedBugs does, as it finds all the others.
+var Scripted = []string{
+	"a node that hears a leader stands for election",
+	"a node that may not be the only voter leads at once",
+	"a replica that joins again takes what it accepted for nothing",
+	"a replica that leaves forgets its promise",
+	"a value of the same round is given up",
+	"accepts of another ballot counted",
+	"an unknown slot taken for an empty one",
+	"phase 1 of the old configuration only",
+	"quorums need not intersect",
+	"the lowest ballot's value taken",
+}
+
 func TestPlantedBugsAreFound(t *testing.T) {
 	for _, bug := range Bugs(t) {
+		if slices.Contains(Scripted, bug) {
+			continue
+		}
 		t.Run(bug, func(t *testing.T) {
 			probes := &planted{bug: bug, reached: map[string]bool{}}
 			defer probe.Install(probes)()

@@ -5,7 +5,8 @@
 // # Usage
 //
 // [Protocol] is the engine, as the runtime wants one; [Protocol.Open] makes a [Core] from a
-// group's records. [Core.Clone], [Core.Fingerprint] and [Core.View] are for a model checker.
+// group's records. [Core.Clone], [Core.Fingerprint] and [Core.View] are for a model checker; [Describe],
+// [DescribeRecord] and [Core.Describe] for people, and for the scripts that paxosscript plays.
 //
 // # Parts
 //
@@ -20,13 +21,16 @@
 //
 // # Guarantees
 //
-// In each slot one value is chosen, whatever is lost, repeated, late or out of order, and whoever
-// crashes: tests run bare cores on random networks and disks, and find the mistakes that are planted
-// (TestPlantedBugsAreFound).
+// In each slot one value is decided, whatever is lost, repeated, late or out of order, and whoever
+// crashes: tests run bare cores on random networks and disks, and play scripts that a person can read
+// (testdata); between them they find all mistakes that are planted (TestPlantedBugsAreFound,
+// TestScriptsFindPlantedBugs).
 //
 // What an acceptor can't read it reports as unknown, never as empty, and helps no quorum with it, until
-// the slot is decided or accepted again in a higher ballot. Where a record is missing, which a digest
-// of all keys tells, that holds for all slots, until a fresh value of a higher ballot is decided.
+// the slot is decided, or accepted again in the ballot up to which it does not know, or in a higher one. Where a
+// record is missing, which a digest of all keys tells, that holds for all slots, until a fresh value of a higher
+// ballot is decided. A replica that leaves its group and joins it again knows nothing of what it has
+// accepted before, and says so: all slots up to there are unknown.
 //
 // # Where it differs from the papers
 //
@@ -39,13 +43,16 @@
 //     phase 1 is done with a quorum of the new one before anything is proposed under it: a window of one
 //     in the terms of "Paxos Made Simple", section 3.
 //   - A value that was proposed for a slot is chosen there or never. A fresh value shows that phase 1 of
-//     its ballot found nothing from its slot on; values of lower origins in higher slots are void, and are
-//     not proposed again. So a proposer can be told that its value is lost, see replica.Entry.Fence.
+//     its ballot found nothing from its slot on; values of lower rounds in higher slots are void, and are
+//     not proposed again. So a proposer can be told that its value is lost, see replica.Entry.Fence. It also
+//     means that a value which a quorum has accepted may be given up while a slot before it is open: decided is
+//     what is accepted by quorums from the first open slot on, without a gap, in one ballot. So a leader
+//     counts nothing behind a slot that others have decided (testdata/void.txt).
 //   - Quorums may be any that intersect ([Quorums]; Howard, Malkhi and Spiegelman, "Flexible Paxos", 2016).
 //
 // # Limits
 //
 // At most [MaxVoters] voters. Nodes with different Quorums refuse each other, so that changing them needs
-// all nodes of a group to be stopped. A group of which too few voters know what they accepted has no
-// leader until another one of them comes back.
+// all nodes of a group to be stopped. A group of which too few voters know what they accepted decides nothing,
+// or nothing from the first slot on that they do not know, until another one of them comes back.
 package multipaxos

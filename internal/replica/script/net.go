@@ -16,14 +16,19 @@ type Message struct {
 // Selector returns the shortest filter found that picks just this one of the messages on their way.
 func (r *Runner) Selector(at int) string {
 	m := r.net[at]
-	kind, _, _ := strings.Cut(r.engine.Message(m.From, m.To, m.Body), " ")
-	filter := fmt.Sprintf("from=%d to=%d type=%s", m.From, m.To, kind)
+	filter := fmt.Sprintf("from=%d to=%d type=%s", m.From, m.To, r.Kind(m))
 	c, _ := ParseCommand("deliver " + filter)
 	same := r.match(&c)
 	if len(same) == 1 {
 		return filter
 	}
 	return fmt.Sprintf("%s nth=%d", filter, slices.Index(same, at)+1)
+}
+
+// Kind returns the type of a message, the first word of its description.
+func (r *Runner) Kind(m Message) string {
+	kind, _, _ := strings.Cut(r.engine.Message(m.From, m.To, m.Body), " ")
+	return kind
 }
 
 // match returns the places in the net of the messages that a command picks.

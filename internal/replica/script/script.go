@@ -141,6 +141,12 @@ func (r *Runner) Store(node uint64) *memory.Store { return r.nodes[node].store }
 // Pending returns how many batches of a node wait for persist.
 func (r *Runner) Pending(node uint64) int { return len(r.nodes[node].batches) }
 
+// Applied returns what the state machine of a node has applied: the commands, and up to which index.
+func (r *Runner) Applied(node uint64) (commands []string, index uint64) {
+	s := &r.nodes[node].state
+	return slices.Clone(s.values), s.Index
+}
+
 // Visible reports whether a node's store shows what is not durable yet.
 func (r *Runner) Visible(node uint64) bool {
 	n := r.nodes[node]
