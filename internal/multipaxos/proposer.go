@@ -231,7 +231,7 @@ func (c *Core) report(slot uint64, ballot Ballot, v *value) {
 	switch {
 	case !ok:
 		c.recovered = slices.Insert(c.recovered, i, recovered{slot, ballot, *v})
-	case c.recovered[i].ballot.Less(ballot):
+	case c.recovered[i].ballot.Less(ballot) != probe.Bug("the lowest ballot's value taken"):
 		c.recovered[i] = recovered{slot, ballot, *v}
 	}
 }
@@ -283,7 +283,7 @@ func (c *Core) promisers() (mask uint64) {
 
 // cover finds out whether phase 1 is done for the configuration in effect.
 func (c *Core) cover() {
-	c.covered = c.voters.phase1(c.promisers())
+	c.covered = c.voters.phase1(c.promisers()) || c.covered && probe.Bug("phase 1 of the old configuration only")
 }
 
 // knows reports whether enough acceptors have told what they accepted in a slot. One that does not
@@ -294,7 +294,7 @@ func (c *Core) knows(slot uint64, ballot Ballot) bool {
 	for i := range c.promises {
 		p := &c.promises[i]
 		if !p.complete || p.decided >= slot || ballot.Less(p.lost) ||
-			slices.ContainsFunc(p.unknown, func(s slots) bool { return slot >= s.first && slot <= s.last && ballot.Less(s.ballot) }) {
+			slices.ContainsFunc(p.unknown, func(s slots) bool { return slot >= s.first && slot <= s.last && ballot.Less(s.ballot) }) && !probe.Bug("an unknown slot taken for an empty one") {
 			continue
 		}
 		mask |= c.voters.bit(p.node)
@@ -380,7 +380,7 @@ func (c *Core) propose() {
 			if !ok {
 				break
 			}
-			if v.kind == valueConfig {
+			if v.kind == valueConfig && !probe.Bug("the window open behind a configuration") {
 				c.window = first + uint64(len(batch))
 			}
 			batch = append(batch, v)
@@ -567,7 +567,7 @@ func (c *Core) skip(slot uint64) {
 
 // onAccepted takes in what a member has accepted.
 func (c *Core) onAccepted(from uint64, m *message) {
-	if c.role != leading || m.ballot != c.ballot {
+	if c.role != leading || m.ballot != c.ballot && !probe.Bug("accepts of another ballot counted") {
 		return
 	}
 	p := c.peer(from)

@@ -3,6 +3,7 @@ package multipaxos
 import (
 	"slices"
 
+	"github.com/synod-go/synod/internal/probe"
 	"github.com/synod-go/synod/internal/replica"
 	"github.com/synod-go/synod/storage"
 )
@@ -78,6 +79,9 @@ func (Protocol) Leave(keys replica.Keys, store storage.Store, batch *storage.Bat
 	h, err := readHard(keys, store)
 	if err != nil {
 		return err
+	}
+	if probe.Bug("a replica that leaves forgets its promise") {
+		h.promised = Ballot{}
 	}
 	from, _ := keys.ProtocolRange(0)
 	_, to := keys.ProtocolRange(^byte(0) - 1)
