@@ -153,7 +153,7 @@ type Quorums struct {
 
 // protocol returns the engine that a configuration asks for.
 func (c *Config) protocol() multipaxos.Protocol {
-	return multipaxos.Protocol{Quorums: multipaxos.Quorums(c.Quorums), Priority: c.Priority}
+	return multipaxos.Protocol{Quorums: multipaxos.Quorums(c.Quorums), Priority: c.Priority, Whole: true}
 }
 
 // settings returns what all engines have.

@@ -14,6 +14,7 @@ type acceptor struct {
 	promised Ballot  // nothing below it is accepted, or promised, any more
 	durable  Ballot  // the same, as the store has it
 	lost     Ballot  // what was accepted up to this ballot may be forgotten, in any slot that is not decided; zero: nothing is
+	lostLast uint64  // in higher slots, nothing was accepted before that
 	trusted  bool    // the store is not an old one
 	quiet    int     // ticks for which a leader may hold a lease that was forgotten
 	grants   []grant // promises to be told once they are durable

@@ -27,7 +27,7 @@ type cluster struct {
 
 	voted    map[string]bool   // by node, slot and ballot: durable
 	chosen   map[uint64]string // by slot, as anybody handed it out
-	terms    map[uint64]uint64
+	terms    map[uint64]Ballot
 	proposed map[string]string // by ballot and slot
 	decided  uint64            // the highest slot that a leader has taken for decided
 	leases   bool
@@ -82,7 +82,7 @@ func members(voters ...uint64) replica.Configuration {
 }
 
 func newCluster(t testing.TB, p Protocol, voters int, more int) *cluster {
-	c := &cluster{t: t, protocol: p, nodes: map[uint64]*node{}, cut: map[[2]uint64]bool{}, voted: map[string]bool{}, chosen: map[uint64]string{}, terms: map[uint64]uint64{},
+	c := &cluster{t: t, protocol: p, nodes: map[uint64]*node{}, cut: map[[2]uint64]bool{}, voted: map[string]bool{}, chosen: map[uint64]string{}, terms: map[uint64]Ballot{},
 		proposed: map[string]string{}, reads: map[replica.ReadID]uint64{}, trace: func(string, ...any) {}}
 	if *verbose {
 		c.trace = func(format string, args ...any) { fmt.Printf(format+"\n", args...) }
@@ -127,6 +127,9 @@ func (n *node) open() {
 	core, err := n.c.protocol.Open(o)
 	require.NoError(n.c.t, err)
 	n.core = core.(*Core)
+	if term, ok := n.c.terms[n.core.held]; ok {
+		require.Equal(n.c.t, term, n.core.log.fence(n.core.held), "node %d knows in which ballot the last term began", n.id)
+	}
 	n.c.trace("open %d at %d: %+v", n.id, start.Index, n.core.View())
 	n.queue, n.applied, n.config = nil, start, config
 	n.ticks, n.heard, n.before = 0, -1, n.core.durable
@@ -177,9 +180,9 @@ func (n *node) ready() {
 			c.trace("node %d takes slot %d for %s", n.id, e.Index, value)
 			if before, ok := c.chosen[e.Index]; ok {
 				require.Equal(c.t, before, value, "one value is chosen in slot %d (node %d)", e.Index, n.id)
-				require.Equal(c.t, c.terms[e.Index], e.Term, "one term in slot %d", e.Index)
+				require.Equal(c.t, c.terms[e.Index], fenceAt(e.Position(0)), "one term in slot %d", e.Index)
 			}
-			c.chosen[e.Index], c.terms[e.Index] = value, e.Term
+			c.chosen[e.Index], c.terms[e.Index] = value, fenceAt(e.Position(0))
 			require.GreaterOrEqual(c.t, e.Term, n.applied.Term)
 			if e.Kind == replica.EntryCommand {
 				if slot, ok := n.lost[value]; ok {
@@ -196,7 +199,7 @@ func (n *node) ready() {
 			if e.Kind == replica.EntryConfig {
 				n.config = e.Data
 			}
-			n.applied = replica.Position{Index: e.Index, Term: e.Term, Commands: n.applied.Commands + 1}
+			n.applied = e.Position(n.applied.Commands + 1)
 		}
 		if len(out.Committed) > 0 {
 			n.core.Applied(n.applied.Index)

@@ -80,7 +80,7 @@ func newCore(p Protocol, o replica.OpenOptions) (*Core, error) {
 	if lost {
 		// A vote for a value of any ballot up to the promised one may be missing.
 		probe.Sometimes("paxos: a record is missing", true)
-		c.lost = hard.promised
+		c.lost, c.lostLast = hard.promised, hard.last
 	}
 	c.trusted = !o.Held
 	if o.Leases && !probe.Bug("a restarted member promises at once") {
@@ -95,6 +95,12 @@ func newCore(p Protocol, o replica.OpenOptions) (*Core, error) {
 	}
 	if err := c.openLearner(o, hard); err != nil {
 		return nil, err
+	}
+	c.findLost()
+	if p.Whole {
+		if err := log.damage(!c.lost.IsZero()); err != nil {
+			return nil, err
+		}
 	}
 	c.timeout = c.randomTimeout()
 	return c, nil
@@ -269,9 +275,10 @@ func (c *Core) write(batch *storage.Batch) {
 }
 
 func (c *Core) writeHard(batch *storage.Batch) {
-	h := hardRecord{promised: c.promised, decided: c.held, runs: c.log.runs, digest: c.log.digest}
+	h := hardRecord{promised: c.promised, decided: c.held, last: max(c.log.last(), c.held), runs: c.log.runs, digest: c.log.digest}
 	if !c.lost.IsZero() {
 		h.digest++ // that something is missing stays true after a restart
+		h.last = max(h.last, c.lostLast)
 	}
 	if probe.Bug("a promise is not stored") {
 		h.promised = c.durable

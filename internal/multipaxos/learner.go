@@ -73,8 +73,8 @@ func (c *Core) openLearner(o replica.OpenOptions, hard hardRecord) error {
 		// record here is durable: the log goes on from there.
 		c.floor = o.Start.Index
 		c.held = o.Start.Index
-		if c.log.fence(c.held).Round < o.Start.Term {
-			c.log.fences = append(c.log.fences, fenceStart{o.Start.Index, Ballot{Round: o.Start.Term}})
+		if c.log.fence(c.held).Less(fenceAt(o.Start)) {
+			c.log.fences = append(c.log.fences, fenceStart{o.Start.Index, fenceAt(o.Start)})
 		}
 		if err := c.configure(o.Config, o.Start.Index); err != nil {
 			return err
@@ -144,14 +144,20 @@ func (c *Core) advance(to uint64, may func(*record) bool) {
 				c.reconfigured(v.data, slot)
 			}
 		}
-		if !c.lost.IsZero() && c.lost.Less(c.log.fence(c.held)) {
-			// A fresh value of a higher ballot is chosen: whatever was accepted up to the lost
-			// ballot, and is not decided yet, never will be.
-			probe.Sometimes("paxos: what was lost does not matter any more", true)
-			c.lost = Ballot{}
-			c.unwritten = true
-		}
+		c.findLost()
 	}
+}
+
+// findLost takes in that what was lost does not matter any more: all slots in which it may have been are
+// decided; or a fresh value of a higher ballot is chosen, so that whatever was accepted up to the lost ballot,
+// and is not decided yet, never will be.
+func (c *Core) findLost() {
+	if c.lost.IsZero() || c.held < c.lostLast && !c.lost.Less(c.log.fence(c.held)) {
+		return
+	}
+	probe.Sometimes("paxos: what was lost does not matter any more", true)
+	c.lost, c.lostLast = Ballot{}, 0
+	c.unwritten = true
 }
 
 // reconfigured puts a configuration into effect that is decided.
@@ -199,7 +205,8 @@ func (c *Core) handOut(out *replica.Output) {
 // Its fence: a fresh value shows that phase 1 of its origin found nothing in its slot, nor in any
 // later one. What was proposed below that ballot, and is not chosen in a lower slot, never will be.
 func (c *Core) entry(slot uint64, v *value) replica.Entry {
-	e := replica.Entry{Index: slot, Term: c.log.fence(slot).Round, Data: v.data}
+	fence := c.log.fence(slot)
+	e := replica.Entry{Index: slot, Term: fence.Round, Priority: fence.Priority, Leader: fence.Node, Data: v.data}
 	switch v.kind {
 	case valueCommand:
 		e.Kind = replica.EntryCommand
@@ -343,9 +350,8 @@ func (c *Core) offer(to uint64) bool {
 		c.wanted = true
 		return false
 	}
-	fence := c.log.fence(c.snap.Index)
-	m := message{kind: kindSnapshot, position: c.snap.Position, config: c.snap.Config, fence: fence}
-	m.position.Term = fence.Round
+	m := message{kind: kindSnapshot, position: c.snap.Position, config: c.snap.Config}
+	setFence(&m.position, c.log.fence(c.snap.Index))
 	c.offers = append(c.offers, replica.SnapshotRequest{To: to, Index: c.snap.Index, Message: m.append(nil)})
 	return true
 }
@@ -395,13 +401,11 @@ func (c *Core) onSnapshot(m *message) {
 	}
 	c.held, c.handed = at.Index, at.Index
 	c.applying, c.applyingBytes = nil, 0
-	c.log.begin(startRecord{at, m.fence, m.config}, &c.batch)
+	c.log.begin(startRecord{at, m.config}, &c.batch)
 	c.flushed = true
 	c.restored, c.restoring = &at, c.token()
 	c.floor = 0
-	if !c.lost.IsZero() && c.lost.Less(m.fence) {
-		c.lost = Ballot{}
-	}
+	c.findLost()
 	if c.role == leading {
 		c.skip(at.Index)
 	}

@@ -17,7 +17,7 @@ import (
 
 // Tags of the protocol's own records:
 //
-//	h                                        what was promised, decided; how many runs there are, and a digest of their keys
+//	h                                        what was promised, decided, accepted; how many runs there are, and a digest of their keys
 //	s                                        where the log begins, and the configuration there
 //	l <first> <last> <round> <priority> <node>  a run of accepted values. Where runs overlap, that of the highest ballot counts.
 //	v                                        what a replica that has left the group had promised
@@ -28,19 +28,35 @@ const (
 	tagLeft  = 'v'
 )
 
-// startRecord says where a log begins: after Index, with all that is up to there chosen.
+// startRecord says where a log begins: after Index, with all that is up to there chosen. The term there
+// is the highest origin of a fresh value up to Index.
 type startRecord struct {
 	replica.Position
-	fence  Ballot // the highest origin of a fresh value up to Index
 	config []byte
 }
 
+// fenceAt returns the highest origin of a fresh value up to a position.
+func fenceAt(at replica.Position) Ballot { return Ballot{at.Term, at.Priority, at.Leader} }
+
+// setFence is the reverse of fenceAt.
+func setFence(at *replica.Position, b Ballot) {
+	at.Term, at.Priority, at.Leader = b.Round, b.Priority, b.Node
+}
+
+func appendPosition(b []byte, at replica.Position) []byte {
+	b = binary.AppendUvarint(b, at.Index)
+	b = binary.AppendUvarint(b, at.Commands)
+	return fenceAt(at).append(b)
+}
+
+func readPosition(r *replica.Reader) (at replica.Position) {
+	at.Index, at.Commands = r.Uvarint(), r.Uvarint()
+	setFence(&at, readBallot(r))
+	return at
+}
+
 func (s startRecord) encode() []byte {
-	b := binary.AppendUvarint(nil, s.Index)
-	b = binary.AppendUvarint(b, s.Term)
-	b = binary.AppendUvarint(b, s.Commands)
-	b = s.fence.append(b)
-	return replica.AppendBytes(b, s.config)
+	return replica.AppendBytes(appendPosition(nil, s.Position), s.config)
 }
 
 func readStart(keys replica.Keys, store storage.Store) (s startRecord, err error) {
@@ -50,9 +66,9 @@ func readStart(keys replica.Keys, store storage.Store) (s startRecord, err error
 		return s, err
 	}
 	r := replica.NewReader(payload)
-	s.Index, s.Term, s.Commands, s.fence = r.Uvarint(), r.Uvarint(), r.Uvarint(), readBallot(r)
+	s.Position = readPosition(r)
 	s.config = slices.Clone(r.Bytes())
-	if r.Err() != nil || s.Index == 0 && s.Term != 0 || s.fence.Round != s.Term {
+	if r.Err() != nil || s.Index == 0 && s.Term != 0 || s.Term > maxRound {
 		return s, &storage.CorruptError{Group: keys.Group(), Key: key, Reason: "the record of where the log begins is missing or malformed"}
 	}
 	return s, nil
@@ -62,6 +78,7 @@ func readStart(keys replica.Keys, store storage.Store) (s startRecord, err error
 type hardRecord struct {
 	promised Ballot
 	decided  uint64 // all slots up to this one are known to be chosen; it may lag
+	last     uint64 // nothing was ever accepted in a higher slot
 	runs     uint64 // how many records of runs there are
 	digest   uint64 // of their keys
 }
@@ -69,6 +86,7 @@ type hardRecord struct {
 func (h hardRecord) encode() []byte {
 	b := h.promised.append(nil)
 	b = binary.AppendUvarint(b, h.decided)
+	b = binary.AppendUvarint(b, h.last)
 	b = binary.AppendUvarint(b, h.runs)
 	return binary.LittleEndian.AppendUint64(b, h.digest)
 }
@@ -80,8 +98,8 @@ func readHard(keys replica.Keys, store storage.Store) (h hardRecord, err error) 
 		return h, err
 	}
 	r := replica.NewReader(payload)
-	h.promised, h.decided, h.runs, h.digest = readBallot(r), r.Uvarint(), r.Uvarint(), r.Uint64()
-	if r.Err() != nil || h.promised.Round > maxRound {
+	h.promised, h.decided, h.last, h.runs, h.digest = readBallot(r), r.Uvarint(), r.Uvarint(), r.Uvarint(), r.Uint64()
+	if r.Err() != nil || h.promised.Round > maxRound || h.last < h.decided {
 		return h, &storage.CorruptError{Group: keys.Group(), Key: key, Reason: "the record of what was promised is missing or malformed"}
 	}
 	return h, nil
@@ -151,7 +169,7 @@ type valueLog struct {
 }
 
 // openLog reads a group's values, all of them, so that what can't be read is found now. lost says
-// that a record is missing, nobody knows which.
+// that records are missing, nobody knows which.
 func openLog(keys replica.Keys, store storage.Store, limit uint64) (l *valueLog, h hardRecord, lost bool, err error) {
 	l = &valueLog{keys: keys, group: keys.Group(), store: store, limit: int(min(limit, 1<<40))}
 	if l.start, err = readStart(keys, store); err != nil {
@@ -199,8 +217,137 @@ func openLog(keys replica.Keys, store storage.Store, limit uint64) (l *valueLog,
 	for _, rec := range records {
 		l.splice(rec)
 	}
-	lost = l.runs != h.runs || l.digest != h.digest
+	lost = (l.runs != h.runs || l.digest != h.digest) && !l.nameMissing(h)
 	return l, h, lost && !probe.Bug("an unreadable slot is empty"), nil
+}
+
+// nameMissing finds out which records are missing, and puts them in their places as such that can't be read;
+// false if that can't be told.
+//
+// The slots that are decided have values, and so has the last of all. Where they have none a record is
+// missing. If as many are as there are such gaps, each is likely to have been just there, or to reach a little
+// beyond, to where records of lower ballots show now; in a ballot of its neighbours, or one between them. The
+// digest says whether that is so.
+func (l *valueLog) nameMissing(h hardRecord) bool {
+	const most = 4 // the search takes the longer the more there are
+	if h.runs <= l.runs || h.runs-l.runs > most {
+		return false
+	}
+	reach := [...]uint64{0, 256, 8, 2, 1}[h.runs-l.runs]
+	var gaps [][]candidate // what may have been in each
+	next := l.start.Index + 1
+	for i := 0; i <= len(l.spans) && uint64(len(gaps)) <= most; i++ {
+		end := h.last + 1
+		if i < len(l.spans) {
+			end = l.spans[i].first
+		}
+		if next < end && (next <= h.decided || i == len(l.spans)) {
+			gaps = append(gaps, l.candidates(i, next, end-1, reach, h))
+		}
+		if i < len(l.spans) {
+			next = l.spans[i].last + 1
+		}
+	}
+	if uint64(len(gaps)) != h.runs-l.runs {
+		return false
+	}
+	product := 1
+	for _, list := range gaps {
+		if product *= len(list); product > maxCandidates {
+			return false
+		}
+	}
+	var found []*record
+	var search func(gaps [][]candidate, digest uint64) bool
+	search = func(gaps [][]candidate, digest uint64) bool {
+		if len(gaps) == 0 {
+			return digest == h.digest
+		}
+		for _, c := range gaps[0] {
+			if search(gaps[1:], digest^c.digest) {
+				found = append(found, c.rec)
+				return true
+			}
+		}
+		return false
+	}
+	if !search(gaps, l.digest) {
+		return false
+	}
+	probe.Sometimes("paxos: a missing record is named", true)
+	for _, rec := range found {
+		rec.upTo = l.unknown(rec)
+		l.splice(rec)
+	}
+	l.runs, l.digest = h.runs, h.digest
+	return true
+}
+
+// maxCandidates bounds the search for missing records.
+const maxCandidates = 1 << 18
+
+// candidate is a record that may be missing.
+type candidate struct {
+	rec    *record
+	digest uint64 // of its key
+}
+
+// candidates returns the records that may be missing in the gap from one slot to another, before a span. They
+// may reach over spans of lower ballots beside it, but no further than reach.
+func (l *valueLog) candidates(i int, first, last, reach uint64, h hardRecord) (list []candidate) {
+	ballots := []Ballot{h.promised}
+	for j := max(i-2, 0); j < min(i+2, len(l.spans)); j++ {
+		if b := l.spans[j].rec.ballot; !b.isChosen() {
+			ballots = append(ballots, b)
+		}
+	}
+	slices.SortFunc(ballots, Ballot.Compare)
+	low, high := ballots[0].Round, ballots[len(ballots)-1].Round
+	for _, b := range slices.Clone(ballots) {
+		for round := low; round <= high && round-low < 32; round++ {
+			ballots = append(ballots, Ballot{round, b.Priority, b.Node})
+		}
+	}
+	ballots = append(ballots, chosen())
+	slices.SortFunc(ballots, Ballot.Compare)
+	for _, b := range slices.Compact(ballots) {
+		if b.IsZero() {
+			continue
+		}
+		low, high := first, last
+		for j := i - 1; j >= 0 && l.spans[j].last+1 == low && l.spans[j].rec.ballot.Less(b); j-- {
+			low = l.spans[j].first
+		}
+		if i == 0 || low == l.start.Index+1 {
+			low = 1 // the log may begin inside a run
+		}
+		for j := i; j < len(l.spans) && l.spans[j].first == high+1 && l.spans[j].rec.ballot.Less(b); j++ {
+			high = l.spans[j].last
+		}
+		for from := first; from >= low && first-from <= reach; from-- {
+			for to := last; to <= high && to-last <= reach; to++ {
+				rec := &record{first: from, last: to, ballot: b, bad: true}
+				if list = append(list, candidate{rec, keyDigest(rec.key(l.keys))}); len(list) > maxCandidates {
+					return list
+				}
+			}
+		}
+	}
+	return list
+}
+
+// damage returns an error if there is something that can't be read.
+func (l *valueLog) damage(lost bool) error {
+	for _, s := range l.spans {
+		if s.rec.bad {
+			return &storage.CorruptError{Group: l.group, Index: s.first, Key: s.rec.key(l.keys), Reason: fmt.Sprintf("the values of slots %d to %d are damaged or missing", s.rec.first, s.rec.last)}
+		}
+	}
+	if lost {
+		from, _ := l.keys.ProtocolRange(tagRun)
+		return &storage.CorruptError{Group: l.group, Index: l.start.Index + 1, Key: from, Reason: "runs of values are missing, and which ones can't be told"}
+	}
+	return nil
 }
 
 // fits reports whether a run is what the record's key says.
@@ -438,7 +585,7 @@ func (l *valueLog) at(slot uint64) (*value, Ballot) {
 func (l *valueLog) fence(slot uint64) Ballot {
 	i := sort.Search(len(l.fences), func(i int) bool { return l.fences[i].slot > slot })
 	if i == 0 {
-		return l.start.fence
+		return fenceAt(l.start.Position)
 	}
 	return l.fences[i-1].ballot
 }
@@ -452,7 +599,8 @@ func (l *valueLog) held(slot uint64, v *value) {
 
 // compact drops the values up to a position.
 func (l *valueLog) compact(to replica.Position, config []byte, batch *storage.Batch) {
-	l.begin(startRecord{to, l.fence(to.Index), config}, batch)
+	setFence(&to, l.fence(to.Index))
+	l.begin(startRecord{to, config}, batch)
 }
 
 // begin drops the values up to a start, and writes that.

@@ -16,6 +16,11 @@ type Protocol struct {
 	// Priority orders ballots of one round, before the nodes: of two nodes that stand for election
 	// at once the one with the higher priority goes first.
 	Priority uint8
+
+	// Whole says that Open refuses a log that it can't read in whole, with a *storage.CorruptError: so that it
+	// is repaired first, or somebody hears of it. Without it a core knows what it does not know, and helps
+	// with the rest.
+	Whole bool
 }
 
 var _ replica.Protocol = Protocol{}
@@ -41,14 +46,14 @@ func (p Protocol) Begin(keys replica.Keys, at replica.Position, config []byte, b
 	if _, err := newElectorate(p.Quorums, conf); err != nil {
 		return err
 	}
-	begin(keys, at, config, hardRecord{promised: Ballot{Round: at.Term}, decided: at.Index}, batch)
+	begin(keys, at, config, hardRecord{promised: fenceAt(at), decided: at.Index, last: at.Index}, batch)
 	return nil
 }
 
 // begin writes the records of a log without values.
 func begin(keys replica.Keys, at replica.Position, config []byte, h hardRecord, batch *storage.Batch) {
 	start, hard := keys.Protocol(tagStart), keys.Protocol(tagHard)
-	s := startRecord{Position: at, fence: Ballot{Round: at.Term}, config: config}
+	s := startRecord{at, config}
 	batch.Set(start, storage.AppendRecord(nil, start, s.encode()))
 	batch.Set(hard, storage.AppendRecord(nil, hard, h.encode()))
 }
@@ -109,19 +114,10 @@ func (Protocol) Start(keys replica.Keys, store storage.Store) (replica.Position,
 // whole opens a log all of whose records are there.
 func whole(keys replica.Keys, store storage.Store) (*valueLog, hardRecord, error) {
 	log, hard, lost, err := openLog(keys, store, 1<<62)
-	if err != nil {
-		return nil, hard, err
+	if err == nil {
+		err = log.damage(lost)
 	}
-	from, _ := keys.ProtocolRange(tagRun)
-	if lost {
-		return nil, hard, &storage.CorruptError{Group: keys.Group(), Key: from, Reason: "a run of values is missing"}
-	}
-	for _, s := range log.spans {
-		if s.rec.bad {
-			return nil, hard, &storage.CorruptError{Group: keys.Group(), Index: s.first, Key: s.rec.key(keys), Reason: "run of values: it can't be read"}
-		}
-	}
-	return log, hard, nil
+	return log, hard, err
 }
 
 // Inspect implements replica.Protocol.
@@ -164,7 +160,7 @@ func (Protocol) Recover(keys replica.Keys, store storage.Store, config []byte, b
 	}
 	from, to := keys.ProtocolRange(tagRun)
 	batch.DeleteRange(from, to)
-	h := hardRecord{promised: ballot, decided: log.last()}
+	h := hardRecord{promised: ballot, decided: log.last(), last: log.last()}
 	const perRun = 1024
 	for i := 0; i < len(values); i += perRun {
 		part := values[i:min(i+perRun, len(values))]

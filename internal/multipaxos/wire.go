@@ -55,7 +55,7 @@ type message struct {
 	kind     messageKind
 	flag     bool           // canvassed: yes; promise: this was the last piece; prepare: by order of the leader (authority)
 	ballot   Ballot         // prepare, promise, accept, heartbeat, accepted, take over: the leader's or candidate's; canvassed, refused: what was promised
-	fence    Ballot         // promise, snapshot: the highest origin of a fresh value up to decided, or the position
+	fence    Ballot         // promise: the highest origin of a fresh value up to decided
 	other    Ballot         // prepare: authority; promise: what is lost up to; canvassed: that of whom I follow
 	quorums  uint32         // the hash of them
 	number   uint64         // canvass: attempt; heartbeat, accept, accepted: round of heartbeats
@@ -120,7 +120,7 @@ func (k messageKind) fields() int {
 	case kindLooked:
 		return hasID | hasDecided | hasThrough
 	case kindSnapshot:
-		return hasFence | hasPosition
+		return hasPosition
 	}
 	return 0
 }
@@ -177,9 +177,7 @@ func (m *message) append(dst []byte) []byte {
 		dst = binary.AppendUvarint(dst, m.id.Attempt)
 	}
 	if has&hasPosition != 0 {
-		dst = binary.AppendUvarint(dst, m.position.Index)
-		dst = binary.AppendUvarint(dst, m.position.Term)
-		dst = binary.AppendUvarint(dst, m.position.Commands)
+		dst = appendPosition(dst, m.position)
 		dst = replica.AppendBytes(dst, m.config)
 	}
 	if has&hasRuns != 0 {
@@ -256,7 +254,7 @@ func decodeMessage(group, sender uint64, b []byte) (*message, error) {
 		m.id = replica.ReadID{Boot: r.Uint64(), Attempt: r.Uvarint()}
 	}
 	if has&hasPosition != 0 {
-		m.position = replica.Position{Index: r.Uvarint(), Term: r.Uvarint(), Commands: r.Uvarint()}
+		m.position = readPosition(r)
 		m.config = append([]byte(nil), r.Bytes()...)
 	}
 	var encoded [][]byte
@@ -286,7 +284,7 @@ func decodeMessage(group, sender uint64, b []byte) (*message, error) {
 		}
 		m.runs = append(m.runs, run)
 	}
-	for _, ballot := range [...]Ballot{m.ballot, m.other, m.fence} {
+	for _, ballot := range [...]Ballot{m.ballot, m.other, m.fence, fenceAt(m.position)} {
 		if ballot.Round > maxRound || ballot.Round == 0 && !ballot.IsZero() {
 			return bad("ballot %v", ballot)
 		}
@@ -315,7 +313,7 @@ func decodeMessage(group, sender uint64, b []byte) (*message, error) {
 		}
 	case kindSnapshot:
 		c, err := replica.DecodeConfiguration(m.config)
-		if err != nil || len(c.Members) == 0 || m.position.Index == 0 || m.position.Term != m.fence.Round {
+		if err != nil || len(c.Members) == 0 || m.position.Index == 0 {
 			return bad("its description can't be read")
 		}
 	}

@@ -295,7 +295,7 @@ func (g *Group) applyEntries(entries []Entry) error {
 				g.flushBatch(batcher)
 			}
 		}
-		s.position.Index, s.position.Term = e.Index, e.Term
+		s.position = e.Position(s.position.Commands)
 		s.mark()
 	}
 	if batched {

@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"encoding/binary"
 	"errors"
 	"log/slog"
 
@@ -107,9 +108,26 @@ type ReadID struct {
 }
 
 // Position is a place in the log: an index, the term of the entry there, and how
-// many commands stand in the log up to and including it.
+// many commands stand in the log up to and including it. Where two nodes may have begun
+// terms of one number, as in Paxos, Leader and Priority say which one it is; elsewhere they are 0.
 type Position struct {
 	Index, Term, Commands uint64
+
+	Leader   uint64
+	Priority uint8
+}
+
+// appendPosition appends what Reader.position reads.
+func appendPosition(b []byte, p Position) []byte {
+	b = binary.AppendUvarint(b, p.Index)
+	b = binary.AppendUvarint(b, p.Term)
+	b = binary.AppendUvarint(b, p.Commands)
+	b = binary.AppendUvarint(b, p.Leader)
+	return append(b, p.Priority)
+}
+
+func (r *Reader) position() Position {
+	return Position{Index: r.Uvarint(), Term: r.Uvarint(), Commands: r.Uvarint(), Leader: r.Uvarint(), Priority: r.Byte()}
 }
 
 // EntryKind says what an [Entry] holds.
@@ -129,9 +147,17 @@ type Entry struct {
 	Kind  EntryKind
 	Data  []byte // read only
 
+	Leader   uint64 // as in Position
+	Priority uint8
+
 	// Fence says that no value that this node proposed in a term below Fence, and
 	// that has not been decided at a lower index, will ever be. 0 says nothing.
 	Fence uint64
+}
+
+// Position returns the entry's, if so many commands stand in the log up to and including it.
+func (e *Entry) Position(commands uint64) Position {
+	return Position{Index: e.Index, Term: e.Term, Commands: commands, Leader: e.Leader, Priority: e.Priority}
 }
 
 // Message goes to a peer. Its bytes are Head followed by Tail, MinMessage at least. Head is valid until

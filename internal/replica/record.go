@@ -284,9 +284,7 @@ type SnapshotMeta struct {
 
 // Append appends the encoded form.
 func (m SnapshotMeta) Append(b []byte) []byte {
-	b = binary.AppendUvarint(b, m.Index)
-	b = binary.AppendUvarint(b, m.Term)
-	b = binary.AppendUvarint(b, m.Commands)
+	b = appendPosition(b, m.Position)
 	b = binary.AppendUvarint(b, m.Held)
 	b = AppendBytes(b, m.Config)
 	b = binary.LittleEndian.AppendUint64(b, m.ID)
@@ -297,7 +295,7 @@ func (m SnapshotMeta) Append(b []byte) []byte {
 
 // Read sets m to what Append wrote.
 func (m *SnapshotMeta) Read(r *Reader) {
-	m.Index, m.Term, m.Commands, m.Held = r.Uvarint(), r.Uvarint(), r.Uvarint(), r.Uvarint()
+	m.Position, m.Held = r.position(), r.Uvarint()
 	if m.Held < m.Commands {
 		r.fail()
 	}

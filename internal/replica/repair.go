@@ -137,9 +137,7 @@ func (a give) append(b []byte) []byte {
 	b = binary.LittleEndian.AppendUint64(b, a.attempt)
 	b = append(b, a.status)
 	if a.status == giveOffer {
-		for _, v := range []uint64{a.at.Index, a.at.Term, a.at.Commands} {
-			b = binary.AppendUvarint(b, v)
-		}
+		b = appendPosition(b, a.at)
 	}
 	return append(b, a.piece...)
 }
@@ -152,7 +150,7 @@ func decodeGive(b []byte) (give, error) {
 	case giveEntries:
 		a.piece = r.Rest()
 	case giveOffer:
-		a.at = Position{Index: r.Uvarint(), Term: r.Uvarint(), Commands: r.Uvarint()}
+		a.at = r.position()
 	default:
 		r.fail()
 	}

@@ -336,10 +336,7 @@ func (c *checkpoint) store(keys Keys, b *storage.Batch) {
 	if c == nil {
 		return
 	}
-	r := binary.AppendUvarint(nil, c.Index)
-	r = binary.AppendUvarint(r, c.Term)
-	r = binary.AppendUvarint(r, c.Commands)
-	r = AppendBytes(r, c.config)
+	r := AppendBytes(appendPosition(nil, c.Position), c.config)
 	r = append(r, c.table...)
 	key := keys.key(tagCheckpoint)
 	b.Set(key, storage.AppendRecord(nil, key, r))
@@ -347,7 +344,7 @@ func (c *checkpoint) store(keys Keys, b *storage.Batch) {
 
 func decodeCheckpoint(b []byte) (*checkpoint, *sessionTable, error) {
 	r := NewReader(b)
-	c := &checkpoint{Position: Position{Index: r.Uvarint(), Term: r.Uvarint(), Commands: r.Uvarint()}}
+	c := &checkpoint{Position: r.position()}
 	c.config = bytes.Clone(r.Bytes())
 	c.table = r.Rest()
 	if err := r.Err(); err != nil {

@@ -229,6 +229,9 @@ func testRepairOwnSnapshot(t *testing.T, engine Engine) {
 	c.writes(1, 1, 100)
 	c.member(1).awaitKind(0, synod.EventLogCompacted, 1)
 	for _, d := range damages {
+		for s := c.member(1).group(1).Status(); s.Snapshot < s.First+10; s = c.member(1).group(1).Status() {
+			c.writes(1, 1, 10)
+		}
 		c.stop(1)
 		log := c.logRecords(1, 1)
 		require.Greater(t, len(log), 10)
@@ -242,6 +245,10 @@ func testRepairOwnSnapshot(t *testing.T, engine Engine) {
 		c.writes(1, 1, 100)
 		c.check(1)
 		// What no snapshot covers, nobody has.
+		for s := c.member(1).group(1).Status(); s.Snapshot >= s.Commit; s = c.member(1).group(1).Status() {
+			c.writes(1, 1, 1)
+			c.check(1)
+		}
 		c.stop(1)
 		log = c.logRecords(1, 1)
 		last := log[len(log)-1]
