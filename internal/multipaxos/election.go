@@ -28,9 +28,10 @@ func (r role) String() string {
 // between one and two times ElectionTicks, canvasses: without any record, it asks the voters whether
 // they would promise, and those who hear a leader say no, and what they know. So a node that
 // is cut off from the leader alone does not disturb it, and learns what is chosen from those who are
-// not. With enough voters for phase 1 the node begins a ballot. Since a leader steps down that
-// does not hear enough voters for phase 2, one of which is in every quorum of phase 1, somebody gets
-// a yes from enough of them wherever one node reaches as many.
+// not. With a yes from enough voters for phase 1, and an answer from enough for phase 2, the node begins a
+// ballot. Since a leader steps down that does not hear enough voters for phase 2, one of which is in every
+// quorum of phase 1, somebody gets that wherever one node reaches as many. One that only reaches enough for
+// phase 1 could not decide anything, and would but take the office from somebody who can.
 type election struct {
 	role    role
 	round   uint64 // the highest that was seen
@@ -42,6 +43,7 @@ type election struct {
 	timeout int    // of elapsed
 	attempt uint64
 	yes     uint64 // voters that would promise
+	heard   uint64 // voters that have answered, whatever they said
 }
 
 // randomTimeout returns a timeout, different for each node, group and attempt.
@@ -114,6 +116,7 @@ func (c *Core) canvass() {
 	c.attempt++
 	c.elapsed, c.timeout = 0, c.randomTimeout()
 	c.yes = c.voters.bit(c.node)
+	c.heard = c.yes
 	c.askVoters()
 	c.counted()
 }
@@ -150,19 +153,23 @@ func (c *Core) onCanvassed(from uint64, m *message) {
 		return
 	}
 	c.hearsOf(from, m.decided)
-	if !m.flag {
-		if !m.other.IsZero() {
-			probe.Sometimes("paxos: a member that hears a leader says no", true)
-			c.hint, c.hinted = m.other, true
-		}
-		return
+	c.heard |= c.voters.bit(from)
+	switch {
+	case m.flag:
+		c.yes |= c.voters.bit(from)
+	case !m.other.IsZero():
+		probe.Sometimes("paxos: a member that hears a leader says no", true)
+		c.hint, c.hinted = m.other, true
 	}
-	c.yes |= c.voters.bit(from)
 	c.counted()
 }
 
 func (c *Core) counted() {
-	if c.role == canvassing && c.voters.phase1(c.yes) && c.mayCampaign() {
+	if c.role != canvassing || !c.voters.phase1(c.yes) || !c.mayCampaign() {
+		return
+	}
+	probe.Sometimes("paxos: a node that could not decide does not stand for election", !c.voters.phase2(c.heard))
+	if c.voters.phase2(c.heard) {
 		c.prepare(Ballot{})
 	}
 }

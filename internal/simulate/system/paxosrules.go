@@ -100,6 +100,7 @@ type paxosMember struct {
 	decided  uint64
 	held     uint64 // all slots up to here are decided, in this run
 	applied  uint64 // what the state machine had at the start
+	member   bool   // it was told who votes; before, nobody counts on it
 	config   uint64 // the slot of a configuration that it has proposed in this ballot
 	of       multipaxos.Ballot
 	through  uint64                       // what was told in the ballot of
@@ -131,7 +132,7 @@ func (v *paxosRules) observe(node uint64, what any) {
 	case probe.PaxosOpened:
 		v.opened(node, m, x)
 	case probe.PaxosConfigured:
-		v.configuredAt(node, x)
+		v.configuredAt(node, m, x)
 	case probe.PaxosState:
 		v.state(node, m, x)
 	case probe.PaxosPrepared:
@@ -234,9 +235,9 @@ func (v *paxosRules) quorum(phase int, c paxosConfiguration, some nodeSet) bool 
 }
 
 // configuredAt checks that nodes agree on who votes.
-func (v *paxosRules) configuredAt(node uint64, x probe.PaxosConfigured) {
-	if len(x.Sets) == 0 {
-		return // it was told nothing yet
+func (v *paxosRules) configuredAt(node uint64, m *paxosMember, x probe.PaxosConfigured) {
+	if m.member = len(x.Sets) > 0; !m.member {
+		return
 	}
 	c := paxosConfiguration{slot: x.Slot}
 	for _, set := range x.Sets {
@@ -372,7 +373,7 @@ func (v *paxosRules) stored(node uint64, m *paxosMember, x probe.PaxosStored) {
 // accepted takes in votes that are told.
 func (v *paxosRules) accepted(node uint64, m *paxosMember, x probe.PaxosAccepted) {
 	b := multipaxos.Ballot(x.Ballot)
-	if x.Through > 0 || len(x.Ranges) > 0 { // else it says that it is there
+	if m.member && (x.Through > 0 || len(x.Ranges) > 0) { // else it says that it is there, and learns
 		v.promises(node)
 	}
 	v.promised(node, m, b)
