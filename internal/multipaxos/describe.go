@@ -123,9 +123,10 @@ func DescribeRecord(keys replica.Keys, key, value []byte) string {
 	r := replica.NewReader(payload)
 	switch name {
 	case "state":
-		return fmt.Sprintf("state promised=%v decided=%d runs=%d", readBallot(r), r.Uvarint(), r.Uvarint())
+		return fmt.Sprintf("state promised=%v decided=%d last=%d runs=%d", readBallot(r), r.Uvarint(), r.Uvarint(), r.Uvarint())
 	case "start":
-		s := fmt.Sprintf("start after=%d term=%d commands=%d fence=%v", r.Uvarint(), r.Uvarint(), r.Uvarint(), readBallot(r))
+		at := readPosition(r)
+		s := fmt.Sprintf("start after=%d commands=%d fence=%v", at.Index, at.Commands, fenceAt(at))
 		conf, err := replica.DecodeConfiguration(r.Bytes())
 		if err != nil {
 			return s + ": " + err.Error()

@@ -43,7 +43,7 @@ bootstrap voters=1
 campaign 1
 ----
 preparing, promised 2.1
-write state promised=2.1 decided=1 runs=0
+write state promised=2.1 decided=1 last=1 runs=0
 token 1
 
 # Comments stay.
@@ -54,7 +54,7 @@ node 1: leading promised=2.1 decided=2 voters=1 after=1 [2:fence@2.1]
 propose 1 a
 ----
 write run 3:"a"@2.1
-write state promised=2.1 decided=2 runs=2
+write state promised=2.1 decided=2 last=3 runs=2
 token 3
 
 settle 1

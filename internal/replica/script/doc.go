@@ -11,7 +11,7 @@
 //	campaign 1
 //	----
 //	preparing, promised 2.1
-//	write state promised=2.1 decided=1 runs=0
+//	write state promised=2.1 decided=1 last=1 runs=0
 //	token 1
 //
 // An [Engine] says which protocol it is, and how its messages and records read.
