@@ -289,7 +289,7 @@ func (r *Runner) run() {
 	case "damage":
 		r.node(c.bare(0)).damage()
 	case "leave":
-		n := r.first()
+		n := r.node(c.bare(0))
 		n.rewrite(func(b *storage.Batch) error { return n.protocol.Leave(replica.GroupKeys(Group), n.store, b) })
 	case "join":
 		n := r.node(c.bare(0))
