@@ -223,7 +223,7 @@ func mutateList(list, values []int64, rng *rand.Rand) []int64 {
 	return list
 }
 
-var levels = []engineLevel{locking, staleReads, freshShots, oldShots, committed, uncommitted}
+var levels = []engineLevel{locking, itemLocks, staleReads, freshShots, oldShots, committed, uncommitted}
 
 // The checker never reports what can be explained. What can't and is not reported is counted: it infers
 // what follows in nearly linear time, and the question as such is NP-complete.

@@ -147,7 +147,7 @@ func (c *checker) findCycles() {
 	for i := range all {
 		all[i] = int32(i)
 	}
-	f := filter{kinds: ww, level: c.level, phantom: c.isolation != repeatableRead}
+	f := filter{kinds: ww, level: c.level, phantom: c.isolation != repeatableRead, update: true}
 	if c.isolation >= readCommitted {
 		f.kinds |= wr
 	}
@@ -191,7 +191,7 @@ func (c *checker) findCycles() {
 	}
 	for level := fromData; level <= c.level; level++ {
 		f.level = level
-		f.kinds, f.alternate = ww|so, false
+		f.kinds, f.alternate, f.update = ww|so, false, false
 		each(f, foundWriteCycle, func(component []int32) ([]int32, bool, uint8) {
 			path, exact := s.shortest(component, f.kinds, f, false)
 			return path, exact, foundWriteCycle
@@ -207,7 +207,7 @@ func (c *checker) findCycles() {
 		if c.isolation == readCommitted {
 			continue
 		}
-		f.kinds, f.alternate = f.kinds|rw, true
+		f.kinds, f.alternate, f.update = f.kinds|rw, true, true
 		each(f, foundSkew, func(component []int32) ([]int32, bool, uint8) {
 			path, exact := c.single(s, component, f)
 			if path == nil {
@@ -243,7 +243,7 @@ func (c *checker) single(s *search, component []int32, f filter) (path []int32, 
 func (c *checker) reportCycle(hops []hop, exact bool) {
 	kinds := edgeKind(0)
 	known := fromData
-	anti, adjacent, phantom, unsure, update := 0, false, false, false, false
+	anti, adjacent, phantom, unsure := 0, false, false, false
 	a := Anomaly{Shortest: exact}
 	for i, h := range hops {
 		kinds |= h.edge.kind
@@ -253,7 +253,6 @@ func (c *checker) reportCycle(hops []hop, exact bool) {
 			adjacent = adjacent || hops[(i+1)%len(hops)].edge.kind == rw
 		}
 		phantom = phantom || h.edge.phantom
-		update = update || h.edge.update
 		unsure = unsure || h.edge.partial || !c.certain(h.from)
 		a.Transactions = append(a.Transactions, int(h.from))
 	}
@@ -265,7 +264,7 @@ func (c *checker) reportCycle(hops []hop, exact bool) {
 		a.Kind, broken = G2Item, fromRepeatableRead
 	case anti > 1:
 		a.Kind, broken = GNonadjacent, fromRepeatableAll
-	case anti == 1, update:
+	case anti == 1:
 		a.Kind, broken = GSingle, fromRepeatableAll
 	case kinds&wr != 0:
 		a.Kind = G1c

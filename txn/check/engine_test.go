@@ -25,6 +25,7 @@ type engineLevel string
 
 const (
 	locking      engineLevel = "two-phase locking"
+	itemLocks    engineLevel = "two-phase locking of what is there"
 	staleReads   engineLevel = "two-phase locking, and reads of old snapshots"
 	freshShots   engineLevel = "snapshot isolation"
 	oldShots     engineLevel = "snapshot isolation with old snapshots"
@@ -116,7 +117,7 @@ func (j *job) read(key string) ([]int64, bool) {
 		return own, true
 	}
 	switch j.level {
-	case locking, staleReads:
+	case locking, itemLocks, staleReads:
 		if j.level == staleReads && j.readOnly {
 			break
 		}
@@ -145,7 +146,7 @@ func (j *job) write(key string, change func(old []int64) []int64) bool {
 			}
 		}
 		fallthrough
-	case committed, uncommitted:
+	case itemLocks, committed, uncommitted:
 		if !j.lock(key).own(j) {
 			return false
 		}
@@ -183,6 +184,9 @@ func (j *job) scan(from, to string) (map[string][]int64, bool) {
 	for _, key := range strings.Split(listKeys+registerKeys, "") {
 		if key < from || key >= to {
 			continue
+		}
+		if j.level == itemLocks && j.writes[key] == nil && len(j.history[key]) == 0 {
+			continue // what is not there can't be locked
 		}
 		value, ok := j.read(key)
 		if !ok {
@@ -361,6 +365,7 @@ func TestEngines(t *testing.T) {
 	}{
 		{locking, StrictSerializable, nil, nil},
 		{staleReads, Serializable, variants(true), []Kind{GSingle.Process(), GSingle.Realtime()}},
+		{itemLocks, RepeatableRead, variants(false, Internal, LostUpdate, GSingle, GNonadjacent, G2), []Kind{GSingle, Internal}},
 		{freshShots, StrongSnapshotIsolation, variants(false, skews...), []Kind{G2Item, G2}},
 		{oldShots, SnapshotIsolation, variants(true, skews...), []Kind{G2Item, G2, GSingle.Process(), GSingle.Realtime()}},
 		{committed, ReadCommitted, variants(false, loose...), []Kind{Internal, LostUpdate, GSingle, G2Item}},

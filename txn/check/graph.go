@@ -207,6 +207,7 @@ type filter struct {
 	kinds     edgeKind
 	level     level
 	phantom   bool // edges of phantoms are
+	update    bool // edges that hold unless an update was lost are
 	alternate bool // no anti-dependency right after another
 }
 
@@ -216,7 +217,7 @@ type filter struct {
 // step returns the state that an edge leads to from a state, if it may be followed.
 func (f *filter) step(state int32, e *edge) (next int32, ok bool) {
 	switch {
-	case e.level > f.level, e.phantom && !f.phantom:
+	case e.level > f.level, e.phantom && !f.phantom, e.update && !f.update:
 		return 0, false
 	case e.kind == free:
 		return e.to<<1 | state&1, true

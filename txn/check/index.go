@@ -2,9 +2,11 @@ package check
 
 import (
 	"fmt"
-	"math"
 	"slices"
 )
+
+// maxOperations bounds a history, so that what is counted fits in 32 bits.
+const maxOperations = 1 << 26
 
 // checker is one check of a history.
 type checker struct {
@@ -99,8 +101,11 @@ func (c *checker) fail(txn, op int, format string, args ...any) error {
 // index takes the history in: keys, versions, and which transactions count. It refuses
 // what can't be.
 func (c *checker) index() error {
-	if len(c.history) > math.MaxInt32/8 {
-		return c.fail(math.MaxInt32/8, -1, "more transactions than can be checked: divide the history")
+	operations := 0
+	for t := range c.history {
+		if operations += 1 + len(c.history[t].Operations); operations > maxOperations {
+			return c.fail(t, -1, "more than %d transactions and operations: divide the history", maxOperations)
+		}
 	}
 	c.keyIDs = make(map[string]int32)
 	c.written = make(map[written]int32)

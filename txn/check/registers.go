@@ -296,25 +296,27 @@ func (c *checker) linkFirst(k *key, readers [][]source, next []target) {
 		return
 	}
 	o := &k.orders
-	phantom := false
+	wrote := make(map[int32]int32) // by transaction
+	for v, id := range o.versions[1:] {
+		wrote[c.versions[id].writer] = int32(v + 1)
+	}
+	first, phantom := int32(0), false
 	for _, s := range readers[0] {
-		for v, id := range o.versions[1:] {
-			if c.versions[id].writer != s.node {
-				continue
-			}
-			if o.first != 0 && o.first != int32(v+1) {
-				o.first = 0
-				return // of two, one is lost: that is an anomaly of its own
-			}
-			o.first, phantom = int32(v+1), phantom || s.edge.phantom
+		switch v := wrote[s.node]; {
+		case v == 0:
+		case first != 0 && first != v:
+			return // of two, one is lost: that is an anomaly of its own
+		default:
+			first, phantom = v, phantom || s.edge.phantom
 		}
 	}
-	if o.first == 0 || slices.ContainsFunc(o.read, func(p pair) bool { return p.a != 0 && p.b == o.first }) {
+	if first == 0 || slices.ContainsFunc(o.read, func(p pair) bool { return p.a != 0 && p.b == first }) {
 		return
 	}
-	v := o.versions[o.first]
+	o.first = first
+	v := o.versions[first]
 	sources := []source{{c.versions[v].writer, edge{kind: ww, key: c.versions[v].key, a: v, b: -1}, -1}}
-	sources = append(sources, readers[o.first]...)
+	sources = append(sources, readers[first]...)
 	for i := range sources {
 		e := &sources[i].edge
 		e.update, e.phantom = true, e.phantom || phantom

@@ -36,7 +36,6 @@ type Report struct {
 	// Involved is the transactions that the anomalies name.
 	Involved map[int]Transaction `json:"involved,omitempty"`
 
-	max      int
 	excluded map[Model]bool
 }
 
