@@ -364,6 +364,39 @@ func TestDisks(t *testing.T) {
 	require.NoError(t, r.Err)
 }
 
+// What is durable can be read while the node runs, and is what a crash would leave at least.
+func TestReadDurable(t *testing.T) {
+	r := sim.Execute(sim.Config{Seed: 1}, func(w *sim.World) {
+		var store storage.AsyncCommitter
+		n := w.AddNode(1, func(_ context.Context, env *sim.Env) (func(), error) {
+			store = env.Store.(storage.AsyncCommitter)
+			return nil, nil
+		})
+		_ = sim.Sleep(w.Context(), time.Millisecond)
+		durable := n.Disk.Durable()
+		var b storage.Batch
+		b.Set([]byte("key"), []byte("value"))
+		store.CommitAsync(&b, func(error) {})
+		if _, err := durable.Get([]byte("key")); !errors.Is(err, storage.ErrNotFound) {
+			w.Failf("durable", "before the sync: %v", err)
+		}
+		_ = sim.Sleep(w.Context(), 10*time.Millisecond)
+		it, err := durable.Scan(nil, nil)
+		if err != nil {
+			w.Fail(err)
+			return
+		}
+		keys, values, err := storage.Collect(it)
+		if err != nil || len(keys) != 1 || string(values[0]) != "value" {
+			w.Failf("durable", "after the sync: %q: %q, %v", keys, values, err)
+		}
+		if err := durable.Commit(&b); err == nil {
+			w.Failf("durable", "it takes commits")
+		}
+	})
+	require.NoError(t, r.Err)
+}
+
 func ExampleShrink() {
 	// A node that fails whenever it crashes: one fault is enough.
 	system := func(w *sim.World) {

@@ -108,7 +108,7 @@ func checkImports(f *file) (problems []string) {
 		if !ours {
 			continue
 		}
-		if f.test && dir == "internal/simulate/system" {
+		if f.test && inside(dir, "internal/simulate") {
 			continue // the tests of an engine run the simulated system that it is a part of
 		}
 		if dir == "storage/pebble/statemachine" && f.dir != dir && !inside(f.dir, "examples") && !f.test {

@@ -1,16 +1,11 @@
 package system
 
-// raftBugs are mistakes in raft, in internal/replica and in the store's records. Each
-// is one line of the code, behind probe.Bug; numbers are those of the mistakes that others
-// have made and that this library has a test against.
-var raftBugs = []Bug{
-	{"promises leave before they are durable", "votes and acknowledgements do not wait for their record"},
-	{"votes are asked for before the term is durable", "as etcd's core has it with asynchronous writes"},
-	{"the vote is not stored", "a node votes again after a restart"},
-	{"overwritten entries stay on the disk", "a shorter log keeps the tail of the longer one"},
-	{"a leader counts its entries before they are durable", "its own vote for an entry does not wait for the disk"},
-	{"a leader answers reads without asking", "a lease that no clock bounds"},
-	{"a bad record ends the log", "an altered record is taken for a torn tail"},
+import "slices"
+
+// Mistakes: each is one line of the code, behind probe.Bug.
+
+// runtimeBugs are mistakes in internal/replica and in the store's records, that every engine has.
+var runtimeBugs = []Bug{
 	{"records are not checked", "the checksums of what is stored are ignored"},
 	{"frames are not checked", "the checksums of what arrives are ignored"},
 	{"a term's own proposals are taken for lost", "the fence is off by one"},
@@ -20,8 +15,6 @@ var raftBugs = []Bug{
 	{"a lease is counted from the answer", "to a read, which may have been under way for long"},
 	{"a lease counts on the random part of the election timeout", "followers may be quicker"},
 	{"a lease survives a transfer", "which makes another member stand for election at once"},
-	{"a restarted member votes at once", "and has forgotten whose lease it confirmed"},
-	{"a new leader answers reads at once", "the only voter of a group, before it has decided anything"},
 	{"what a restored state holds beyond the log is applied again", "a state machine with a disk of its own is ahead of the log that it replays"},
 	{"no space is taken for success", "a refused commit counts as durable"},
 	{"a failed sync is ignored", "so does a failed one"},
@@ -33,29 +26,70 @@ var raftBugs = []Bug{
 	{"a snapshot that broke off is waited for", "and another one not taken, though its sender is gone"},
 	{"a wiped node takes the place of its predecessor", "without having left, and with the vote that that one had"},
 	{"an old copy of a disk is trusted", "and what was promised since it was made, forgotten"},
-	{"a replica that leaves forgets its vote", "and joins again, to vote twice in a term"},
 	{"a retry is applied again", "a session does not know its own requests"},
 	{"the sessions are not in the snapshot", "who is restored from it takes a retry for something new"},
 	{"a start forgets the sessions of a state machine that has a disk", "it stores no snapshots, and its log is cut"},
-	{"a repair forgets what follows its snapshot", "which was acknowledged"},
 	{"sessions expire by each node's own clock", "and so here and not there"},
 }
 
-// raftSites are the places that a sweep must reach: all probe.Sometimes in what a raft group
-// runs on.
-var raftSites = []string{
-	"raft: a node that has just started gives no vote",
-	"raft: a node that may have forgotten a lease gives no vote",
-	"raft: a read waits for a new leader's first decision",
-	"raft: altered entries are refused",
-	"raft: an answer leaves without a write",
-	"raft: an answer waits for an earlier record",
-	"raft: entries are overwritten",
-	"raft: entries are read from the store",
-	"raft: entries are stored as they came or left",
-	"raft: the log begins inside a run",
-	"raft: two sets of voters decide together",
-	"raft: vote requests wait for the term",
+// raftOwnBugs are mistakes in raft.
+var raftOwnBugs = []Bug{
+	{"promises leave before they are durable", "votes and acknowledgements do not wait for their record"},
+	{"votes are asked for before the term is durable", "as etcd's core has it with asynchronous writes"},
+	{"the vote is not stored", "a node votes again after a restart"},
+	{"overwritten entries stay on the disk", "a shorter log keeps the tail of the longer one"},
+	{"a leader counts its entries before they are durable", "its own vote for an entry does not wait for the disk"},
+	{"a bad record ends the log", "an altered record is taken for a torn tail"},
+	{"a restarted member votes at once", "and has forgotten whose lease it confirmed"},
+	{"a replica that leaves forgets its vote", "and joins again, to vote twice in a term"},
+	{"a repair forgets what follows its snapshot", "which was acknowledged"},
+	{"a leader answers reads without asking", "a lease that no clock bounds"},
+	{"a new leader answers reads at once", "the only voter of a group, before it has decided anything"},
+}
+
+// paxosOwnBugs are mistakes in paxos, and in the core of it.
+var paxosOwnBugs = []Bug{
+	{"a promise leaves before it is durable", "so does what it says of the values accepted"},
+	{"a promise is not stored", "a node promises less after a restart"},
+	{"a promise is forgotten", "a prepare of a lower ballot is answered as well"},
+	{"an accept does not raise the promise", "promised and accepted are taken for one and the same"},
+	{"an accept of a lower ballot is taken", "whatever was promised"},
+	{"an accept is acknowledged before it is durable", "the acceptor's vote does not wait for the disk"},
+	{"a leader counts its accept before it is durable", "nor does its own"},
+	{"the round is not durable before the prepare", "it is used again after a restart"},
+	{"a round is used twice", "one leader, two attempts"},
+	{"a partial promise counts", "the first piece is taken for all of it"},
+	{"a trimmed acceptor says empty", "what is not in the log is taken for never accepted"},
+	{"an unreadable slot is empty", "a damaged record is passed over at the start"},
+	{"an unknown slot taken for an empty one", "a leader fills a slot of which an acceptor has forgotten the value"},
+	{"the lowest ballot's value taken", "of several that were reported for a slot"},
+	{"a gap is filled where there is a value", "a new leader gives up what may be chosen"},
+	{"accepts of another ballot counted", "late ones, of this node's last time in office"},
+	{"decided marks slots of other ballots", "what is accepted there is taken for what is chosen"},
+	{"a quorum of one half decides", "while two sets of voters decide together"},
+	{"phase 1 of the old configuration only", "nobody asks the new voters what they have accepted"},
+	{"the window open behind a configuration", "slots are decided by voters who may not be the ones"},
+	{"a replica that leaves forgets its promise", "and joins again, to promise less"},
+	{"a filled gap is a fence", "what may be chosen yet is said to be lost"},
+	{"a read looks at one member only", "where there is no leader"},
+	{"a read takes what is accepted for decided", "the second look is left out"},
+	{"a leader answers reads without asking", "a lease that no clock bounds"},
+	{"a new leader answers reads at once", "before what it found is decided"},
+	{"a repair forgets what follows its snapshot", "which was acknowledged"},
+	{"a lease binds nobody", "members promise to another one at once"},
+	{"a restarted member promises at once", "and has forgotten whose lease it confirmed"},
+}
+
+// What can be planted in each engine.
+var (
+	raftBugs  = slices.Concat(raftOwnBugs, runtimeBugs)
+	paxosBugs = slices.Concat(paxosOwnBugs, runtimeBugs)
+)
+
+// Places that a sweep must reach: all probe.Sometimes in what a group runs on.
+
+// runtimeSites are those of internal/replica and of the store's records.
+var runtimeSites = []string{
 	"replica: a batch holds many commands",
 	"replica: a change waits for its voters",
 	"replica: a checkpoint waits for the state machine",
@@ -100,3 +134,63 @@ var raftSites = []string{
 	"replica: there are too many sessions",
 	"storage: an altered record is refused",
 }
+
+// raftOwnSites are those of raft.
+var raftOwnSites = []string{
+	"raft: a node that has just started gives no vote",
+	"raft: a node that may have forgotten a lease gives no vote",
+	"raft: a read waits for a new leader's first decision",
+	"raft: altered entries are refused",
+	"raft: an answer leaves without a write",
+	"raft: an answer waits for an earlier record",
+	"raft: entries are overwritten",
+	"raft: entries are read from the store",
+	"raft: entries are stored as they came or left",
+	"raft: the log begins inside a run",
+	"raft: two sets of voters decide together",
+	"raft: vote requests wait for the term",
+}
+
+// paxosOwnSites are those of paxos, and of the core of it.
+var paxosOwnSites = []string{
+	"paxos: a candidate lacks a configuration",
+	"paxos: a candidate tries again",
+	"paxos: a gap is filled",
+	"paxos: a late promise knows more",
+	"paxos: a leader is told of a higher ballot",
+	"paxos: a leader lacks decided values",
+	"paxos: a leader promises to another one",
+	"paxos: a leader that hears too few steps down",
+	"paxos: a leader waits for somebody who knows a slot",
+	"paxos: a member has forgotten what it accepted",
+	"paxos: a member takes over",
+	"paxos: a member that hears a leader says no",
+	"paxos: a missing record is named",
+	"paxos: a node that could not decide does not stand for election",
+	"paxos: a promise comes in pieces",
+	"paxos: a promise is refused for a lease",
+	"paxos: a read is answered without a leader",
+	"paxos: a read waits for the second look",
+	"paxos: a read waits for what a new leader found",
+	"paxos: a record can't be read",
+	"paxos: a record is missing",
+	"paxos: a replica that was told nothing yet promises nothing",
+	"paxos: a snapshot takes the place of the log",
+	"paxos: a value is accepted out of order",
+	"paxos: a value that was given up is not proposed again",
+	"paxos: altered values are refused",
+	"paxos: an accept is sent again",
+	"paxos: an acceptor does not know what it accepted",
+	"paxos: the log begins inside a run",
+	"paxos: two sets of voters decide together",
+	"paxos: values are fetched from another member",
+	"paxos: values are read from the store",
+	"paxos: what is decided waits for the state machine",
+	"paxos: what was lost does not matter any more",
+}
+
+// What a sweep of each engine must reach.
+var (
+	raftSites  = slices.Sorted(slices.Values(slices.Concat(raftOwnSites, runtimeSites)))
+	paxosSites = slices.Sorted(slices.Values(slices.Concat(paxosOwnSites, runtimeSites)))
+)

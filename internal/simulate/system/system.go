@@ -40,7 +40,7 @@ type Bug struct {
 func All() map[string]System {
 	return map[string]System{
 		"raft":  {func() Run { return &run{engine: raftEngine{}} }, raftBugs, raftSites},
-		"paxos": {func() Run { return &run{engine: &paxosEngine{}} }, nil, nil},
+		"paxos": {func() Run { return &run{engine: &paxosEngine{}} }, paxosBugs, paxosSites},
 	}
 }
 
