@@ -106,7 +106,7 @@ func TestRandom(t *testing.T) {
 }
 
 // plantedSeeds is within how many random runs each planted bug is found.
-const plantedSeeds = 1000
+const plantedSeeds = 3000
 
 // bugs are all those in the package's code.
 func bugs(t *testing.T) []string {
