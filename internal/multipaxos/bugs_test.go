@@ -108,7 +108,7 @@ func TestRandom(t *testing.T) {
 }
 
 // plantedSeeds is within how many random runs each planted bug is found.
-const plantedSeeds = 1000
+const plantedSeeds = 3000
 
 // Bugs are all those in the package's code.
 func Bugs(t *testing.T) []string {

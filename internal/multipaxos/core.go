@@ -174,6 +174,7 @@ func (c *Core) Step(from uint64, b []byte, frame int) error {
 
 // Tick implements replica.Core.
 func (c *Core) Tick() {
+	c.mayLook = true
 	c.tickElection()
 	c.tickLearner()
 	if c.role == leading {

@@ -121,7 +121,7 @@ func (p *printer) value(v *value) {
 func (c *Core) Fingerprint(dst []byte) []byte {
 	p := &printer{dst}
 	p.ballots(c.promised, c.durable, c.lost, c.of, c.leader, c.hint, c.ballot, c.authority, c.fenceBelow, c.fenceAbove)
-	p.flags(c.trusted, c.owed, c.damaged, c.wanted, c.unwritten, c.flushed, c.shown, c.announced, c.fenced, c.covered, c.beaten, c.invited, c.leaving, c.hinted)
+	p.flags(c.trusted, c.owed, c.damaged, c.wanted, c.unwritten, c.flushed, c.shown, c.announced, c.fenced, c.covered, c.beaten, c.invited, c.leaving, c.hinted, c.mayLook)
 	p.numbers(uint64(c.quiet), c.number, c.through, c.present, c.held, c.decided, c.opened, c.handed, c.floor, c.confSlot, uint64(c.applyingBytes),
 		c.source, c.sourceEnd, uint64(c.asked), c.snap.Index, uint64(c.role), c.round, uint64(c.silence), uint64(c.elapsed), uint64(c.timeout), c.attempt, c.yes,
 		c.lostLast, c.from, c.base, c.next, c.fenceSlot, c.window, uint64(c.bytes), c.beat, uint64(c.ticks), c.transferee, uint64(c.transfer), c.handedOver)
