@@ -451,9 +451,8 @@ func (c *Core) nextValue(slot uint64) (v value, ok bool) {
 		return value{}, false
 	}
 	// Where a fresh value of a higher round stands in a lower slot, phase 1 of that has found that
-	// nothing can be chosen here in a lower one, and somebody may have been told so. All leaders have to
-	// see that alike, and of a slot that somebody knows by its state machine alone only the round is known
-	// (openLearner): so two ballots of one round give nothing of each other up.
+	// nothing can be chosen here in a lower one, and somebody may have been told so. What they are told
+	// (replica.Entry.Fence) speaks of terms, which are rounds: two ballots of one round give nothing of each other up.
 	if v.fresh() && c.void(v.origin) {
 		probe.Sometimes("paxos: a value that was given up is not proposed again", true)
 		v = value{origin: c.ballot, kind: valueGap}

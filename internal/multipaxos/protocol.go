@@ -101,7 +101,7 @@ func (Protocol) Join(keys replica.Keys, store storage.Store, batch *storage.Batc
 	if err != nil {
 		return err
 	}
-	h := hardRecord{promised: left.promised}
+	h := hardRecord{promised: left.promised, last: left.last}
 	if found {
 		batch.Delete(keys.Protocol(tagLeft))
 	}
@@ -125,7 +125,7 @@ func (Protocol) Leave(keys replica.Keys, store storage.Store, batch *storage.Bat
 	if err != nil {
 		return err
 	}
-	left := leftRecord{promised: hard.promised, last: hard.decided, lost: true}
+	left := leftRecord{promised: hard.promised, last: hard.last, lost: true}
 	if log, _, lost, err := openLog(keys, store, 0); err == nil {
 		left.last, left.lost = max(left.last, log.last()), lost
 	} else if !errors.Is(err, storage.ErrCorrupt) {

@@ -378,7 +378,7 @@ func (m *message) String() string {
 		add(hasBallots, "unknown-up-to=%v", r.ballot)
 	}
 	add(hasID, "id=%d", m.id.Attempt)
-	add(hasPosition, "index=%d", m.position.Index)
+	add(hasPosition, "index=%d fence=%v", m.position.Index, fenceAt(m.position))
 	for _, r := range m.runs {
 		for i := range r.values {
 			fmt.Fprintf(&s, " %d:%v", r.first+uint64(i), describeValue(r.ballot, &r.values[i]))

@@ -244,10 +244,10 @@ func (n *node) decided(e replica.Entry) {
 	if !ok {
 		before = r.boot
 	}
-	d := entry{term: e.Term, kind: e.Kind, commands: before.commands, value: string(e.Data), config: before.config}
+	d := entry{at: e.Position(before.at.Commands), kind: e.Kind, value: string(e.Data), config: before.config}
 	switch e.Kind {
 	case replica.EntryCommand:
-		d.commands++
+		d.at.Commands++
 	case replica.EntryConfig:
 		conf, err := replica.DecodeConfiguration(e.Data)
 		if err != nil {
@@ -261,8 +261,8 @@ func (n *node) decided(e replica.Entry) {
 		r.decided[e.Index] = d
 	} else if old.value != d.value || old.kind != d.kind {
 		r.Violation("index %d was decided as %s, and now as %s", e.Index, old.value, d.value)
-	} else if old.term != d.term {
-		r.Violation("index %d was decided in term %d, and now in term %d", e.Index, old.term, d.term)
+	} else if old.at != d.at {
+		r.Violation("index %d was decided in term %d, and now in term %d", e.Index, old.at.Term, d.at.Term)
 	}
 	r.highest = max(r.highest, e.Index)
 	if e.Kind == replica.EntryCommand {
@@ -332,7 +332,6 @@ func (n *node) applied(to uint64) {
 		if e.Index != n.state.Index+1 {
 			panic(fmt.Sprintf("entry %d follows entry %d", e.Index, n.state.Index))
 		}
-		n.state.Index, n.state.Term = e.Index, e.Term
 		switch e.Kind {
 		case replica.EntryCommand:
 			n.state.Commands++
@@ -340,6 +339,7 @@ func (n *node) applied(to uint64) {
 		case replica.EntryConfig:
 			n.state.Config = slices.Clone(e.Data)
 		}
+		n.state.Position = e.Position(n.state.Commands)
 	}
 	n.state.Held = n.state.Commands
 	if n.runner.onDisk {

@@ -72,10 +72,10 @@ type Runner struct {
 
 // entry is what was decided in an index.
 type entry struct {
-	term, commands uint64
-	kind           replica.EntryKind
-	value          string
-	config         []byte // in effect from here on
+	at     replica.Position
+	kind   replica.EntryKind
+	value  string
+	config []byte // in effect from here on
 }
 
 // New returns a Runner for one script.
@@ -443,10 +443,9 @@ func (r *Runner) compact(n *node, index uint64) {
 	if !ok || index > n.state.Index {
 		r.command.fail("node %d has not applied index %d", n.id, index)
 	}
-	p := replica.Position{Index: index, Term: e.term, Commands: e.commands}
 	b := batch{}
 	n.attempt(func() {
-		n.core.Compact(p, e.config, &b.batch)
+		n.core.Compact(e.at, e.config, &b.batch)
 		n.describe(&b.batch)
 		n.batches = append(n.batches, b)
 		if !r.engine.Manual {
