@@ -229,7 +229,7 @@ var levels = []engineLevel{locking, itemLocks, staleReads, freshShots, oldShots,
 // what follows in nearly linear time, and the question as such is NP-complete.
 func TestBruteForce(t *testing.T) {
 	models := []Model{StrictSerializable, StrongSessionSerializable, Serializable, StrongSnapshotIsolation, StrongSessionSnapshotIsolation, SnapshotIsolation}
-	const seeds = 2000
+	const seeds = 2000 / scale
 	type tally struct{ allowed, caught, missed int }
 	for _, registers := range []bool{false, true} {
 		counts := make(map[Model]*tally)

@@ -373,7 +373,7 @@ func TestEngines(t *testing.T) {
 	} {
 		t.Run(string(c.level), func(t *testing.T) {
 			found := make(map[Kind]int)
-			for seed := range uint64(160) {
+			for seed := range uint64(160 / scale) {
 				rng := rand.New(rand.NewPCG(seed, 1))
 				o := options{transactions: 60, clients: 2 + rng.IntN(5), operations: 1 + rng.IntN(6), keys: 1 + rng.IntN(4),
 					registers: seed%2 == 1, scans: seed%4 > 1, unknown: seed%8 > 3}
@@ -397,7 +397,7 @@ func TestEngines(t *testing.T) {
 				}
 			}
 			for _, k := range c.found {
-				require.NotZero(t, found[k], "%s: found %v", k, found)
+				require.True(t, scale > 1 || found[k] > 0, "%s: found %v", k, found)
 			}
 			t.Log(found)
 		})
@@ -421,12 +421,12 @@ func weaker(other, m Model) bool {
 // the strictest.
 func TestOneWrongRead(t *testing.T) {
 	changed := 0
-	for seed := range uint64(600) {
+	for seed := range uint64(600 / scale) {
 		rng := rand.New(rand.NewPCG(seed, 3))
 		o := options{transactions: 20, clients: 1, operations: 6, keys: 1 + rng.IntN(4), registers: seed%2 == 1, scans: seed%4 > 1}
 		h := makeHistory([]engineLevel{locking, freshShots, committed, uncommitted}[rng.IntN(4)], o, rng)
-		for _, m := range Models() {
-			r, err := h.Check(Config{Model: m})
+		for _, m := range []Model{StrictSerializable, Models()[rng.IntN(len(Models()))]} {
+			r, err := h.Check(Config{Model: m, LinearizableKeys: seed%8 > 3})
 			require.NoError(t, err)
 			require.NoError(t, r.Err(), "seed %d: %s", seed, notation(h))
 		}
@@ -440,5 +440,5 @@ func TestOneWrongRead(t *testing.T) {
 		require.ErrorIs(t, r.Err(), ErrViolation, "seed %d\n%s\nbefore it was changed\n%s", seed, notation(h), right)
 		verify(t, h, r)
 	}
-	require.Greater(t, changed, 300)
+	require.Greater(t, changed, 300/scale)
 }

@@ -32,7 +32,7 @@ func sees(t *Transaction, key string, seen ...int64) {
 // A cycle may be as long as the history. It is found without recursion, and the search for a shorter
 // one ends.
 func TestLongCycles(t *testing.T) {
-	const n = 10_000
+	const n = 10_000 / scale
 	readFrom := func(i int, from, to *Transaction) {
 		appends(from, fmt.Sprint(i), 1)
 		sees(to, fmt.Sprint(i), 1)
@@ -75,7 +75,7 @@ func TestLongCycles(t *testing.T) {
 // The graph is linear in what was recorded, also where each of many comes before each of
 // many others.
 func TestGraphIsLinear(t *testing.T) {
-	const n = 3000
+	const n = 3000 / scale
 	for name, fill := range map[string]func(i int, t *Transaction){
 		"reads of a list, and appends that nobody has read": func(i int, t *Transaction) {
 			if i%2 == 0 {
