@@ -479,16 +479,40 @@ func (c *Core) Reconfigure(config []byte) error {
 	if err != nil {
 		return err
 	}
-	if _, err := newElectorate(c.quorums, conf); err != nil {
+	next, err := newElectorate(c.quorums, conf)
+	if err == nil {
+		err = c.quorums.checkTarget(conf)
+	}
+	if err != nil {
 		return err
 	}
-	if !c.fenced || !c.covered || c.window != 0 || c.held < c.decided || slices.ContainsFunc(c.waiting, func(v value) bool { return v.kind == valueConfig }) {
+	if !c.fenced || !c.covered || c.window != 0 || c.held < c.decided || !c.reaches(&next) || slices.ContainsFunc(c.waiting, func(v value) bool { return v.kind == valueConfig }) {
 		return nil // dropped: it is proposed again
 	}
 	v := value{origin: c.ballot, kind: valueConfig, data: bytes.Clone(config)}
 	c.bytes += valueSize(&v)
 	c.waiting = append(c.waiting, v)
 	return nil
+}
+
+// reaches reports whether enough of an electorate are heard to decide under it, and have promised or can. With
+// fewer, the group could decide nothing once it is in effect, though the present one still can.
+func (c *Core) reaches(e *electorate) bool {
+	mask := e.bit(c.node)
+	for i := range c.peers {
+		if p := &c.peers[i]; p.silent < c.electionTicks && p.number > 0 {
+			mask |= e.bit(p.node)
+		}
+	}
+	promised := mask
+	for i := range c.promises {
+		if p := &c.promises[i]; p.complete && p.lost.IsZero() {
+			promised |= e.bit(p.node)
+		}
+	}
+	heard := e.phase1(promised) && e.phase2(mask)
+	probe.Sometimes("paxos: a change waits for those who are to decide", !heard)
+	return heard
 }
 
 // acceptedSelf counts what this node has accepted durably.
