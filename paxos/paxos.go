@@ -24,6 +24,10 @@ var (
 	// the node has lost its data and must not be bootstrapped again.
 	ErrNotBootstrapped = replica.ErrNotBootstrapped
 
+	// ErrMember says that other members count on this node's replica of the group, so
+	// that it can't leave.
+	ErrMember = replica.ErrMember
+
 	// ErrRunning says that the group runs on this node already.
 	ErrRunning = replica.ErrRunning
 
@@ -72,7 +76,7 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 // first voting members, durably. It must be called once on each of them, with the
 // same members, and never again: not after the data were lost, and not to join a
 // group that exists. It returns an error that matches ErrBootstrapped if the group
-// is there already, which is harmless.
+// is there already, which is harmless, or if the node has left it.
 func (n *Node) Bootstrap(ctx context.Context, group uint64, members []uint64) error {
 	list := make([]synod.Member, 0, len(members))
 	for _, node := range members {
@@ -98,15 +102,20 @@ func (n *Node) Join(ctx context.Context, group uint64) error { return n.n.Join(c
 // Bootstrap it is called once on each of them, with the same members and the same stream. It
 // reads r to the end of what Export wrote. When it returns nil, all of it is durable; after an error or a
 // crash nothing of it counts, and it may be repeated. What can't be read gives an error that matches
-// storage.ErrCorrupt.
+// storage.ErrCorrupt; a group that is there already, or that the node has left, one that matches
+// ErrBootstrapped; members that can't be, a *synod.ConfigError.
 func (n *Node) Import(ctx context.Context, group uint64, members []synod.Member, r io.Reader) error {
 	return n.n.Import(ctx, group, members, r)
 }
 
 // Leave removes a replica's data from the node's store, durably, when the group has removed the
 // node. The replica must not run: close it before. What it must not forget, should the node ever
-// Join the group again, stays: some bytes. A node that is still a member must not leave; the group
-// would count on a replica that has lost its data.
+// Join the group again, stays: some bytes.
+//
+// Errors: ErrMember, if the node is still a member, as far as it knows: it knows better once its
+// replica has stopped with synod.ErrRemoved; the last member of all may go. ErrRunning; ErrNotBootstrapped.
+// A replica whose records can't be read may leave whatever it was, and if the group still counts on it, and it
+// joins again, it stops with ErrIncarnation as soon as it hears that: remove it, and add it again.
 func (n *Node) Leave(ctx context.Context, group uint64) error { return n.n.Leave(ctx, group) }
 
 // StartGroup opens a group that Bootstrap has created, restores its state machine
@@ -214,8 +223,8 @@ func (g *Group) TransferLeader(ctx context.Context, to uint64) error {
 // Errors: *synod.ConfigError, if the list is no good (a group needs a voter); ErrIncarnation, if
 // the ID of a new node was that of another one before, and Member.Incarnation does not say that this is meant;
 // synod.ErrChanging, if another change is under way; synod.ErrSuperseded, if this one was
-// taken back; synod.ErrUnknownOutcome, with the cause, if ctx is done or the group stopped and the change
-// may have been begun.
+// taken back; synod.ErrUnknownOutcome, with the cause, if ctx is done, the group stopped, or a snapshot
+// took the place of the log of a leader that was deposed, and the change may have been begun.
 func (g *Group) SetMembers(ctx context.Context, members []synod.Member) error {
 	return g.g.SetMembers(ctx, members)
 }
@@ -224,6 +233,10 @@ func (g *Group) SetMembers(ctx context.Context, members []synod.Member) error {
 // index, and the sessions; call Barrier before, for what is newest. The group goes on meanwhile, as while it
 // takes a snapshot. The stream is checked by Import: it has its own checksums. After an error what
 // was written is of no use. Export does not close w.
+//
+// It needs no majority, unless the state machine keeps its state itself and is ahead of the log that
+// is replayed to it after a start: then Export waits until the log has got there, up to ctx. A replica
+// that was joined, and has received nothing, gives ErrNotBootstrapped.
 func (g *Group) Export(ctx context.Context, w io.Writer) error { return g.g.Export(ctx, w) }
 
 // Status describes the group as this node sees it.

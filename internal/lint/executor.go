@@ -35,6 +35,7 @@ var allowances = []struct {
 	{"sim/run.go", []string{randomness, outside}, "replaces the random source of go.etcd.io/raft, and reads which seed to replay"},
 	{"examples", []string{clock, goroutines, randomness, waiting, outside}, "programs"},
 	{"internal/simulate", []string{clock, goroutines, waiting, outside}, "a command"},
+	{"internal/experiment", []string{outside}, "a command"},
 	{"internal/modelcheck", []string{clock, goroutines, waiting, outside}, "a command"},
 	{"internal/lint", []string{outside}, "reads the tree"},
 	{"storage/memory", []string{waiting}, "Close and Crash wait for calls that are running, not for tasks that wait"},

@@ -27,6 +27,7 @@ var floors = map[string]int{
 	"shard":               7,
 	"examples":            8,
 	"internal/simulate":   8, // commands that run whole clusters
+	"internal/experiment": 8,
 	"internal/modelcheck": 8,
 	"internal/lint":       8,
 

@@ -123,7 +123,11 @@ func DescribeRecord(keys replica.Keys, key, value []byte) string {
 	r := replica.NewReader(payload)
 	switch name {
 	case "state":
-		return fmt.Sprintf("state promised=%v decided=%d last=%d runs=%d", readBallot(r), r.Uvarint(), r.Uvarint(), r.Uvarint())
+		h, err := decodeHard(payload)
+		if err != nil {
+			return name + ": " + err.Error()
+		}
+		return fmt.Sprintf("state promised=%v decided=%d last=%d runs=%d", h.promised, h.decided, h.last, h.runs)
 	case "start":
 		at := readPosition(r)
 		s := fmt.Sprintf("start after=%d commands=%d fence=%v", at.Index, at.Commands, fenceAt(at))

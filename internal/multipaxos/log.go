@@ -99,12 +99,17 @@ func readHard(keys replica.Keys, store storage.Store) (h hardRecord, err error) 
 	if err != nil {
 		return h, err
 	}
-	r := replica.NewReader(payload)
-	h.promised, h.quorums, h.decided, h.last, h.runs, h.digest = readBallot(r), r.Uvarint(), r.Uvarint(), r.Uvarint(), r.Uvarint(), r.Uint64()
-	if r.Err() != nil || h.promised.Round > maxRound || h.last < h.decided {
+	h, err = decodeHard(payload)
+	if err != nil || h.promised.Round > maxRound || h.last < h.decided {
 		return h, &storage.CorruptError{Group: keys.Group(), Key: key, Reason: "the record of what was promised is missing or malformed"}
 	}
 	return h, nil
+}
+
+func decodeHard(payload []byte) (h hardRecord, err error) {
+	r := replica.NewReader(payload)
+	h.promised, h.quorums, h.decided, h.last, h.runs, h.digest = readBallot(r), r.Uvarint(), r.Uvarint(), r.Uvarint(), r.Uvarint(), r.Uint64()
+	return h, r.Err()
 }
 
 // record is one run in the store.

@@ -175,17 +175,26 @@ func (Protocol) Inspect(keys replica.Keys, store storage.Store) replica.Remains 
 		return r
 	}
 	r.Term, r.First, r.Last, r.Commit = hard.promised.Round, log.start.Index+1, log.last(), hard.decided
-	config := log.start.config
+	noted := func(config []byte, slot uint64) bool {
+		c, err := replica.DecodeConfiguration(config)
+		if err != nil {
+			r.Err = err
+			return false
+		}
+		r.Configured(c, slot <= hard.decided)
+		return true
+	}
+	if !noted(log.start.config, log.start.Index) {
+		return r
+	}
 	for _, s := range log.spans {
 		run := log.load(s.rec)
 		for slot := s.first; slot <= s.last; slot++ {
-			if v := run.values[slot-run.first]; v.kind == valueConfig {
-				config = v.data
+			if v := run.values[slot-run.first]; v.kind == valueConfig && !noted(v.data, slot) {
+				return r
 			}
 		}
 	}
-	newest, err := replica.DecodeConfiguration(config)
-	r.Members, r.Err = newest.Current(), err
 	return r
 }
 
