@@ -134,15 +134,19 @@ type Config struct {
 // checked; two that decide need not. So a value may be decided by few, if a new leader then has to hear from
 // many. The zero value is a majority for both.
 //
-// The sizes, or sets, are those of all configurations that a group goes through: while two sets of voters
+// The sizes, or sets, hold for all configurations that a group goes through; while two sets of voters
 // decide together, each has quorums of its own. What does not go with the voters of a new group is
-// refused by Bootstrap, and by SetMembers with those of a change. All nodes of a cluster must have the same:
-// nodes with others do not listen to each other (ErrQuorums).
+// refused by Bootstrap, and by SetMembers what does not go with a change of them, as a *synod.ConfigError. To give
+// one size only, and have the other follow from the number of voters, goes with any.
+//
+// A group keeps the quorums that it began with: StartGroup refuses others, for a new leader could miss what was
+// acknowledged by these. So all nodes of a cluster have the same; nodes with others do not listen to each other
+// (ErrQuorums). To change them, Export the group, and Import it as a new one.
 type Quorums struct {
 	// Phase1 is how many voters a node needs to become the leader, itself included. Phase2 is how
-	// many have to hold a command durably until it is acknowledged: all commands survive the loss of Phase2 - 1
-	// disks. The two together are more than there are voters. If one is 0 it is as small as the
-	// other allows; if both are, they are a majority.
+	// many have to hold a command durably until it is acknowledged: commands survive the loss of Phase2 - 1
+	// disks. The two together are more than there are voters; where there are fewer than one of them says, it is
+	// all. If one is 0 it is as small as the other allows; if both are, they are a majority.
 	Phase1, Phase2 int
 
 	// Sets1 and Sets2 name the quorums one by one, by nodes, in the place of Phase1 and

@@ -479,13 +479,34 @@ func random(t testing.TB, seed uint64, p Protocol, voters, spare int, steps int)
 		victim = 1 + seed/2%uint64(voters)
 	}
 	slow := r.IntN(4)
+	stopped, until := uint64(0), 0 // a node that stands still, and does not know
 	for step := range steps {
 		n := pick()
-		switch k := r.IntN(100); {
+		if stopped != 0 && step >= until {
+			if n = c.nodes[stopped]; n.core != nil {
+				values++
+				n.read()
+				_ = n.propose(fmt.Sprint("v", values))
+			}
+			stopped = 0
+		}
+		if l := c.leader(); stopped == 0 && l != nil && r.IntN(400) == 0 {
+			stopped, until = l.id, step+200+r.IntN(1000)
+		}
+		k := r.IntN(100)
+		if n.id == stopped && (k >= 50 || len(c.network) == 0) {
+			continue
+		}
+		switch {
 		case k < 50 && len(c.network) > 0:
 			i := 0
 			if r.IntN(4) == 0 {
 				i = r.IntN(len(c.network))
+			}
+			if c.network[i].to == stopped {
+				c.network = append(c.network, c.network[i])
+				c.network = slices.Delete(c.network, i, i+1)
+				continue
 			}
 			if r.IntN(100) < lossy {
 				c.network = slices.Delete(c.network, i, i+1)

@@ -75,6 +75,14 @@ func newCore(p Protocol, o replica.OpenOptions) (*Core, error) {
 		messageBytes: int(o.MessageBytes), inflightBytes: int(o.InflightBytes), pendingLimit: int(o.PendingBytes), applyLimit: int(o.ApplyBytes),
 	}
 	c.quorumsHash = c.quorums.hash()
+	switch hard.quorums {
+	case c.quorums.mark():
+	case 0:
+		c.unwritten = true
+	default:
+		return nil, &synod.ConfigError{Package: "paxos", Field: "Quorums", Reason: fmt.Sprintf("group %d has decided by others: "+
+			"what was acknowledged by those could be missed by these. Export the group and import it as a new one", c.group)}
+	}
 	c.promised, c.durable, c.begun = hard.promised, hard.promised, log.start.Index
 	c.round = hard.promised.Round
 	if lost {
@@ -174,6 +182,7 @@ func (c *Core) Step(from uint64, b []byte, frame int) error {
 
 // Tick implements replica.Core.
 func (c *Core) Tick() {
+	c.mayLook = true
 	c.tickElection()
 	c.tickLearner()
 	if c.role == leading {
@@ -275,7 +284,7 @@ func (c *Core) write(batch *storage.Batch) {
 }
 
 func (c *Core) writeHard(batch *storage.Batch) {
-	h := hardRecord{promised: c.promised, decided: c.held, last: max(c.log.last(), c.held), runs: c.log.runs, digest: c.log.digest}
+	h := hardRecord{promised: c.promised, quorums: c.quorums.mark(), decided: c.held, last: max(c.log.last(), c.held), runs: c.log.runs, digest: c.log.digest}
 	if !c.lost.IsZero() {
 		h.digest++ // that something is missing stays true after a restart
 		h.last = max(h.last, c.lostLast)

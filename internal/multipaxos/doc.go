@@ -45,7 +45,7 @@
 //
 // # Limits
 //
-// At most [MaxVoters] voters. Nodes with different Quorums refuse each other, so that changing them needs
-// all nodes of a group to be stopped. A group of which too few voters know what they accepted has no
+// At most [MaxVoters] voters. A group keeps the Quorums that it began with: its stores know them, and nodes with
+// others refuse each other. A group of which too few voters know what they accepted has no
 // leader until another one of them comes back.
 package multipaxos

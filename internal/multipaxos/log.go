@@ -77,6 +77,7 @@ func readStart(keys replica.Keys, store storage.Store) (s startRecord, err error
 // hardRecord is what an acceptor must not forget, beside the values.
 type hardRecord struct {
 	promised Ballot
+	quorums  uint64 // by which all of that was decided, see Quorums.mark; 0: nothing was
 	decided  uint64 // all slots up to this one are known to be chosen; it may lag
 	last     uint64 // nothing was ever accepted in a higher slot
 	runs     uint64 // how many records of runs there are
@@ -85,6 +86,7 @@ type hardRecord struct {
 
 func (h hardRecord) encode() []byte {
 	b := h.promised.append(nil)
+	b = binary.AppendUvarint(b, h.quorums)
 	b = binary.AppendUvarint(b, h.decided)
 	b = binary.AppendUvarint(b, h.last)
 	b = binary.AppendUvarint(b, h.runs)
@@ -98,7 +100,7 @@ func readHard(keys replica.Keys, store storage.Store) (h hardRecord, err error) 
 		return h, err
 	}
 	r := replica.NewReader(payload)
-	h.promised, h.decided, h.last, h.runs, h.digest = readBallot(r), r.Uvarint(), r.Uvarint(), r.Uvarint(), r.Uint64()
+	h.promised, h.quorums, h.decided, h.last, h.runs, h.digest = readBallot(r), r.Uvarint(), r.Uvarint(), r.Uvarint(), r.Uvarint(), r.Uint64()
 	if r.Err() != nil || h.promised.Round > maxRound || h.last < h.decided {
 		return h, &storage.CorruptError{Group: keys.Group(), Key: key, Reason: "the record of what was promised is missing or malformed"}
 	}

@@ -121,10 +121,10 @@ func (p *printer) value(v *value) {
 func (c *Core) Fingerprint(dst []byte) []byte {
 	p := &printer{dst}
 	p.ballots(c.promised, c.durable, c.lost, c.of, c.leader, c.hint, c.ballot, c.authority, c.fenceBelow, c.fenceAbove)
-	p.flags(c.trusted, c.owed, c.damaged, c.wanted, c.unwritten, c.flushed, c.shown, c.announced, c.fenced, c.covered, c.beaten, c.invited, c.leaving, c.hinted)
+	p.flags(c.trusted, c.owed, c.damaged, c.wanted, c.unwritten, c.flushed, c.shown, c.announced, c.fenced, c.covered, c.beaten, c.invited, c.leaving, c.hinted, c.mayLook)
 	p.numbers(uint64(c.quiet), c.number, c.through, c.present, c.held, c.decided, c.opened, c.handed, c.floor, c.confSlot, uint64(c.applyingBytes),
 		c.source, c.sourceEnd, uint64(c.asked), c.snap.Index, uint64(c.role), c.round, uint64(c.silence), uint64(c.elapsed), uint64(c.timeout), c.attempt, c.yes,
-		c.lostLast, c.from, c.base, c.next, c.fenceSlot, c.window, uint64(c.bytes), c.beat, uint64(c.ticks), c.transferee, uint64(c.transfer), c.handedOver)
+		c.lostLast, c.from, c.base, c.next, c.fenceSlot, c.ownCounted, c.window, uint64(c.bytes), c.beat, uint64(c.ticks), c.transferee, uint64(c.transfer), c.handedOver)
 	p.numbers(c.begun, c.heard)
 	p.b = replica.AppendBytes(p.b, c.config)
 	p.numbers(uint64(len(c.grants)))
@@ -170,7 +170,7 @@ func (c *Core) Fingerprint(dst []byte) []byte {
 	p.numbers(uint64(len(c.peers)))
 	for i := range c.peers {
 		o := &c.peers[i]
-		p.numbers(o.node, o.match, o.number, uint64(o.silent), o.next, o.told, o.highest)
+		p.numbers(o.node, o.match, o.counted, o.number, uint64(o.silent), o.next, o.told, o.highest)
 		p.flags(o.snapshot)
 		p.ranges(o.ranges)
 		p.numbers(uint64(len(o.inflight)))

@@ -29,9 +29,10 @@ type proposer struct {
 	window     uint64 // the slot of a configuration that is not in effect: nothing is proposed beyond; 0: there is none
 	covered    bool   // phase 1 is done for the configuration in effect, and all later slots
 
-	votes   []vote // of the slots from decided+1 on
-	waiting []value
-	bytes   int // of waiting and of what is not decided
+	votes      []vote // of the slots from decided+1 on
+	ownCounted uint64 // in all of them up to here, this node's own vote is
+	waiting    []value
+	bytes      int // of waiting and of what is not decided
 
 	peers      []peer
 	beat       uint64 // the number of the last heartbeat
@@ -73,6 +74,7 @@ type vote struct {
 type peer struct {
 	node     uint64
 	match    uint64  // has accepted all slots up to here
+	counted  uint64  // in all slots that are not decided, up to here, its vote is counted
 	ranges   []slots // and these
 	number   uint64  // the newest heartbeat that it has answered
 	silent   int     // ticks since it was heard; it saturates
@@ -347,6 +349,10 @@ func (c *Core) reelect() {
 	for i := range c.votes { // bits have another meaning: all will say again what they have accepted
 		c.votes[i].mask = 0
 	}
+	c.ownCounted = 0
+	for i := range c.peers {
+		c.peers[i].counted = 0
+	}
 	c.cover()
 	c.leaving = c.voters.bit(c.node) == 0
 	c.beaten = true
@@ -482,10 +488,14 @@ func (c *Core) Reconfigure(config []byte) error {
 	if err != nil {
 		return err
 	}
-	if _, err := newElectorate(c.quorums, conf); err != nil {
+	next, err := newElectorate(c.quorums, conf)
+	if err == nil {
+		err = c.quorums.checkTarget(conf)
+	}
+	if err != nil {
 		return err
 	}
-	if !c.fenced || !c.covered || c.window != 0 || c.held < c.decided || slices.ContainsFunc(c.waiting, func(v value) bool { return v.kind == valueConfig }) {
+	if !c.fenced || !c.covered || c.window != 0 || c.held < c.decided || !c.reaches(&next) || slices.ContainsFunc(c.waiting, func(v value) bool { return v.kind == valueConfig }) {
 		return nil // dropped: it is proposed again
 	}
 	v := value{origin: c.ballot, kind: valueConfig, data: bytes.Clone(config)}
@@ -494,24 +504,46 @@ func (c *Core) Reconfigure(config []byte) error {
 	return nil
 }
 
+// reaches reports whether enough of an electorate are heard to decide under it, and have promised or can. With
+// fewer, the group could decide nothing once it is in effect, though the present one still can.
+func (c *Core) reaches(e *electorate) bool {
+	mask := e.bit(c.node)
+	for i := range c.peers {
+		if p := &c.peers[i]; p.silent < c.electionTicks && p.number > 0 {
+			mask |= e.bit(p.node)
+		}
+	}
+	promised := mask
+	for i := range c.promises {
+		if p := &c.promises[i]; p.complete && p.lost.IsZero() {
+			promised |= e.bit(p.node)
+		}
+	}
+	heard := e.phase1(promised) && e.phase2(mask)
+	probe.Sometimes("paxos: a change waits for those who are to decide", !heard)
+	return heard
+}
+
 // acceptedSelf counts what this node has accepted durably.
 func (c *Core) acceptedSelf() {
 	through, ranges := c.accepted(c.ballot)
 	if probe.Active() {
 		c.observeAccepted(c.ballot, through, ranges)
 	}
-	c.count(c.voters.bit(c.node), through, ranges)
+	c.count(c.voters.bit(c.node), &c.ownCounted, through, ranges)
 }
 
-// count notes who has accepted what, and finds out what that decides.
-func (c *Core) count(bit uint64, through uint64, ranges []slots) {
+// count notes who has accepted what, and finds out what that decides. What was counted before is not gone
+// through again: many slots may be under way.
+func (c *Core) count(bit uint64, counted *uint64, through uint64, ranges []slots) {
 	set := func(first, last uint64) {
 		first, last = max(first, c.decided+1), min(last, c.decided+uint64(len(c.votes)))
 		for s := first; s <= last; s++ {
 			c.votes[s-c.decided-1].mask |= bit
 		}
 	}
-	set(c.decided+1, through)
+	set(*counted+1, through)
+	*counted = max(*counted, min(through, c.decided+uint64(len(c.votes))))
 	for _, r := range ranges {
 		probe.Sometimes("paxos: a value is accepted out of order", true)
 		set(r.first, r.last)
@@ -594,7 +626,7 @@ func (c *Core) onAccepted(from uint64, m *message) {
 		p.rewind() // what it had acknowledged may be gone again, from a damaged disk
 	}
 	c.hearsOf(from, m.decided)
-	c.count(c.voters.bit(from), m.through, m.ranges)
+	c.count(c.voters.bit(from), &p.counted, m.through, m.ranges)
 	if c.role == leading {
 		c.invite()
 	}
@@ -755,14 +787,15 @@ func (c *Core) fillPeer(p *peer) {
 }
 
 // outRun returns a run in this ballot of the values from one slot to another at most: those that
-// were proposed in it, or that are decided.
+// were proposed in it, or that are decided. It is one that is there already, unless that is small and more
+// follow, as when a member is behind.
 func (c *Core) outRun(from, to uint64) *run {
 	s := c.log.find(from)
 	if s == nil {
 		return nil
 	}
 	if s.rec.ballot == c.ballot && s.rec.first == from && s.rec.last <= to {
-		if r := c.log.load(s.rec); r != nil {
+		if r := c.log.load(s.rec); r != nil && (s.rec.last == to || len(r.bytes) >= c.messageBytes/2) {
 			return r
 		}
 	}

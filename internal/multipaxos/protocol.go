@@ -46,7 +46,7 @@ func (p Protocol) Begin(keys replica.Keys, at replica.Position, config []byte, b
 	if _, err := newElectorate(p.Quorums, conf); err != nil {
 		return err
 	}
-	begin(keys, at, config, hardRecord{promised: fenceAt(at), decided: at.Index, last: at.Index}, batch)
+	begin(keys, at, config, hardRecord{promised: fenceAt(at), quorums: p.Quorums.clone().mark(), decided: at.Index, last: at.Index}, batch)
 	return nil
 }
 
@@ -143,7 +143,8 @@ func (Protocol) Inspect(keys replica.Keys, store storage.Store) replica.Remains 
 	return r
 }
 
-// Recover implements replica.Protocol.
+// Recover implements replica.Protocol. All is decided by this node alone, so that other quorums may hold
+// from now on.
 func (Protocol) Recover(keys replica.Keys, store storage.Store, config []byte, batch *storage.Batch) error {
 	log, hard, err := whole(keys, store)
 	if err != nil {

@@ -3,7 +3,9 @@ package multipaxos
 //synod:core
 
 import (
+	"cmp"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math/bits"
 	"slices"
@@ -20,8 +22,9 @@ const MaxVoters = 64
 // same: those with others refuse each other.
 type Quorums struct {
 	// Phase1 is how many voters a node needs to become the leader, and Phase2 how many
-	// have to accept a value. If one of them is 0 it is as small as the other allows: the
-	// two together are one more than there are voters. If both are 0 they are a majority.
+	// have to accept a value; all, where there are fewer. If one of them is 0 it is as small as
+	// the other allows: the two together are one more than there are voters. If both are 0 they
+	// are a majority.
 	Phase1, Phase2 int
 
 	// Sets1 and Sets2 name the quorums one by one, by nodes, in the place of Phase1 and
@@ -29,13 +32,14 @@ type Quorums struct {
 	Sets1, Sets2 [][]uint64
 }
 
-// clone returns a copy that shares nothing.
+// clone returns a copy that shares nothing, with all sets in order.
 func (q Quorums) clone() Quorums {
 	sets := func(s [][]uint64) [][]uint64 {
 		s = slices.Clone(s)
 		for i := range s {
 			s[i] = slices.Sorted(slices.Values(s[i]))
 		}
+		slices.SortFunc(s, slices.Compare)
 		return s
 	}
 	q.Sets1, q.Sets2 = sets(q.Sets1), sets(q.Sets2)
@@ -61,6 +65,10 @@ func (q Quorums) hash() uint32 {
 	return replica.Checksum(b) | 1
 }
 
+// mark is what a store keeps of the quorums by which it was written, above 0. With others, a new leader could
+// miss what was decided by these.
+func (q Quorums) mark() uint64 { return uint64(q.hash()) + 1 }
+
 // Check reports what is wrong with the quorums themselves, as a *synod.ConfigError.
 func (q Quorums) Check(pkg string) error {
 	bad := func(format string, args ...any) error {
@@ -79,10 +87,9 @@ func (q Quorums) Check(pkg string) error {
 			if len(set) == 0 {
 				return bad("a set is empty: a quorum has at least one voter")
 			}
-			for i, n := range slices.Sorted(slices.Values(set)) {
-				if n == 0 || slices.Index(set, n) != i && slices.Contains(set[:slices.Index(set, n)], n) {
-					return bad("a set names node 0, or a node twice")
-				}
+			sorted := slices.Sorted(slices.Values(set))
+			if sorted[0] == 0 || len(slices.Compact(sorted)) < len(set) {
+				return bad("a set names node 0, or a node twice: %v", set)
 			}
 		}
 	}
@@ -131,9 +138,44 @@ func newElectorate(q Quorums, c replica.Configuration) (electorate, error) {
 	return e, nil
 }
 
+// checkTarget reports whether the quorums go with the configurations that a change goes through: both sets of
+// voters together, the new one alone, and where voters leave to come back under another incarnation, the rest.
+func (q Quorums) checkTarget(c replica.Configuration) error {
+	if c.Target == nil {
+		return nil
+	}
+	old := c.Nodes(func(p replica.Participant) bool { return p.Voter })
+	var both replica.Configuration
+	add := func(nodes []uint64, mark func(*replica.Participant)) {
+		for _, node := range nodes {
+			i, ok := slices.BinarySearchFunc(both.Members, node, func(p replica.Participant, node uint64) int { return cmp.Compare(p.Node, node) })
+			if !ok {
+				both.Members = slices.Insert(both.Members, i, replica.Participant{Member: synod.Member{Node: node}})
+			}
+			mark(&both.Members[i])
+		}
+	}
+	var next []uint64
+	for _, m := range c.Target {
+		if !m.Learner {
+			next = append(next, m.Node)
+		}
+		if p, is := c.Find(m.Node); is && p.Voter && m.Incarnation != 0 && m.Incarnation != p.Incarnation && len(old) > 1 {
+			rest := replica.Configuration{Members: slices.DeleteFunc(c.Clone().Members, func(o replica.Participant) bool { return !o.Voter || o.Node == p.Node })}
+			if _, err := newElectorate(q, rest); err != nil {
+				return err
+			}
+		}
+	}
+	add(old, func(p *replica.Participant) { p.Outgoing = true })
+	add(next, func(p *replica.Participant) { p.Voter = true })
+	_, err := newElectorate(q, both)
+	return err
+}
+
 func (e *electorate) half(q Quorums, voters []uint64) (half, error) {
 	n := len(voters)
-	h := half{voters: e.mask(voters), phase1: q.Phase1, phase2: q.Phase2}
+	h := half{voters: e.mask(voters), phase1: min(q.Phase1, n), phase2: min(q.Phase2, n)}
 	if n > MaxVoters || len(e.members) > MaxVoters {
 		return h, fmt.Errorf("%d voters, at most %d", len(e.members), MaxVoters)
 	}
@@ -165,8 +207,8 @@ func (e *electorate) half(q Quorums, voters []uint64) (half, error) {
 		h.phase2 = n + 1 - h.phase1
 	}
 	switch {
-	case h.phase1 > n || h.phase2 > n || h.phase1 < 1 || h.phase2 < 1:
-		return h, fmt.Errorf("quorums of %d and %d voters, of %d", h.phase1, h.phase2, n)
+	case n == 0:
+		return h, errors.New("nobody votes")
 	case h.phase1+h.phase2 <= n:
 		return h, fmt.Errorf("quorums of %d voters in phase 1 and %d in phase 2, of %d, may have none in common: they must be more than there are voters, together", h.phase1, h.phase2, n)
 	}

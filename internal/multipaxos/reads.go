@@ -18,11 +18,13 @@ import (
 // Where no leader is heard, a node looks itself (Charapko, Ailijiang and Demirbas, "Linearizable
 // Quorum Reads in Paxos", 2019): every quorum of phase 1 has a member that has accepted the last value
 // that was acknowledged. Up to the last slot that any of them has accepted something in all has to be
-// decided here, by a second look, or a later one.
+// decided here, by a second look, or a later one. It looks once a tick at most: whoever reads again and again
+// until there is a leader is not to keep everybody busy meanwhile.
 type reads struct {
 	asks    []ask
 	rounds  []readRound
 	look    look
+	mayLook bool // this node has not begun to look since the last tick
 	answers []replica.ReadResult
 }
 
@@ -96,7 +98,8 @@ func (c *Core) takeReads(out *replica.Output) {
 			c.send(c.leader.Node, message{kind: kindRead, id: a.id})
 		}
 		c.asks = nil
-	default:
+	case c.mayLook:
+		c.mayLook = false
 		for _, a := range c.asks {
 			c.begin(a.id)
 		}

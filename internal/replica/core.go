@@ -53,8 +53,11 @@ type Core interface {
 	// effect, as leader. It is one step away from that: two sets of voters begin to decide
 	// together, or cease to; or the voters stay, and no more than one learner comes or goes.
 	// nil means that it was taken up, not that it will be decided: the core may drop it
-	// when another one is not applied yet. What is decided comes as an Entry, and is in
-	// effect when the core hands that out. ErrNotLeading says that it was not taken up.
+	// when another one is not applied yet, or when those who have to decide under it are not
+	// heard. What is decided comes as an Entry, and is in effect when the core hands that out.
+	// ErrNotLeading says that it was not taken up; any other error, that it can't be: neither
+	// this configuration nor those on the way to its target, say for a protocol with quorums of
+	// a given size.
 	Reconfigure(config []byte) error
 
 	// Trust says that the members that could be reached know of no later state of this

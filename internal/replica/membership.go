@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -289,7 +290,14 @@ func (l *loop) reconfigure(g *Group, next Configuration) bool {
 	}
 	g.driver.again = g.ticks + max(2, l.node.electionTicks()/2)
 	defer l.recover(g)
-	if err := g.core.Reconfigure(next.Append(nil)); err != nil {
+	switch err := g.core.Reconfigure(next.Append(nil)); {
+	case errors.Is(err, ErrNotLeading):
+		return false
+	case err != nil && g.change != nil && next.Change == g.change.id && g.conf.Change != next.Change:
+		l.endChange(g, err) // it was not begun
+		return false
+	case err != nil:
+		l.node.cfg.Logger.Warn("a step of a change of members is refused", "group", g.id, "members", next.Current(), "target", next.Target, "error", err)
 		return false
 	}
 	l.mark(g)

@@ -49,7 +49,7 @@ func testKeptFrames(t *testing.T, engine Engine) {
 	require.Eventually(t, func() bool {
 		runtime.GC()
 		return c.network.live.Load() < rounds*size/10
-	}, patience/6, heartbeat, "small entries in the cache of the log keep large frames")
+	}, patience/24, heartbeat, "small entries in the cache of the log keep large frames")
 }
 
 func testDeafLeader(t *testing.T, engine Engine) {
