@@ -60,7 +60,9 @@ func (q quorums) size(phase, voters int) int {
 }
 
 // fit reports whether sizes go with so many voters.
-func (q quorums) fit(voters int) bool { return voters > 0 && q.size(1, voters)+q.size(2, voters) > voters }
+func (q quorums) fit(voters int) bool {
+	return voters > 0 && q.size(1, voters)+q.size(2, voters) > voters
+}
 
 // has reports whether some of a set of voters are a quorum of a phase.
 func (q quorums) has(phase int, voters, some nodeSet) bool {
