@@ -254,7 +254,8 @@ const paceBurst = 50 * time.Millisecond
 // node's to stay below the limit together.
 func (n *Node) pace(bytes int) time.Duration {
 	rate, burst := float64(n.cfg.SnapshotBytesPerSecond), paceBurst
-	if probe.Buggify("replica: transfers are slow") {
+	slow := probe.Buggify("replica: transfers are slow")
+	if slow {
 		rate, burst = 500, 0
 	}
 	now := n.ex.Now()
@@ -265,6 +266,9 @@ func (n *Node) pace(bytes int) time.Duration {
 	}
 	wait := n.paced.Sub(now)
 	n.paced = n.paced.Add(time.Duration(float64(bytes) / rate * float64(time.Second)))
+	if latest := now.Add(2 * n.cfg.ElectionTimeout); slow && n.paced.After(latest) {
+		n.paced = latest // it ends soon after the trouble
+	}
 	return wait
 }
 

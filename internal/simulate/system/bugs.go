@@ -155,6 +155,7 @@ var raftOwnSites = []string{
 var paxosOwnSites = []string{
 	"paxos: a candidate lacks a configuration",
 	"paxos: a candidate tries again",
+	"paxos: a change waits for those who are to decide",
 	"paxos: a gap is filled",
 	"paxos: a late promise knows more",
 	"paxos: a leader is told of a higher ballot",

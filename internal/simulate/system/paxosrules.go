@@ -44,30 +44,40 @@ type quorums struct{ multipaxos.Quorums }
 // flexible reports whether they are something else than majorities.
 func (q quorums) flexible() bool { return q.Phase1 > 0 || q.Phase2 > 0 || len(q.Sets1) > 0 }
 
+// size returns how many of so many voters are a quorum of a phase, where quorums have sizes.
+func (q quorums) size(phase, voters int) int {
+	own, other := min(q.Phase1, voters), min(q.Phase2, voters)
+	if phase == 2 {
+		own, other = other, own
+	}
+	switch {
+	case own > 0:
+		return own
+	case other > 0:
+		return voters + 1 - other
+	}
+	return voters/2 + 1
+}
+
 // fit reports whether sizes go with so many voters.
-func (q quorums) fit(voters int) bool { return voters > 0 && q.Phase1 <= voters && q.Phase2 <= voters }
+func (q quorums) fit(voters int) bool {
+	return voters > 0 && q.size(1, voters)+q.size(2, voters) > voters
+}
 
 // has reports whether some of a set of voters are a quorum of a phase.
 func (q quorums) has(phase int, voters, some nodeSet) bool {
 	some &= voters
-	sets, size, other := q.Sets1, q.Phase1, q.Phase2
+	if len(q.Sets1) == 0 {
+		return bits.OnesCount64(uint64(some)) >= q.size(phase, bits.OnesCount64(uint64(voters)))
+	}
+	sets := q.Sets1
 	if phase == 2 {
-		sets, size, other = q.Sets2, q.Phase2, q.Phase1
+		sets = q.Sets2
 	}
-	if len(sets) > 0 {
-		return slices.ContainsFunc(sets, func(nodes []uint64) bool {
-			set := setOf(nodes)
-			return set&voters == set && set&some == set
-		})
-	}
-	n := bits.OnesCount64(uint64(voters))
-	switch {
-	case size == 0 && other == 0:
-		size = n/2 + 1
-	case size == 0:
-		size = n + 1 - other
-	}
-	return bits.OnesCount64(uint64(some)) >= size
+	return slices.ContainsFunc(sets, func(nodes []uint64) bool {
+		set := setOf(nodes)
+		return set&voters == set && set&some == set
+	})
 }
 
 // paxosConfiguration is who votes in the slots after one.
