@@ -143,9 +143,12 @@ var Scripted = []string{
 	"the lowest ballot's value taken",
 }
 
+// Simulated are those in what bare cores do not do: internal/simulate finds them.
+var Simulated = []string{"a repair forgets what follows its snapshot"}
+
 func TestPlantedBugsAreFound(t *testing.T) {
 	for _, bug := range Bugs(t) {
-		if slices.Contains(Scripted, bug) {
+		if slices.Contains(Scripted, bug) || slices.Contains(Simulated, bug) {
 			continue
 		}
 		t.Run(bug, func(t *testing.T) {
