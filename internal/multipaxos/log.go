@@ -119,6 +119,7 @@ type record struct {
 	live        uint64 // slots for which it counts
 	token       uint64 // of the batch that it is in; 0: it is durable
 	bad         bool   // it can't be read
+	forgotten   bool   // and says so itself: it is what Join leaves of what was accepted before, and has no content
 	upTo        Ballot // if it is bad: up to which ballot what was accepted there is not known
 	run         *run   // nil: read it from the store
 }
@@ -214,6 +215,7 @@ func openLog(keys replica.Keys, store storage.Store, limit uint64) (l *valueLog,
 		} else {
 			probe.Sometimes("paxos: a record can't be read", true)
 			rec.bad = !probe.Bug("an unreadable slot is empty")
+			rec.forgotten = len(value) == 0
 			rec.upTo = l.unknown(rec)
 			if !rec.bad {
 				records = records[:len(records)-1]
@@ -343,10 +345,14 @@ func (l *valueLog) candidates(i int, first, last, reach uint64, h hardRecord) (l
 	return list
 }
 
-// damage returns an error if there is something that can't be read.
+// damage returns an error if there is something that can't be read. What a replica that has joined again
+// has forgotten is no damage, and none either what it says is lost before it was told anything.
 func (l *valueLog) damage(lost bool) error {
+	if l.start.Index == 0 {
+		return nil
+	}
 	for _, s := range l.spans {
-		if s.rec.bad {
+		if s.rec.bad && !s.rec.forgotten {
 			return &storage.CorruptError{Group: l.group, Index: s.first, Key: s.rec.key(l.keys), Reason: fmt.Sprintf("the values of slots %d to %d are damaged or missing", s.rec.first, s.rec.last)}
 		}
 	}

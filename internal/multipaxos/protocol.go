@@ -108,7 +108,7 @@ func (Protocol) Join(keys replica.Keys, store storage.Store, batch *storage.Batc
 	if left.last > 0 && !probe.Bug("a replica that joins again takes what it accepted for nothing") {
 		rec := &record{first: 1, last: left.last, ballot: left.promised}
 		key := rec.key(keys)
-		batch.Set(key, nil) // which can't be read
+		batch.Set(key, nil) // which can't be read, and is no damage: see record.forgotten
 		h.runs, h.digest = 1, keyDigest(key)
 	}
 	if left.lost {
@@ -189,7 +189,7 @@ func (Protocol) Inspect(keys replica.Keys, store storage.Store) replica.Remains 
 	}
 	for _, s := range log.spans {
 		run := log.load(s.rec)
-		for slot := s.first; slot <= s.last; slot++ {
+		for slot := s.first; slot <= s.last && run != nil; slot++ { // nil: it was forgotten, see Join
 			if v := run.values[slot-run.first]; v.kind == valueConfig && !noted(v.data, slot) {
 				return r
 			}

@@ -49,15 +49,21 @@ func (d *repairedLog) lacks(slot uint64) (*span, bool) {
 	case s == nil:
 		return nil, d.lost && slot <= d.hard.last
 	case s.rec.bad:
-		return s, true
+		return s, !s.rec.forgotten
 	}
 	return s, d.lost && slot <= d.hard.last && !s.rec.ballot.isChosen()
 }
 
 // Gap implements replica.Repair. It is the highest one; its term is the round in which its last value was
 // accepted, if that is known.
+//
+// What a replica has forgotten since it had left the group is none: nobody owes it that, and the core asks
+// for what it needs of it. One that has just joined was told nothing yet, and lacks nothing.
 func (d *repairedLog) Gap() (replica.Gap, bool) {
 	start := d.log.start.Index
+	if start == 0 {
+		return replica.Gap{}, false
+	}
 	below := func(slot uint64, s *span) uint64 { // the next slot down that another span, or none, is at
 		if s != nil {
 			return max(s.first, start+1) - 1
