@@ -49,7 +49,7 @@ func command(args []string, in io.Reader, out, progress io.Writer) error {
 	workers := flags.Int("workers", runtime.NumCPU(), "how many processes")
 	asJSON := flags.Bool("json", false, "end with a summary in JSON")
 	hunt := flags.Bool("bugs", false, "put each known mistake back in turn, and see how many seeds it takes to find it")
-	planted := flags.String("bug", "", "put this mistake back")
+	planted := flags.String("bug", "", "put this mistake back; with -bugs: no other one")
 	keep := flags.String("keep", "", "inject only the faults with these numbers: 3,9; none: no fault at all")
 	trace := flags.Bool("trace", false, "print all lines of the trace")
 	worker := flags.Bool("worker", false, "take jobs from the standard input (used by this command itself)")
@@ -101,6 +101,9 @@ func command(args []string, in io.Reader, out, progress io.Writer) error {
 	}
 	defer pool.close()
 	if *hunt {
+		if *planted != "" {
+			s.Bugs = slices.DeleteFunc(slices.Clone(s.Bugs), func(b system.Bug) bool { return b.Name != *planted })
+		}
 		return table(out, progress, pool, s, *start, *seeds)
 	}
 	sum, err := pool.sweep(out, progress, *name, s, system.Job{Bug: *planted, Twice: !*once}, *start, *seeds)

@@ -20,6 +20,8 @@ type engine interface {
 	decides(voters []uint64, which func(node uint64) bool) bool
 	// partial reports whether a group makes progress wherever one voter reaches as many, both ways.
 	partial() bool
+	// rivals reports whether leaders are made to succeed each other before what they propose is decided.
+	rivals() bool
 	// start starts a node.
 	start(ctx context.Context, s replica.Settings) (node, error)
 	// rules returns what must hold of the engine's protocol.

@@ -27,6 +27,8 @@ type rules interface {
 	observe(node uint64, what any)
 	// leader returns the node that leads, as far as the cores have shown; 0: none.
 	leader() uint64
+	// standing reports whether a node is about to stand for election, and has asked nobody yet.
+	standing(node uint64) bool
 	// left notes that a node removes its replica's log, which it may.
 	left(node uint64)
 	// alone reports whether a node may have accepted what no other one has: the end of the log.

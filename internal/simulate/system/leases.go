@@ -3,6 +3,7 @@ package system
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/synod-go/synod/sim"
@@ -53,7 +54,11 @@ func (s *run) tempt(ctx context.Context) {
 			}
 		}
 		s.warm(ctx, g)
-		switch r.IntN(5) {
+		kinds := 5
+		if s.engine.rivals() {
+			kinds = 6
+		}
+		switch r.IntN(kinds) {
 		case 0: // what it asks is answered while it stands still
 			for _, o := range others {
 				l := s.w.Link(o, old)
@@ -91,6 +96,32 @@ func (s *run) tempt(ctx context.Context) {
 				if cut(o, old); r.IntN(2) == 0 {
 					cut(old, o)
 				}
+			}
+		case 5: // those who were about to elect another one hear it again before they do
+			for _, o := range others {
+				d := s.w.Node(o).Disk
+				d.Slow = election / 2
+				undo = append(undo, func() { d.Slow = 0 })
+				cut(old, o)
+				cut(o, old)
+			}
+			standing := s.invariants.rules.standing
+			for end := s.w.Now() + 3*election; s.w.Now() < end && !slices.ContainsFunc(others, standing); {
+				_ = sim.Sleep(ctx, election/100)
+			}
+			for _, o := range others {
+				if !standing(o) {
+					s.w.Link(old, o).Cut, s.w.Link(o, old).Cut = false, false
+				}
+			}
+			for range 1 + r.IntN(4) {
+				s.warm(ctx, g)
+				_ = sim.Sleep(ctx, election/20)
+			}
+			for _, o := range others {
+				s.w.Node(o).Disk.Slow = 0
+				cut(old, o)
+				cut(o, old)
 			}
 		default: // a minority misses it, and one of those that do not forgets it
 			s.hush = true

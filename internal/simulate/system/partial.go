@@ -2,6 +2,7 @@ package system
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
@@ -147,7 +148,7 @@ func (s *run) writes(ctx context.Context, count int, within time.Duration) bool 
 		}
 		short, cancel := sim.WithTimeout(ctx, election/2)
 		id := s.next + 1
-		s.write(short, &number, "partial", at, s.groups[at])
+		s.write(short, &number, fmt.Sprintf("partial-%d", id), at, s.groups[at])
 		cancel()
 		if slices.Contains(s.acked[max(0, len(s.acked)-100):], id) {
 			count--

@@ -116,6 +116,9 @@ func (e *paxosEngine) decides(voters []uint64, which func(uint64) bool) bool {
 // partial implements engine.
 func (e *paxosEngine) partial() bool { return true }
 
+// rivals implements engine.
+func (e *paxosEngine) rivals() bool { return true }
+
 // start implements engine.
 func (e *paxosEngine) start(ctx context.Context, s replica.Settings) (node, error) {
 	n, err := paxos.Start(ctx, paxos.Config{Cluster: s.Cluster, Node: s.Node, Transport: s.Transport, Store: s.Store, Logger: s.Logger, Loops: s.Loops,

@@ -115,6 +115,7 @@ type paxosMember struct {
 	of       multipaxos.Ballot
 	through  uint64                       // what was told in the ballot of
 	promised multipaxos.Ballot            // the highest ballot that it spoke in as a promise
+	begun    multipaxos.Ballot            // the last of its own that it has begun in this run
 	own      multipaxos.Ballot            // the highest of its own that others were asked about
 	told     map[uint64]multipaxos.Ballot // accepted and durable, as it said, by slot; up to it:
 	toldHeld uint64                       // decided and durable
@@ -149,6 +150,7 @@ func (v *paxosRules) observe(node uint64, what any) {
 		if b := multipaxos.Ballot(x.Ballot); !m.own.Less(b) || b.Node != node {
 			v.w.Failf("a ballot is used once", "node %d begins ballot %v, and has asked others about ballot %v", node, b, m.own)
 		}
+		m.begun = multipaxos.Ballot(x.Ballot)
 	case probe.PaxosPromised:
 		b := multipaxos.Ballot(x.Ballot)
 		v.promises(node)
@@ -202,6 +204,12 @@ func (v *paxosRules) left(node uint64) {
 }
 
 func (m *paxosMember) forgetLog() { m.told, m.toldHeld = make(map[uint64]multipaxos.Ballot), 0 }
+
+// standing implements rules.
+func (v *paxosRules) standing(node uint64) bool {
+	m := v.members[node]
+	return m != nil && m.own.Less(m.begun)
+}
 
 // alone implements rules: whatever one node has accepted others can do without.
 func (v *paxosRules) alone(uint64) bool { return false }

@@ -40,6 +40,9 @@ func (raftEngine) decides(voters []uint64, which func(uint64) bool) bool {
 // partial implements engine.
 func (raftEngine) partial() bool { return false }
 
+// rivals implements engine.
+func (raftEngine) rivals() bool { return false }
+
 // start implements engine.
 func (raftEngine) start(ctx context.Context, s replica.Settings) (node, error) {
 	n, err := raft.Start(ctx, raft.Config(s))

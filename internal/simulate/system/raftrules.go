@@ -120,6 +120,9 @@ func (v *raftRules) leader() (leader uint64) {
 	return leader
 }
 
+// standing implements rules: nobody asks.
+func (v *raftRules) standing(uint64) bool { return false }
+
 // alone implements rules.
 func (v *raftRules) alone(node uint64) bool {
 	m := v.members[node]

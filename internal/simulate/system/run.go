@@ -632,6 +632,8 @@ func (s *run) Main(w *sim.World) {
 	tempted := func(context.Context) error { return nil }
 	if s.options.drift > 0 && s.options.nodes > 1 {
 		tempted = w.Go(s.tempt)
+	} else if s.engine.rivals() && s.options.nodes > 1 && w.Rand().IntN(2) == 0 {
+		tempted = w.Go(s.rivals)
 	}
 	w.Trouble(ctx, trouble, atlas)
 	s.calm = true
