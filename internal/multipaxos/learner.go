@@ -364,11 +364,13 @@ func (c *Core) offer(to uint64) bool {
 }
 
 // introduces reports whether the snapshot knows a node as the member that it is. One that came later, or
-// comes back under another incarnation, would not find itself in the group that an older one describes.
+// comes back under another incarnation, would not find itself in the group that an older one describes; and one
+// that left and came back as a learner would find itself a voter, which has forgotten what it accepted.
 func (c *Core) introduces(node uint64) bool {
 	now, is := c.conf.Find(node)
 	then, was := c.known.Find(node)
-	return !is || was && then.Incarnation == now.Incarnation
+	votes := func(p replica.Participant) bool { return p.Voter || p.Outgoing }
+	return !is || was && then.Incarnation == now.Incarnation && (votes(now) || !votes(then))
 }
 
 // SnapshotAvailable implements replica.Core.

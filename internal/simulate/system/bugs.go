@@ -182,10 +182,23 @@ var paxosOwnSites = []string{
 	"paxos: altered values are refused",
 	"paxos: an accept is sent again",
 	"paxos: an acceptor does not know what it accepted",
+	"paxos: others know more to be decided than the leader",
 	"paxos: the log begins inside a run",
 	"paxos: two sets of voters decide together",
 	"paxos: values are fetched from another member",
 	"paxos: values are read from the store",
+	"paxos: what is decided waits for the state machine",
+	"paxos: what was lost does not matter any more",
+}
+
+// paxosRare are those that need slots which stay unknown, or a state machine that is slower than the group.
+var paxosRare = []string{
+	"paxos: a leader waits for somebody who knows a slot",
+	"paxos: a member has forgotten what it accepted",
+	"paxos: a missing record is named",
+	"paxos: a record is missing",
+	"paxos: an acceptor does not know what it accepted",
+	"paxos: others know more to be decided than the leader",
 	"paxos: what is decided waits for the state machine",
 	"paxos: what was lost does not matter any more",
 }

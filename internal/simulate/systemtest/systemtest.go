@@ -24,7 +24,7 @@ func Sweep(t *testing.T, name string, seeds uint64) {
 		require.Empty(t, o.Report)
 		sum.Add(o)
 	}
-	sum.End(s.Sites)
+	sum.End(s.Demanded())
 	require.Empty(t, sum.Violations)
 	require.Zero(t, sum.Mismatches)
 	require.EqualValues(t, seeds, sum.Histories)
