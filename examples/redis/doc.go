@@ -42,5 +42,6 @@
 // # Files
 //
 // store.go is the state machine, commands.go what it executes; resp.go is the protocol, server.go the
-// connections; node.go starts a node, and passes requests on to the leader.
+// connections; node.go starts a node, and passes requests on to the leader; engine.go has what -engine
+// chooses from.
 package main

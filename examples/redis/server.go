@@ -257,13 +257,21 @@ func explain(err error) string {
 		return "CLUSTERDOWN this node has stopped: " + err.Error()
 	case errors.Is(err, synod.ErrTooLarge):
 		return "ERR " + err.Error()
-	case errors.Is(err, errMember):
+	case errors.As(err, new(replyError)):
 		return err.Error()
+	case errors.Is(err, errIncarnation):
+		return "MEMBER " + err.Error()
 	case errors.As(err, new(*synod.ConfigError)):
 		return "ERR " + err.Error()
 	}
 	return "TRYAGAIN not executed: " + err.Error()
 }
+
+// replyError is an error in the words in which a client is told.
+type replyError string
+
+// Error implements error.
+func (e replyError) Error() string { return string(e) }
 
 // connection are the commands that are about the connection, or the cluster.
 var connection = newConnectionCommands()
