@@ -177,6 +177,24 @@ func TestChangeMembers(t *testing.T) {
 	require.Equal(t, errForward, err)
 }
 
+func TestLargeReplies(t *testing.T) {
+	s := newStore()
+	piece := strings.Repeat("x", 1<<20)
+	for range maxValue / len(piece) {
+		run(s, "APPEND big "+piece)
+	}
+	require.Equal(t, []string{"-" + errValue + " ", fmt.Sprintf(":%d ", maxValue), ":1 "}, run(s, "APPEND big x", "STRLEN big", "APPEND small x"))
+	get, _ := inline([]byte("GET big"))
+	swap, _ := inline([]byte("SET big y GET"))
+	push, _ := inline([]byte("RPUSH l a"))
+	// The second of the large ones is refused, and what changes something is executed or not.
+	out := s.Apply(s.index+1, (&request{transaction: true, commands: [][][]byte{get, get, push, swap, get}}).encode())
+	require.Less(t, len(out), maxReply)
+	rest := string(out[maxValue:])
+	require.True(t, strings.HasSuffix(rest, "x\r\n-"+errReply+"\r\n:1\r\n-"+errReply+"\r\n-"+errReply+"\r\n"), rest[max(0, len(rest)-500):])
+	require.Equal(t, []string{fmt.Sprintf(":%d ", maxValue), "-" + errReply + " "}, run(s, "STRLEN big", "MGET big big big big"))
+}
+
 func TestFlags(t *testing.T) {
 	dir := t.TempDir()
 	good := options{engine: "raft", id: 1, peers: "1=127.0.0.1:1", dir: dir, redis: "127.0.0.1:0", insecure: true}
