@@ -43,6 +43,7 @@ type member struct {
 
 type demo struct {
 	out     io.Writer
+	engine  string
 	began   time.Time
 	members []*member
 	client  *http.Client
@@ -51,7 +52,10 @@ type demo struct {
 	confirmed map[string]string // acknowledged writes
 }
 
-func demonstrate(ctx context.Context, out io.Writer, input string) error {
+func demonstrate(ctx context.Context, out io.Writer, engine, input string) error {
+	if err := checkEngine(engine); err != nil {
+		return err
+	}
 	text, name := opticks, "Newton's Opticks"
 	if input != "" {
 		var err error
@@ -74,6 +78,7 @@ func demonstrate(ctx context.Context, out io.Writer, input string) error {
 	defer os.RemoveAll(dir)
 	d := &demo{
 		out:       out,
+		engine:    engine,
 		began:     time.Now(),
 		client:    &http.Client{Timeout: 6 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: clients}},
 		confirmed: make(map[string]string),
@@ -192,7 +197,7 @@ func (d *demo) start(ctx context.Context, m *member) error {
 	if err != nil {
 		return err
 	}
-	n, err := start(ctx, m.id, peers, m.dir, m.http)
+	n, err := start(ctx, d.engine, m.id, peers, m.dir, m.http)
 	if err != nil {
 		_ = front.Close()
 		return err

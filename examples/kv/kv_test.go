@@ -37,23 +37,29 @@ func TestDemonstration(t *testing.T) {
 	input := filepath.Join(t.TempDir(), "input.txt")
 	require.NoError(t, os.WriteFile(input, []byte(strings.Repeat("a line\n\nanother\n", 100)), 0o600))
 	var out bytes.Buffer
-	require.NoError(t, demonstrate(t.Context(), &out, input), "%s", &out)
+	require.NoError(t, demonstrate(t.Context(), &out, "raft", input), "%s", &out)
 	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
 	require.Equal(t, "ok: acknowledged=300 lost=0 failovers=1", lines[len(lines)-1])
 	require.Equal(t, 1, strings.Count(out.String(), "ok: "))
 }
 
 func TestDemonstrationRefusesBadInput(t *testing.T) {
-	require.ErrorIs(t, demonstrate(t.Context(), io.Discard, filepath.Join(t.TempDir(), "missing")), os.ErrNotExist)
+	require.ErrorIs(t, demonstrate(t.Context(), io.Discard, "raft", filepath.Join(t.TempDir(), "missing")), os.ErrNotExist)
 	empty := filepath.Join(t.TempDir(), "empty")
 	require.NoError(t, os.WriteFile(empty, nil, 0o600))
-	require.ErrorContains(t, demonstrate(t.Context(), io.Discard, empty), "want some more")
+	require.ErrorContains(t, demonstrate(t.Context(), io.Discard, "raft", empty), "want some more")
+}
+
+func TestEngineThatIsNotThere(t *testing.T) {
+	const want = `-engine: there is no "zab" in this release: use raft`
+	require.EqualError(t, demonstrate(t.Context(), io.Discard, "zab", ""), want)
+	require.EqualError(t, run(t.Context(), io.Discard, "zab", 1, "1=127.0.0.1:0", t.TempDir(), "127.0.0.1:0"), want)
 }
 
 func TestDemonstrationEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	require.ErrorIs(t, demonstrate(ctx, io.Discard, ""), context.Canceled)
+	require.ErrorIs(t, demonstrate(ctx, io.Discard, "raft", ""), context.Canceled)
 }
 
 func TestRunRefusesBadFlags(t *testing.T) {
@@ -68,7 +74,7 @@ func TestRunRefusesBadFlags(t *testing.T) {
 		{"1=h:1", "", "h", "needs -dir and -http"},
 		{"1=h:1", "d", "h", "-http: "},
 	} {
-		require.ErrorContains(t, run(ctx, io.Discard, 1, c.peers, c.dir, c.http), c.want)
+		require.ErrorContains(t, run(ctx, io.Discard, "raft", 1, c.peers, c.dir, c.http), c.want)
 	}
 }
 
@@ -99,7 +105,7 @@ func TestASnapshotHoldsTheState(t *testing.T) {
 func alone(t *testing.T) *node {
 	address, err := freeAddress()
 	require.NoError(t, err)
-	n, err := start(t.Context(), 1, map[uint64]string{1: address}, t.TempDir(), "leader.example:80")
+	n, err := start(t.Context(), "raft", 1, map[uint64]string{1: address}, t.TempDir(), "leader.example:80")
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, n.close()) })
 	for { // until it leads
@@ -160,7 +166,7 @@ func TestWritesAreRedirectedToTheLeader(t *testing.T) {
 		front, err := net.Listen("tcp", "127.0.0.1:0")
 		require.NoError(t, err)
 		fronts[id] = front.Addr().String()
-		n, err := start(t.Context(), id, peers, t.TempDir(), fronts[id])
+		n, err := start(t.Context(), "raft", id, peers, t.TempDir(), fronts[id])
 		require.NoError(t, err)
 		nodes = append(nodes, n)
 		server := serve(n, front)
@@ -210,7 +216,7 @@ func TestWithoutAMajority(t *testing.T) {
 		require.NoError(t, err)
 	}
 	for id := uint64(1); id <= 3; id++ {
-		n, err := start(t.Context(), id, peers, t.TempDir(), fmt.Sprintf("node-%d.example", id))
+		n, err := start(t.Context(), "raft", id, peers, t.TempDir(), fmt.Sprintf("node-%d.example", id))
 		require.NoError(t, err)
 		nodes = append(nodes, n)
 	}

@@ -16,7 +16,8 @@
 //
 // write and read, on any of them. A node that does not lead answers a write with a
 // redirect to the one that does. The status says what became of a write: 200 written,
-// 504 unknown (written, or not, or later), anything else certainly not.
+// 504 unknown (written, or not, or later), anything else certainly not. -engine chooses
+// what replicates the writes: engine.go says how.
 package main
 
 import (
@@ -26,10 +27,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -37,6 +40,7 @@ import (
 )
 
 func main() {
+	engine := flag.String("engine", "raft", "consensus engine: "+strings.Join(slices.Sorted(maps.Keys(engines)), " or "))
 	id := flag.Uint64("id", 0, "run as this node of a cluster; without it: the demonstration")
 	peers := flag.String("peers", "", "all nodes, this one too: id=host:port,…")
 	dir := flag.String("dir", "", "directory of this node's data")
@@ -51,10 +55,10 @@ func main() {
 			err = errors.New("-peers, -dir and -http go with -id")
 		} else {
 			slog.SetDefault(slog.New(slog.DiscardHandler)) // what happens is told in the demonstration's own words
-			err = demonstrate(ctx, os.Stdout, *input)
+			err = demonstrate(ctx, os.Stdout, *engine, *input)
 		}
 	} else {
-		err = run(ctx, os.Stdout, *id, *peers, *dir, *public)
+		err = run(ctx, os.Stdout, *engine, *id, *peers, *dir, *public)
 	}
 	if err != nil {
 		fmt.Println("failed:", err)
@@ -63,7 +67,10 @@ func main() {
 }
 
 // run serves one node until ctx is done. It prints one line, "ready", when it does.
-func run(ctx context.Context, out io.Writer, id uint64, peerList, dir, public string) error {
+func run(ctx context.Context, out io.Writer, engine string, id uint64, peerList, dir, public string) error {
+	if err := checkEngine(engine); err != nil {
+		return err
+	}
 	peers := make(map[uint64]string)
 	for p := range strings.SplitSeq(peerList, ",") {
 		name, address, _ := strings.Cut(p, "=")
@@ -83,7 +90,7 @@ func run(ctx context.Context, out io.Writer, id uint64, peerList, dir, public st
 	if err != nil {
 		return fmt.Errorf("-http: %w", err)
 	}
-	n, err := start(ctx, id, peers, dir, public)
+	n, err := start(ctx, engine, id, peers, dir, public)
 	if err != nil {
 		return err
 	}

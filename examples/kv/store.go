@@ -14,17 +14,16 @@ import (
 	"sync"
 
 	"github.com/synod-go/synod"
-	"github.com/synod-go/synod/raft"
 	"github.com/synod-go/synod/storage/pebble"
 	"github.com/synod-go/synod/transport/tcp"
 )
 
-// node is one member of the cluster. It is the state machine, a map, that Raft
-// calls through Apply, Snapshot and Restore, and serves HTTP.
+// node is one member of the cluster. It is the state machine, a map, that the engine
+// (Raft, see engine.go) calls through Apply, Snapshot and Restore, and serves HTTP.
 type node struct {
 	mu    sync.RWMutex
 	keys  map[string][]byte
-	group *raft.Group
+	group replica
 	close func() error
 }
 
@@ -60,14 +59,14 @@ func (n *node) Restore(r io.Reader) error {
 // start opens a node on a directory. The peers, itself among them, have addresses for
 // each other; its HTTP clients reach it at the public one. After an error the program
 // is expected to end.
-func start(ctx context.Context, id uint64, peers map[uint64]string, dir, public string) (*node, error) {
+func start(ctx context.Context, engine string, id uint64, peers map[uint64]string, dir, public string) (*node, error) {
 	n, log := &node{keys: make(map[string][]byte)}, slog.Default()
 	transport, err := tcp.Listen(tcp.Config{Cluster: "kv", Node: id, Address: peers[id], Peers: peers, Insecure: true, Logger: log})
 	disk, err2 := pebble.Open(pebble.Config{Dir: dir, Logger: log})
 	if err = errors.Join(err, err2); err != nil {
 		return nil, err
 	}
-	member, err := raft.Start(ctx, raft.Config{Cluster: "kv", Node: id, Transport: transport, Store: disk, Logger: log})
+	member, err := engines[engine](ctx, id, transport, disk, log)
 	if err != nil {
 		return nil, err
 	}
@@ -75,11 +74,11 @@ func start(ctx context.Context, id uint64, peers map[uint64]string, dir, public 
 	// This program takes an empty directory for a member of a new cluster: its own
 	// choice. If it is empty because a disk was lost, the others will not listen to it:
 	// they remember that this node was another incarnation.
-	if err = member.Bootstrap(ctx, 1, slices.Sorted(maps.Keys(peers))); err != nil && !errors.Is(err, raft.ErrBootstrapped) {
+	if err = member.Bootstrap(ctx, 1, slices.Sorted(maps.Keys(peers))); err != nil && !errors.Is(err, errBootstrapped) {
 		return nil, err
 	}
 	events := member.Events(ctx)
-	if n.group, err = member.StartGroup(ctx, raft.GroupConfig{ID: 1, StateMachine: n}); err != nil {
+	if n.group, err = member.startGroup(ctx, 1, n); err != nil {
 		return nil, err
 	}
 	go events(func(synod.Event) bool { // whoever leads writes down where its clients reach it; of others this is refused

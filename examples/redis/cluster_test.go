@@ -24,6 +24,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/synod-go/synod/sim/history"
+	"github.com/synod-go/synod/transport/tcp"
 )
 
 // process is one node in a process of its own. What others send to it passes a proxy, which can
@@ -123,6 +124,22 @@ func (p *proxy) set(cut bool) {
 
 // launch describes processes and starts three of them.
 func launch(t *testing.T, total int) []*process {
+	list := describe(t, total)
+	startAll(t, list[:3])
+	return list
+}
+
+func startAll(t *testing.T, list []*process) {
+	var ready sync.WaitGroup
+	for _, p := range list {
+		ready.Go(func() { p.start(t) })
+	}
+	ready.Wait()
+	require.False(t, t.Failed())
+}
+
+// describe describes processes, of which the first three are to be a cluster, and the others to join it.
+func describe(t *testing.T, total int) []*process {
 	if testing.Short() {
 		t.Skip("builds the program and starts processes")
 	}
@@ -148,12 +165,6 @@ func launch(t *testing.T, total int) []*process {
 			p.args = append(p.args, "-peers", fmt.Sprintf("%d=%s", p.id, p.proxy.listener.Addr()), "-join", list[0].redis)
 		}
 	}
-	var ready sync.WaitGroup
-	for _, p := range list[:3] {
-		ready.Go(func() { p.start(t) })
-	}
-	ready.Wait()
-	require.False(t, t.Failed())
 	return list
 }
 
@@ -356,23 +367,45 @@ func TestReplaceAll(t *testing.T) {
 	l.check(t, clients[4])
 }
 
+func TestTLS(t *testing.T) {
+	list := describe(t, 3)
+	dir := t.TempDir()
+	require.NoError(t, tcp.WriteDevelopmentFiles(dir, "redis", 1, 2, 3))
+	for _, p := range list {
+		p.args = slices.DeleteFunc(p.args, func(a string) bool { return a == "-insecure" })
+		node := filepath.Join(dir, fmt.Sprintf("node-%d", p.id))
+		p.args = append(p.args, "-tls-ca", filepath.Join(dir, "ca.pem"), "-tls-cert", node+".pem", "-tls-key", node+"-key.pem")
+	}
+	// A certificate of another node is refused.
+	other := exec.Command(list[0].bin, slices.Concat(list[0].args[:len(list[0].args)-4], list[1].args[len(list[1].args)-4:])...)
+	out, err := other.CombinedOutput()
+	require.Error(t, err)
+	require.Contains(t, string(out), "certificate")
+	startAll(t, list)
+	clients := connect(t, list)
+	require.Eventually(t, func() bool { return clients[0].Set(t.Context(), "a", 1, 0).Err() == nil }, time.Minute, 10*time.Millisecond)
+	require.Equal(t, "1", clients[2].Get(t.Context(), "a").Val())
+}
+
 func TestTakenID(t *testing.T) {
 	list := launch(t, 4)
 	clients := connect(t, list)
 	ctx := context.Background()
 	require.NoError(t, clients[0].Set(ctx, "a", 1, 0).Err())
 	fourth := list[3]
-	fourth.args[1] = "3" // another node has that
-	fourth.args = slices.Replace(fourth.args, len(fourth.args)-3, len(fourth.args)-2, "3="+fourth.proxy.listener.Addr().String())
-	cmd := exec.Command(fourth.bin, fourth.args...)
-	out, err := cmd.CombinedOutput()
-	require.Error(t, err)
-	require.Contains(t, string(out), "the ID 3 is taken")
+	fourth.args[1] = "3"         // another node has that
+	for _, p := range list[:3] { // one of them leads
+		args := slices.Replace(slices.Clone(fourth.args), len(fourth.args)-3, len(fourth.args), "3="+fourth.proxy.listener.Addr().String(), "-join", p.redis)
+		out, err := exec.Command(fourth.bin, args...).CombinedOutput()
+		require.Error(t, err)
+		require.Contains(t, string(out), "the cluster refuses this node: -MEMBER the ID 3 is taken")
+	}
 	// Nor can the last voters be removed.
 	for _, id := range []int{1, 2} {
 		require.Eventually(t, func() bool { return clients[2].Do(ctx, "SYNOD", "REMOVE", id).Err() == nil }, time.Minute, 100*time.Millisecond)
 	}
-	err = clients[2].Do(ctx, "SYNOD", "REMOVE", 3).Err()
+	err := clients[2].Do(ctx, "SYNOD", "REMOVE", 3).Err()
+	require.ErrorContains(t, err, "ERR ")
 	require.ErrorContains(t, err, "at least one")
 	require.ErrorContains(t, clients[2].Do(ctx, "SYNOD", "REMOVE", 9).Err(), "MEMBER")
 	require.Equal(t, "1", clients[2].Get(ctx, "a").Val())

@@ -25,7 +25,7 @@ func (c *command) arity(n int) bool {
 // commands are all that the store executes. Their replies are those of Redis 7, in RESP2.
 var commands = map[string]*command{
 	"GET":      {min: 2, max: 2, run: runGet},
-	"SET":      {min: 3, max: 6, write: true, run: runSet},
+	"SET":      {min: 3, write: true, run: runSet},
 	"MGET":     {min: 2, run: runMGet},
 	"MSET":     {min: 3, step: 2, write: true, run: runMSet},
 	"INCR":     {min: 2, max: 2, write: true, run: runIncr},
@@ -46,7 +46,7 @@ var commands = map[string]*command{
 	"KEYS":     {min: 2, max: 2, run: runKeys},
 	"SCAN":     {min: 2, run: runScan},
 	"DBSIZE":   {min: 1, max: 1, run: runDBSize},
-	"FLUSHALL": {min: 1, max: 2, write: true, run: runFlushAll},
+	"FLUSHALL": {min: 1, write: true, run: runFlushAll},
 }
 
 const (
@@ -54,8 +54,15 @@ const (
 	errSyntax  = "ERR syntax error"
 )
 
-func unknownCommand(name []byte) string {
-	return "ERR unknown command '" + clip(name, 128) + "'"
+func unknownCommand(args [][]byte) string {
+	text := "ERR unknown command '" + clip(args[0], 128) + "', with args beginning with: "
+	for _, a := range args[1:] {
+		if len(text) > 128 {
+			break
+		}
+		text += "'" + clip(a, 128) + "' "
+	}
+	return text
 }
 
 func wrongArity(name []byte) string {
@@ -74,6 +81,12 @@ func clip(b []byte, limit int) string {
 }
 
 func upper(b []byte) []byte { return bytes.ToUpper(b) }
+
+// number reads a number as Redis does: without a plus, without zeros before it.
+func number(b []byte) (int64, bool) {
+	n, err := strconv.ParseInt(string(b), 10, 64)
+	return n, err == nil && strconv.FormatInt(n, 10) == string(b)
+}
 
 func runGet(s *store, args [][]byte, out []byte) []byte {
 	v, err := s.get(args[0], text)
@@ -116,6 +129,9 @@ func runSet(s *store, args [][]byte, out []byte) []byte {
 	if get && old != nil && old.kind != text {
 		return appendError(out, errWrongType.Error())
 	}
+	if get && old != nil && len(out)+len(old.text) > maxReply {
+		return appendError(out, errReply)
+	}
 	if onlyNew && old != nil || onlyOld && old == nil {
 		return reply(false)
 	}
@@ -131,6 +147,9 @@ func runMGet(s *store, args [][]byte, out []byte) []byte {
 		} else {
 			out = appendNull(out)
 		}
+		if len(out) > maxReply {
+			break // it is refused
+		}
 	}
 	return out
 }
@@ -143,10 +162,9 @@ func runMSet(s *store, args [][]byte, out []byte) []byte {
 }
 
 func runIncr(s *store, args [][]byte, out []byte) []byte {
-	by := int64(1)
+	by, ok := int64(1), true
 	if len(args) == 2 {
-		var err error
-		if by, err = strconv.ParseInt(string(args[1]), 10, 64); err != nil {
+		if by, ok = number(args[1]); !ok {
 			return appendError(out, errInteger)
 		}
 	}
@@ -156,7 +174,7 @@ func runIncr(s *store, args [][]byte, out []byte) []byte {
 	}
 	var n int64
 	if v != nil {
-		if n, err = strconv.ParseInt(string(v.text), 10, 64); err != nil || strconv.FormatInt(n, 10) != string(v.text) {
+		if n, ok = number(v.text); !ok {
 			return appendError(out, errInteger)
 		}
 	}
@@ -168,8 +186,14 @@ func runIncr(s *store, args [][]byte, out []byte) []byte {
 }
 
 func runAppend(s *store, args [][]byte, out []byte) []byte {
-	v, err := s.change(args[0], text)
-	if err != nil {
+	v, err := s.get(args[0], text)
+	switch {
+	case err != nil:
+		return appendError(out, err.Error())
+	case v != nil && len(v.text)+len(args[1]) > maxValue:
+		return appendError(out, errValue)
+	}
+	if v, err = s.change(args[0], text); err != nil {
 		return appendError(out, err.Error())
 	}
 	v.text = append(v.text, args[1]...)
@@ -208,11 +232,15 @@ func runExists(s *store, args [][]byte, out []byte) []byte {
 }
 
 func runType(s *store, args [][]byte, out []byte) []byte {
-	name := "none"
-	if v := s.keys[string(args[0])]; v != nil {
-		name = map[kind]string{text: "string", listing: "list", hash: "hash"}[v.kind]
+	return appendSimple(out, s.typeOf(string(args[0])))
+}
+
+func (s *store) typeOf(key string) string {
+	v := s.keys[key]
+	if v == nil {
+		return "none"
 	}
-	return appendSimple(out, name)
+	return map[kind]string{text: "string", listing: "list", hash: "hash"}[v.kind]
 }
 
 func runRPush(s *store, args [][]byte, out []byte) []byte {
@@ -235,9 +263,9 @@ func push(s *store, args [][]byte, out []byte, add func(*list, []byte)) []byte {
 }
 
 func runLRange(s *store, args [][]byte, out []byte) []byte {
-	from, err1 := strconv.ParseInt(string(args[1]), 10, 64)
-	to, err2 := strconv.ParseInt(string(args[2]), 10, 64)
-	if err1 != nil || err2 != nil {
+	from, ok1 := number(args[1])
+	to, ok2 := number(args[2])
+	if !ok1 || !ok2 {
 		return appendError(out, errInteger)
 	}
 	v, err := s.get(args[0], listing)
@@ -326,8 +354,8 @@ func runHDel(s *store, args [][]byte, out []byte) []byte {
 	switch {
 	case err != nil:
 		return appendError(out, err.Error())
-	case v == nil:
-		return appendInt(out, 0)
+	case v == nil || !slices.ContainsFunc(args[1:], func(field []byte) bool { _, ok := v.hash[string(field)]; return ok }):
+		return appendInt(out, 0) // and nothing has changed
 	}
 	if v, err = s.change(args[0], hash); err != nil {
 		return appendError(out, err.Error())
@@ -363,7 +391,7 @@ func runScan(s *store, args [][]byte, out []byte) []byte {
 	if err != nil {
 		return appendError(out, "ERR invalid cursor")
 	}
-	pattern, count := []byte("*"), int64(10)
+	pattern, count, kind, ok := []byte("*"), int64(10), "", true
 	for i := 1; i < len(args); i += 2 {
 		if i+1 == len(args) {
 			return appendError(out, errSyntax)
@@ -372,12 +400,14 @@ func runScan(s *store, args [][]byte, out []byte) []byte {
 		case "MATCH":
 			pattern = args[i+1]
 		case "COUNT":
-			if count, err = strconv.ParseInt(string(args[i+1]), 10, 64); err != nil {
+			if count, ok = number(args[i+1]); !ok {
 				return appendError(out, errInteger)
 			}
 			if count < 1 {
 				return appendError(out, errSyntax)
 			}
+		case "TYPE":
+			kind = strings.ToLower(string(args[i+1]))
 		default:
 			return appendError(out, errSyntax)
 		}
@@ -410,7 +440,7 @@ func runScan(s *store, args [][]byte, out []byte) []byte {
 	}
 	var found []string
 	for _, p := range rest {
-		if matches(pattern, []byte(p.key)) {
+		if matches(pattern, []byte(p.key)) && (kind == "" || kind == s.typeOf(p.key)) {
 			found = append(found, p.key)
 		}
 	}
@@ -429,15 +459,10 @@ func placeOf(key string) uint64 {
 func runDBSize(s *store, _ [][]byte, out []byte) []byte { return appendInt(out, int64(len(s.keys))) }
 
 func runFlushAll(s *store, args [][]byte, out []byte) []byte {
-	if len(args) == 1 {
-		switch string(upper(args[0])) {
-		case "SYNC", "ASYNC":
-		default:
-			return appendError(out, errSyntax)
-		}
+	if len(args) > 1 || len(args) == 1 && !bytes.EqualFold(args[0], []byte("SYNC")) && !bytes.EqualFold(args[0], []byte("ASYNC")) {
+		return appendError(out, errSyntax)
 	}
 	s.keys = make(map[string]*value)
-	s.deleted = s.index
 	return appendOK(out)
 }
 

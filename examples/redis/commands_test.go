@@ -39,7 +39,7 @@ func TestCommands(t *testing.T) {
 			"+OK |-WRONG |:1 |-WRONG |-WRONG |-WRONG |-WRONG |-WRONG |-WRONG |-WRONG |*1 $-1 |-WRONG |-WRONG |-WRONG |-WRONG "},
 		{"MSET one 1 two 2 three 3; KEYS t*; KEYS *; KEYS [ot]*e; KEYS ?; DBSIZE; FLUSHALL; DBSIZE; FLUSHALL NOW", "+OK |*2 $5 three $3 two |*3 $3 one $5 three $3 two |*2 $3 one $5 three |*0 |:3 |+OK |:0 |-ERR syntax error "},
 		{"SCAN x; SCAN 0 COUNT; SCAN 0 COUNT x; SCAN 0 COUNT 0; SCAN 0 FOO 1; SCAN 0", "-ERR invalid cursor |-ERR syntax error |-ERR value is not an integer or out of range |-ERR syntax error |-ERR syntax error |*2 $1 0 *0 "},
-		{"NONSENSE a; GET; GET a b", "-ERR unknown command 'NONSENSE' |-ERR wrong number of arguments for 'get' command |-ERR wrong number of arguments for 'get' command "},
+		{"NONSENSE a; GET; GET a b", "-ERR unknown command 'NONSENSE', with args beginning with: 'a'  |-ERR wrong number of arguments for 'get' command |-ERR wrong number of arguments for 'get' command "},
 	} {
 		want := strings.ReplaceAll(test.replies, "-WRONG ", "-WRONGTYPE Operation against a key holding the wrong kind of value ")
 		require.Equal(t, strings.Split(want, "|"), run(newStore(), strings.Split(test.commands, ";")...), test.commands)
@@ -91,13 +91,36 @@ func TestTransactions(t *testing.T) {
 		return list
 	}
 	require.Equal(t, "*2 :1 :2 ", apply(request{transaction: true, commands: of("INCR a", "INCR a")}))
-	since := s.at()
-	require.Equal(t, "*1 $1 2 ", apply(request{transaction: true, watched: []string{"a", "b"}, since: since, commands: of("GET a")}))
+	// watch notes what keys are now; exec executes a transaction if they are that still.
+	watch := func(keys ...string) (list []watched) {
+		for _, key := range keys {
+			list = append(list, watched{key, s.version(key)})
+		}
+		return list
+	}
+	exec := func(list []watched, lines ...string) string {
+		return apply(request{transaction: true, watched: list, commands: of(lines...)})
+	}
+	since := watch("a", "b")
+	require.Equal(t, "*1 $1 2 ", exec(since, "GET a"))
+	apply(request{commands: of("SET c 1", "DEL c", "HSET h f 1", "HDEL h nope")})
+	require.Equal(t, "*1 $1 2 ", exec(since, "GET a"), "other keys do not count")
 	apply(request{commands: of("SET b 1")})
-	require.Equal(t, "*-1 ", apply(request{transaction: true, watched: []string{"a", "b"}, since: since, commands: of("SET a 9")}), "b is there now")
-	since = s.at()
-	apply(request{commands: of("DEL b")})
-	require.Equal(t, "*-1 ", apply(request{transaction: true, watched: []string{"b"}, since: since, commands: of("SET a 9")}), "b has gone")
+	require.Equal(t, "*-1 ", exec(since, "SET a 9"), "b is there now")
+	for _, change := range []string{"SET b 1", "APPEND b x", "DEL b", "FLUSHALL", "RPUSH b 1", "HSET b f 1", "INCR b"} {
+		s.Apply(s.index+1, (&request{commands: of("DEL b", "SET b 5")}).encode())
+		since = watch("b")
+		if strings.HasPrefix(change, "RPUSH") || strings.HasPrefix(change, "HSET") {
+			apply(request{commands: of("DEL b")})
+			require.Equal(t, "*-1 ", exec(since, "SET a 9"), "it has gone")
+		}
+		apply(request{commands: of(change)})
+		require.Equal(t, "*-1 ", exec(since, "SET a 9"), change)
+	}
+	s.Apply(s.index+1, (&request{commands: of("FLUSHALL", "SET a 2", "HSET h f 1", "SET b 1")}).encode())
+	since = watch("h", "b", "nope")
+	apply(request{commands: of("HDEL h nope", "SET b 2 NX", "INCR h", "GET h", "DEL nope")})
+	require.Equal(t, "*1 $1 2 ", exec(since, "GET a"), "nothing has changed")
 	// Errors within a transaction do not end it, as in Redis.
 	require.Equal(t, "*2 -WRONGTYPE Operation against a key holding the wrong kind of value :3 ", apply(request{transaction: true, commands: of("LPUSH a 1", "INCR a")}))
 	require.Equal(t, "-ERR malformed request in the log ", strings.ReplaceAll(string(s.Apply(99, []byte("nonsense"))), "\r\n", " "))
@@ -106,6 +129,10 @@ func TestTransactions(t *testing.T) {
 func TestSnapshot(t *testing.T) {
 	s := newStore()
 	run(s, "SET a 1", "RPUSH l a b", "LPUSH l c", "HSET h f 1 g 2", "SET b 1", "DEL b")
+	versions := make(map[string]uint64)
+	for _, key := range []string{"a", "l", "h", "b"} {
+		versions[key] = s.version(key)
+	}
 	image, err := s.Snapshot()
 	require.NoError(t, err)
 	var first, second bytes.Buffer
@@ -119,14 +146,16 @@ func TestSnapshot(t *testing.T) {
 	other := newStore()
 	require.NoError(t, other.Restore(&first))
 	require.Equal(t, []string{"$1 1 ", "*3 $1 c $1 a $1 b ", "*4 $1 f $1 1 $1 g $1 2 ", ":3 "}, run(other, "GET a", "LRANGE l 0 -1", "HGETALL h", "DBSIZE"))
-	require.Equal(t, s.deleted, other.deleted)
+	for _, key := range []string{"a", "l", "h", "b"} {
+		require.Equal(t, versions[key], other.version(key), key)
+	}
 	require.Error(t, other.Restore(strings.NewReader("")))
 	require.Error(t, other.Restore(io.LimitReader(&second, int64(second.Len())-1)))
 }
 
 func FuzzRequest(f *testing.F) {
 	args, _ := inline([]byte("SET a 1"))
-	f.Add((&request{transaction: true, since: 7, watched: []string{"a"}, commands: [][][]byte{args, args}}).encode())
+	f.Add((&request{transaction: true, watched: []watched{{"a", 7}}, commands: [][][]byte{args, args}}).encode())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r, err := decodeRequest(b)
 		if err != nil {

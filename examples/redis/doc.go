@@ -35,12 +35,15 @@
 // # Where it differs from Redis
 //
 // One database; no expiry, no blocking commands, no scripts, no publish and subscribe; RESP2 only.
-// Arguments are limited to 4 MiB, commands to 6 MiB. SCAN goes through the keys in the order of
-// a hash, so that it needs no state. A WATCH of a key that does not exist makes EXEC fail
-// when any key was removed since, not only that one.
+// Arguments are limited to 4 MiB, commands to 6 MiB and 65,536 arguments, strings to 32 MiB, the reply
+// to a command to 48 MiB, and those to a transaction together: what does not fit is refused. SCAN goes through the keys
+// in the order of a hash, so that it needs no state; KEYS and HGETALL answer in order. A key that did not exist when
+// it was watched, and does not when EXEC comes, has not changed, whatever was in between. What else is answered is
+// held to Redis 7: testdata/dialogues.txt.
 //
 // # Files
 //
 // store.go is the state machine, commands.go what it executes; resp.go is the protocol, server.go the
-// connections; node.go starts a node, and passes requests on to the leader.
+// connections; node.go starts a node, and passes requests on to the leader; engine.go has what -engine
+// chooses from.
 package main

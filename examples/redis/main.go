@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -29,7 +31,7 @@ type options struct {
 
 func main() {
 	var o options
-	flag.StringVar(&o.engine, "engine", "raft", "consensus engine: raft")
+	flag.StringVar(&o.engine, "engine", "raft", "consensus engine: "+strings.Join(slices.Sorted(maps.Keys(engines)), " or "))
 	flag.Uint64Var(&o.id, "id", 0, "run as this node of a cluster; without it: three nodes in this process")
 	flag.StringVar(&o.peers, "peers", "", "all nodes, this one too: id=host:port,…; with -join: this one")
 	flag.StringVar(&o.listen, "listen", "", "host:port to listen on for the other nodes, if it is not that in -peers")
@@ -50,8 +52,8 @@ func main() {
 		err = fmt.Errorf("unexpected argument %q", flag.Arg(0))
 	case o.compare:
 		err = compare(ctx, os.Stdout)
-	case o.id == 0 && (o.peers != "" || o.dir != "" || o.redis != "" || o.join != ""):
-		err = errors.New("-peers, -dir, -redis and -join go with -id")
+	case o.id == 0 && o != options{engine: o.engine}:
+		err = errors.New("all flags but -engine and -compare go with -id, which is above 0")
 	case o.id == 0:
 		err = runThree(ctx, os.Stdout, o.engine)
 	default:
@@ -61,14 +63,6 @@ func main() {
 		fmt.Fprintln(os.Stderr, "failed:", err)
 		os.Exit(1)
 	}
-}
-
-// checkEngine says which engines there are.
-func checkEngine(name string) error {
-	if name != "raft" {
-		return fmt.Errorf("-engine: there is no %q in this release: use raft", name)
-	}
-	return nil
 }
 
 // config makes a node's configuration of the command line.
@@ -94,10 +88,12 @@ func (o *options) config() (config, error) {
 	switch tls := o.ca != "" || o.cert != "" || o.key != ""; {
 	case tls == o.insecure:
 		return c, errors.New("-id needs either -tls-ca, -tls-cert and -tls-key, or -insecure")
+	case tls && (o.ca == "" || o.cert == "" || o.key == ""):
+		return c, errors.New("-tls-ca, -tls-cert and -tls-key go together")
 	case tls:
 		identity, err := tcp.LoadIdentity(o.ca, o.cert, o.key)
 		if err != nil {
-			return c, err
+			return c, fmt.Errorf("-tls-ca, -tls-cert, -tls-key: %w", err)
 		}
 		c.identity = identity
 	}

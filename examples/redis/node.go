@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/synod-go/synod"
-	"github.com/synod-go/synod/raft"
 	"github.com/synod-go/synod/storage/pebble"
 	"github.com/synod-go/synod/transport"
 	"github.com/synod-go/synod/transport/tcp"
@@ -21,18 +20,9 @@ import (
 // The group that all of this is about, and the channels that share the transport.
 const (
 	group          = 1
-	channelRaft    = 1
+	channelEngine  = 1
 	channelForward = 2
 )
-
-// engine is what this program needs of a consensus engine: a line of newEngine names it.
-type engine interface {
-	synod.Log
-	SetMembers(ctx context.Context, members []synod.Member) error
-	TransferLeader(ctx context.Context, to uint64) error
-	Status() synod.GroupStatus
-	Err() error
-}
 
 // config says how a node runs.
 type config struct {
@@ -52,13 +42,17 @@ type node struct {
 	address     string
 	incarnation uint64
 	store       *store
-	log         engine
+	log         replica
 	forward     *forwarder
+	changing    sync.Mutex // held while this node changes the members
 	close       func() error
 }
 
 // start opens a node's data and takes part.
 func start(ctx context.Context, c config) (_ *node, err error) {
+	if err := checkEngine(c.engine); err != nil {
+		return nil, err
+	}
 	n := &node{id: c.id, address: c.peers[c.id], store: newStore()}
 	var closers []func() error
 	n.close = func() error {
@@ -88,8 +82,8 @@ func start(ctx context.Context, c config) (_ *node, err error) {
 	}
 	closers = append(closers, disk.Close)
 	mux := transport.NewMux(wire)
-	member, err := raft.Start(ctx, raft.Config{Cluster: "redis", Node: c.id, Transport: mux.Channel(channelRaft), Store: disk, Logger: c.log,
-		SetAddress: func(node uint64, address string) {
+	member, err := engines[c.engine](ctx, engineConfig{node: c.id, transport: mux.Channel(channelEngine), store: disk, log: c.log,
+		setAddress: func(node uint64, address string) {
 			if err := wire.SetPeer(node, address); err != nil {
 				c.log.Error("the address of a member is no good", "node", node, "address", address, "error", err)
 			}
@@ -110,14 +104,12 @@ func start(ctx context.Context, c config) (_ *node, err error) {
 		}
 		err = member.BootstrapMembers(ctx, group, members)
 	}
-	if err != nil && !errors.Is(err, raft.ErrBootstrapped) {
+	if err != nil && !errors.Is(err, errBootstrapped) {
 		return nil, err
 	}
-	g, err := member.StartGroup(ctx, raft.GroupConfig{ID: group, StateMachine: n.store})
-	if err != nil {
+	if n.log, err = member.startGroup(ctx, group, n.store); err != nil {
 		return nil, err
 	}
-	n.log = g
 	n.forward = newForwarder(n, mux.Channel(channelForward))
 	return n, nil
 }
@@ -172,6 +164,9 @@ func (n *node) changeMembers(ctx context.Context, payload []byte) ([]byte, error
 	if len(payload) < 16 {
 		return nil, errForward
 	}
+	// One after the other: what a change makes of the members depends on the one before.
+	n.changing.Lock()
+	defer n.changing.Unlock()
 	m := synod.Member{Node: binary.LittleEndian.Uint64(payload), Incarnation: binary.LittleEndian.Uint64(payload[8:]), Address: string(payload[16:])}
 	if err := n.log.Barrier(ctx); err != nil {
 		return nil, err
@@ -180,13 +175,13 @@ func (n *node) changeMembers(ctx context.Context, payload []byte) ([]byte, error
 	at := slices.IndexFunc(members, func(o synod.Member) bool { return o.Node == m.Node })
 	switch {
 	case m.Address == "" && at < 0:
-		return nil, fmt.Errorf("%w: node %d is none", errMember, m.Node)
+		return nil, replyError(fmt.Sprintf("MEMBER node %d is none", m.Node))
 	case m.Address == "":
 		members = slices.Delete(members, at, at+1)
 	case at >= 0 && members[at].Incarnation != m.Incarnation:
-		return nil, fmt.Errorf("%w: the ID %d is taken: remove that node first, if it is gone for good, or take another ID", errMember, m.Node)
-	case at >= 0:
-		members[at].Address = m.Address
+		return nil, replyError(fmt.Sprintf("MEMBER the ID %d is taken: remove that node first, if it is gone for good, or take another ID", m.Node))
+	case at >= 0: // it may still be on its way to what it asked for before
+		members[at].Address, members[at].Learner = m.Address, false
 	default:
 		members = append(members, m)
 	}
@@ -196,13 +191,13 @@ func (n *node) changeMembers(ctx context.Context, payload []byte) ([]byte, error
 	return appendOK(nil), nil
 }
 
-// errMember is what a change of members is refused with.
-var errMember = errors.New("MEMBER")
-
 // A node that does not lead passes requests on to the one that does:
 //
 //	request   1, kind, number (8 bytes), payload
 //	answer    2, outcome, number (8 bytes), reply or text
+//
+// Each request has another number. One that arrives again, as a transport may have it, is not executed
+// again.
 const (
 	frameRequest = 1
 	frameAnswer  = 2
@@ -217,7 +212,7 @@ const (
 	outcomeRefused
 )
 
-var errForward = errors.New("ERR malformed request from another node")
+const errForward = replyError("ERR malformed request from another node")
 
 // Limits of what is passed on.
 const (
@@ -234,10 +229,11 @@ type forwarder struct {
 	mu       sync.Mutex
 	next     uint64
 	awaiting map[uint64]chan []byte
+	seen     map[uint64]*seen // by node
 }
 
 func newForwarder(n *node, channel transport.Transport) *forwarder {
-	f := &forwarder{node: n, channel: channel, served: make(chan struct{}, maxServed), awaiting: make(map[uint64]chan []byte)}
+	f := &forwarder{node: n, channel: channel, served: make(chan struct{}, maxServed), awaiting: make(map[uint64]chan []byte), seen: make(map[uint64]*seen)}
 	// Numbers of an earlier process must not be taken for those of this one.
 	var b [8]byte
 	_, _ = rand.Read(b[:])
@@ -250,6 +246,48 @@ func encodeFrame(frame, kind byte, number uint64, payload []byte) []byte {
 	b := make([]byte, 0, 10+len(payload)+transport.Overhead)
 	b = binary.LittleEndian.AppendUint64(append(b, frame, kind), number)
 	return append(b, payload...)
+}
+
+// seen is which requests of a node have arrived. Its numbers begin anywhere in each of its processes,
+// and are counted up from there.
+type seen struct{ counts []*count }
+
+// count is which of the last numbers of one process were seen.
+type count struct {
+	highest uint64
+	bits    [window / 64]uint64
+}
+
+const (
+	window    = 1 << 16
+	maxCounts = 16
+)
+
+// first reports whether a number is seen for the first time. Of one that is too old it says no.
+func (s *seen) first(number uint64) bool {
+	const near = 1 << 40
+	at := slices.IndexFunc(s.counts, func(c *count) bool { return number-c.highest < near || c.highest-number < near })
+	if at < 0 {
+		s.counts = append(s.counts[max(0, len(s.counts)-maxCounts+1):], &count{highest: number - 1})
+		at = len(s.counts) - 1
+	}
+	c := s.counts[at]
+	if ahead := number - c.highest; ahead < near {
+		for range min(ahead, window) {
+			c.highest++
+			c.bits[c.highest%window/64] &^= 1 << (c.highest % 64)
+		}
+		c.highest = number
+	}
+	if c.highest-number >= window {
+		return false
+	}
+	word, bit := &c.bits[number%window/64], uint64(1)<<(number%64)
+	if *word&bit != 0 {
+		return false
+	}
+	*word |= bit
+	return true
 }
 
 // ask passes a request on. An error for which errors.Is(err, synod.ErrUnknownOutcome) does
@@ -270,9 +308,11 @@ func (f *forwarder) ask(ctx context.Context, to uint64, kind byte, payload []byt
 		defer f.mu.Unlock()
 		delete(f.awaiting, number)
 	}()
-	if err := f.channel.Send(to, encodeFrame(frameRequest, kind, number, payload)); err != nil {
-		// It may be on its way all the same.
-		return nil, fmt.Errorf("%w: %w", synod.ErrUnknownOutcome, err)
+	switch err := f.channel.Send(to, encodeFrame(frameRequest, kind, number, payload)); {
+	case errors.Is(err, transport.ErrTooLarge):
+		return nil, replyError("ERR " + err.Error())
+	case err != nil: // it certainly does not arrive
+		return nil, &synod.NotLeaderError{Group: group}
 	}
 	select {
 	case <-ctx.Done():
@@ -288,7 +328,7 @@ func (f *forwarder) ask(ctx context.Context, to uint64, kind byte, payload []byt
 		case outcomeUnknown:
 			return nil, fmt.Errorf("%w: %s", synod.ErrUnknownOutcome, b[1:])
 		}
-		return nil, errors.New(string(b[1:]))
+		return nil, replyError(b[1:])
 	}
 }
 
@@ -308,6 +348,15 @@ func (f *forwarder) handle(from uint64, b []byte) {
 			answer <- append([]byte{kind}, payload...)
 		}
 	case frameRequest:
+		f.mu.Lock()
+		if f.seen[from] == nil {
+			f.seen[from] = &seen{}
+		}
+		first := f.seen[from].first(number)
+		f.mu.Unlock()
+		if !first {
+			return
+		}
 		select {
 		case f.served <- struct{}{}:
 			go f.serve(from, kind, number, payload)
@@ -332,7 +381,7 @@ func (f *forwarder) serve(from uint64, kind byte, number uint64, payload []byte)
 	case errors.Is(err, synod.ErrOverloaded), errors.Is(err, synod.ErrChanging):
 		outcome, result = outcomeOverloaded, nil
 	default:
-		outcome, result = outcomeRefused, []byte(err.Error())
+		outcome, result = outcomeRefused, []byte(explain(err))
 	}
 	// An answer that is lost leaves the other side with an unknown outcome.
 	_ = f.channel.Send(from, encodeFrame(frameAnswer, outcome, number, result))

@@ -18,11 +18,23 @@ const (
 	maxSize = 6 << 20 // bytes of one command
 )
 
+// Limits of Redis. What is above them has no meaning; what is above those here is read, and refused.
+const (
+	mostBulk = 512 << 20
+	mostArgs = 1 << 20
+)
+
 // protocolError is what a client did wrong so that the rest of what it sends has no meaning.
 type protocolError string
 
 // Error implements error.
 func (e protocolError) Error() string { return "Protocol error: " + string(e) }
+
+// sizeError is a command that is too large, and was skipped.
+type sizeError string
+
+// Error implements error.
+func (e sizeError) Error() string { return "ERR " + string(e) }
 
 // reader reads commands of the Redis protocol (RESP2), or lines as a person types them.
 type reader struct{ r *bufio.Reader }
@@ -53,11 +65,6 @@ func (r *reader) line() ([]byte, error) {
 	}
 }
 
-func number(b []byte) (int64, bool) {
-	n, err := strconv.ParseInt(string(b), 10, 64)
-	return n, err == nil
-}
-
 // command reads the next command; an empty one is to be ignored. The arguments are the
 // caller's.
 func (r *reader) command() ([][]byte, error) {
@@ -70,13 +77,17 @@ func (r *reader) command() ([][]byte, error) {
 	}
 	n, ok := number(line[1:])
 	switch {
-	case !ok || n > maxArgs:
+	case !ok || n > mostArgs:
 		return nil, protocolError("invalid multibulk length")
 	case n <= 0:
 		return nil, nil
 	}
 	args := make([][]byte, 0, min(n, 64))
 	size := int64(0)
+	var large error
+	if n > maxArgs {
+		large = sizeError(fmt.Sprintf("a command of %d arguments: at most %d", n, maxArgs))
+	}
 	for range n {
 		line, err := r.line()
 		if err != nil {
@@ -90,22 +101,38 @@ func (r *reader) command() ([][]byte, error) {
 			return nil, protocolError(fmt.Sprintf("expected '$', got %q", got))
 		}
 		length, ok := number(line[1:])
-		if !ok || length < 0 || length > maxBulk {
+		if !ok || length < 0 || length > mostBulk {
 			return nil, protocolError("invalid bulk length")
 		}
-		if size += length; size > maxSize {
-			return nil, protocolError("command too large")
+		switch size += length; {
+		case large != nil:
+		case length > maxBulk:
+			large = sizeError(fmt.Sprintf("an argument of %d bytes: at most %d", length, maxBulk))
+		case size > maxSize:
+			large = sizeError(fmt.Sprintf("a command of more than %d bytes", maxSize))
 		}
-		arg := make([]byte, length+2)
-		if _, err := io.ReadFull(r.r, arg); err != nil {
+		var arg [2]byte
+		if large != nil {
+			if args = nil; size > mostBulk {
+				return nil, protocolError("command too large")
+			}
+			if _, err = io.CopyN(io.Discard, r.r, length); err == nil {
+				_, err = io.ReadFull(r.r, arg[:])
+			}
+		} else {
+			b := make([]byte, length+2)
+			if _, err = io.ReadFull(r.r, b); err == nil {
+				arg, args = [2]byte(b[length:]), append(args, b[:length:length])
+			}
+		}
+		if err != nil {
 			return nil, unexpected(err)
 		}
-		if arg[length] != '\r' || arg[length+1] != '\n' {
+		if arg != [2]byte{'\r', '\n'} {
 			return nil, protocolError("a bulk string does not end where it should")
 		}
-		args = append(args, arg[:length:length])
 	}
-	return args, nil
+	return args, large
 }
 
 // unexpected is the end of a connection in the middle of a command.
@@ -116,32 +143,63 @@ func unexpected(err error) error {
 	return err
 }
 
-// inline splits a line into words, which may stand in quotes.
+// inline splits a line into words, which may stand in quotes: '…' with \' in it, or "…" with what \ means
+// in C, and \xff. After a quote a word is over.
 func inline(line []byte) ([][]byte, error) {
+	const unbalanced = protocolError("unbalanced quotes in request")
+	space := func(c byte) bool { return c == ' ' || '\t' <= c && c <= '\r' }
 	var args [][]byte
 	for {
-		line = bytes.TrimLeft(line, " \t")
+		line = bytes.TrimLeftFunc(line, func(r rune) bool { return r < 0x80 && space(byte(r)) })
 		if len(line) == 0 {
 			return args, nil
 		}
-		var word []byte
-		for len(line) > 0 && line[0] != ' ' && line[0] != '\t' {
+		if len(args) == maxArgs {
+			return nil, protocolError("too big inline request")
+		}
+		word := []byte{}
+		for len(line) > 0 && !space(line[0]) {
 			quote := line[0]
-			if quote != '"' && quote != '\'' {
-				word, line = append(word, line[0]), line[1:]
+			if line = line[1:]; quote != '"' && quote != '\'' {
+				word = append(word, quote)
 				continue
 			}
-			end := bytes.IndexByte(line[1:], quote)
-			if end < 0 {
-				return nil, protocolError("unbalanced quotes in request")
+			for {
+				if len(line) == 0 {
+					return nil, unbalanced
+				}
+				c := line[0]
+				if line = line[1:]; c == quote {
+					break
+				}
+				if c == '\\' && len(line) > 0 && (quote == '"' || line[0] == '\'') {
+					n := 1
+					if c = line[0]; quote == '"' {
+						c, n = escaped(line)
+					}
+					line = line[n:]
+				}
+				word = append(word, c)
 			}
-			word, line = append(word, line[1:1+end]...), line[end+2:]
-		}
-		if word == nil {
-			word = []byte{}
+			if len(line) > 0 && !space(line[0]) {
+				return nil, unbalanced
+			}
 		}
 		args = append(args, word)
 	}
+}
+
+// escaped returns the byte that follows a backslash stands for, and how long it is.
+func escaped(b []byte) (byte, int) {
+	if b[0] == 'x' && len(b) >= 3 {
+		if n, err := strconv.ParseUint(string(b[1:3]), 16, 8); err == nil {
+			return byte(n), 3
+		}
+	}
+	if at := bytes.IndexByte([]byte("nrtba"), b[0]); at >= 0 {
+		return "\n\r\t\b\a"[at], 1
+	}
+	return b[0], 1
 }
 
 func appendSimple(b []byte, s string) []byte { return append(append(append(b, '+'), s...), '\r', '\n') }

@@ -6,7 +6,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
+	"maps"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -23,6 +26,7 @@ type server struct {
 
 	mu    sync.Mutex
 	conns map[net.Conn]struct{}
+	last  int64 // ID of a client
 	done  sync.WaitGroup
 }
 
@@ -49,7 +53,9 @@ func (s *server) accept() {
 		full := len(s.conns) >= maxConns
 		if !full {
 			s.conns[c] = struct{}{}
+			s.last++
 		}
+		id := s.last
 		s.mu.Unlock()
 		if full {
 			_, _ = c.Write(appendError(nil, "ERR max number of clients reached"))
@@ -57,7 +63,7 @@ func (s *server) accept() {
 			continue
 		}
 		s.done.Go(func() {
-			(&client{server: s, node: s.node, conn: c, in: newReader(c)}).run()
+			(&client{server: s, node: s.node, conn: c, in: newReader(c), id: id}).run()
 			_ = c.Close()
 			s.mu.Lock()
 			defer s.mu.Unlock()
@@ -90,19 +96,25 @@ type client struct {
 	reads   [][][]byte
 	pending int // bytes of them
 
-	multi  [][][]byte // nil: not in a transaction
-	failed bool       // a command of it was refused
-	watch  map[string]bool
-	since  uint64 // index as of which the keys are watched
-	quit   bool
+	id   int64
+	name []byte
+
+	multi   [][][]byte        // nil: not in a transaction
+	failed  bool              // a command of it was refused
+	watch   map[string]uint64 // versions of keys
+	watched int               // bytes of the keys
+	quit    bool
+	broken  bool // what the client sends has no meaning any more
 }
 
 // Limits of what is executed together.
 const (
 	maxTogether      = 1 << 10
 	maxTogetherBytes = 1 << 20
+	maxWatched       = 1 << 20 // bytes of the keys that a connection watches
 	idleTimeout      = time.Hour
 	writeTimeout     = time.Minute
+	lingering        = time.Second
 )
 
 // run answers commands until the connection ends. All that has arrived is taken up at once:
@@ -112,11 +124,15 @@ func (c *client) run() {
 		_ = c.conn.SetReadDeadline(time.Now().Add(idleTimeout))
 		args, err := c.in.command()
 		var wrong protocolError
+		var large sizeError
 		switch {
+		case errors.As(err, &large):
+			c.flush()
+			c.refuse(large.Error())
 		case errors.As(err, &wrong):
 			c.flush()
 			c.out = appendError(c.out, "ERR "+wrong.Error())
-			c.quit = true
+			c.quit, c.broken = true, true
 		case err != nil:
 			c.flush() // what was sent before is executed
 			c.send()
@@ -130,6 +146,12 @@ func (c *client) run() {
 		if (!c.in.buffered() || len(c.out) > maxTogetherBytes || c.quit) && !c.send() {
 			return
 		}
+	}
+	if half, ok := c.conn.(interface{ CloseWrite() error }); ok && c.broken {
+		// A connection that is closed while its client sends may lose what was answered.
+		_ = half.CloseWrite()
+		_ = c.conn.SetReadDeadline(time.Now().Add(lingering))
+		_, _ = io.CopyN(io.Discard, c.conn, maxTogetherBytes)
 	}
 }
 
@@ -150,14 +172,18 @@ func (c *client) take(args [][]byte) {
 	name := upper(args[0])
 	if run := connection[string(name)]; run != nil {
 		c.flush()
-		run(c, args)
+		if c.multi == nil || immediate[string(name)] {
+			run(c, args)
+		} else {
+			c.answer(run, args)
+		}
 		return
 	}
 	known := commands[string(name)]
 	problem := ""
 	switch {
 	case known == nil:
-		problem = unknownCommand(args[0])
+		problem = unknownCommand(args)
 	case !known.arity(len(args)):
 		problem = wrongArity(args[0])
 	}
@@ -167,12 +193,7 @@ func (c *client) take(args [][]byte) {
 		return
 	}
 	if c.multi != nil {
-		if c.pending += size(args); c.pending > maxSize || len(c.multi) >= maxArgs {
-			c.refuse("ERR the transaction is too large")
-			return
-		}
-		c.multi = append(c.multi, args)
-		c.out = appendSimple(c.out, "QUEUED")
+		c.queue(args)
 		return
 	}
 	if known.write && len(c.reads) > 0 || !known.write && len(c.writes) > 0 || len(c.reads)+len(c.writes) >= maxTogether || c.pending >= maxTogetherBytes {
@@ -184,6 +205,29 @@ func (c *client) take(args [][]byte) {
 	} else {
 		c.reads = append(c.reads, args)
 	}
+}
+
+// queue takes a command into the transaction.
+func (c *client) queue(args [][]byte) {
+	if c.pending += size(args); c.pending > maxSize || len(c.multi) >= maxArgs {
+		c.refuse("ERR the transaction is too large")
+		return
+	}
+	c.multi = append(c.multi, args)
+	c.out = appendSimple(c.out, "QUEUED")
+}
+
+// answer takes a command that the store does not know into the transaction: its answer is found out now.
+func (c *client) answer(run func(*client, [][]byte), args [][]byte) {
+	out, failed := c.out, c.failed
+	c.out, c.failed = nil, false
+	run(c, args)
+	reply, refused := c.out, c.failed
+	if c.out, c.failed = out, failed || refused; refused {
+		c.out = append(c.out, reply...)
+		return
+	}
+	c.queue(answered(reply))
 }
 
 func size(args [][]byte) (n int) {
@@ -212,7 +256,10 @@ func (c *client) flush() {
 			}
 		} else {
 			for _, args := range c.reads {
-				c.out = c.node.store.read(args, c.out)
+				if c.out = c.node.store.read(args, c.out); len(c.out) > maxTogetherBytes && !c.send() {
+					c.quit = true
+					break
+				}
 			}
 		}
 	}
@@ -257,16 +304,31 @@ func explain(err error) string {
 		return "CLUSTERDOWN this node has stopped: " + err.Error()
 	case errors.Is(err, synod.ErrTooLarge):
 		return "ERR " + err.Error()
-	case errors.Is(err, errMember):
+	case errors.As(err, new(replyError)):
 		return err.Error()
+	case errors.Is(err, errIncarnation):
+		return "MEMBER " + err.Error()
 	case errors.As(err, new(*synod.ConfigError)):
 		return "ERR " + err.Error()
 	}
 	return "TRYAGAIN not executed: " + err.Error()
 }
 
-// connection are the commands that are about the connection, or the cluster.
-var connection = newConnectionCommands()
+// replyError is an error in the words in which a client is told.
+type replyError string
+
+// Error implements error.
+func (e replyError) Error() string { return string(e) }
+
+// connection are the commands that are about the connection, or the cluster; immediate those that are
+// executed in the middle of a transaction.
+var (
+	connection = newConnectionCommands()
+	immediate  = map[string]bool{"MULTI": true, "EXEC": true, "DISCARD": true, "WATCH": true, "QUIT": true, "RESET": true}
+)
+
+// problem answers a command that was executed with an error.
+func (c *client) problem(text string) { c.out = appendError(c.out, text) }
 
 // exact wraps a command with an arity.
 func exact(from, to int, run func(c *client, args [][]byte)) func(*client, [][]byte) {
@@ -292,6 +354,7 @@ func newConnectionCommands() map[string]func(c *client, args [][]byte) {
 		"RESET":   exact(1, 1, (*client).reset),
 		"SELECT":  exact(2, 2, (*client).selectDB),
 		"HELLO":   (*client).hello,
+		"AUTH":    exact(2, 3, func(c *client, _ [][]byte) { c.problem(errAuth) }),
 		"CLIENT":  exact(2, 0, (*client).client),
 		"COMMAND": (*client).command,
 		"CONFIG":  exact(2, 0, (*client).config),
@@ -300,8 +363,13 @@ func newConnectionCommands() map[string]func(c *client, args [][]byte) {
 		"EXEC":    exact(1, 1, (*client).exec),
 		"DISCARD": exact(1, 1, (*client).discard),
 		"WATCH":   exact(2, 0, (*client).watchKeys),
-		"UNWATCH": exact(1, 1, func(c *client, args [][]byte) { c.watch = nil; ok(c, args) }),
-		"SYNOD":   exact(2, 0, (*client).synod),
+		"UNWATCH": exact(1, 1, func(c *client, args [][]byte) {
+			if c.multi == nil { // or it comes after the watched keys were looked at
+				c.unwatch()
+			}
+			ok(c, args)
+		}),
+		"SYNOD": exact(2, 0, (*client).synod),
 	}
 }
 
@@ -314,29 +382,48 @@ func (c *client) ping(args [][]byte) {
 }
 
 func (c *client) reset([][]byte) {
-	c.multi, c.failed, c.watch = nil, false, nil
+	c.multi, c.failed, c.name = nil, false, nil
+	c.unwatch()
 	c.out = appendSimple(c.out, "RESET")
 }
+
+func (c *client) unwatch() { c.watch, c.watched = nil, 0 }
 
 func (c *client) selectDB(args [][]byte) {
 	switch n, ok := number(args[1]); {
 	case !ok:
-		c.refuse(errInteger)
+		c.problem(errInteger)
 	case n != 0:
-		c.refuse("ERR DB index is out of range")
+		c.problem("ERR DB index is out of range")
 	default:
 		c.out = appendOK(c.out)
 	}
 }
 
+const errAuth = "ERR AUTH called without any password configured: this server has none"
+
 func (c *client) hello(args [][]byte) {
 	if len(args) > 1 {
 		switch n, ok := number(args[1]); {
 		case !ok:
-			c.refuse("ERR Protocol version is not an integer or out of range")
+			c.problem("ERR Protocol version is not an integer or out of range")
 			return
 		case n != 2:
-			c.refuse("NOPROTO unsupported protocol version")
+			c.problem("NOPROTO unsupported protocol version")
+			return
+		}
+	}
+	for i := 2; i < len(args); i++ {
+		switch option := string(upper(args[i])); {
+		case option == "AUTH" && i+2 < len(args):
+			c.problem(errAuth)
+			return
+		case option == "SETNAME" && i+1 < len(args):
+			if i++; !c.setName(args[i]) {
+				return
+			}
+		default:
+			c.problem("ERR Syntax error in HELLO option '" + clip(args[i], 128) + "'")
 			return
 		}
 	}
@@ -351,7 +438,7 @@ func (c *client) hello(args [][]byte) {
 		case "proto":
 			c.out = appendInt(c.out, 2)
 		case "id":
-			c.out = appendInt(c.out, 1)
+			c.out = appendInt(c.out, c.id)
 		default:
 			c.out = appendBulk(c.out, []byte(p[1]))
 		}
@@ -359,34 +446,72 @@ func (c *client) hello(args [][]byte) {
 	c.out = appendArray(appendBulk(c.out, []byte("modules")), 0)
 }
 
-func (c *client) client(args [][]byte) {
-	switch string(upper(args[1])) {
-	case "SETNAME", "SETINFO", "NO-EVICT", "NO-TOUCH":
-		c.out = appendOK(c.out)
-	case "GETNAME":
-		c.out = appendNull(c.out)
-	case "ID":
-		c.out = appendInt(c.out, 1)
+// setName names the connection, or answers why it can't.
+func (c *client) setName(name []byte) bool {
+	if slices.ContainsFunc(name, func(b byte) bool { return b < '!' || b > '~' }) {
+		c.problem("ERR Client names cannot contain spaces, newlines or special characters.")
+		return false
+	}
+	c.name = name
+	return true
+}
+
+// subcommand looks a subcommand up, and holds it to its arity, with the command's name.
+func (c *client) subcommand(args [][]byte, arities map[string][2]int) (name string, ok bool) {
+	name = string(upper(args[1]))
+	arity, known := arities[name]
+	switch {
+	case !known:
+		c.refuse("ERR unknown subcommand '" + clip(args[1], 128) + "'. Try " + string(upper(args[0])) + " HELP.")
+	case len(args) < arity[0] || arity[1] > 0 && len(args) > arity[1]:
+		c.refuse(wrongArity([]byte(clip(args[0], 64) + "|" + clip(args[1], 64))))
 	default:
-		c.refuse("ERR unknown subcommand '" + clip(args[1], 128) + "'")
+		return name, true
+	}
+	return "", false
+}
+
+func (c *client) client(args [][]byte) {
+	name, ok := c.subcommand(args, map[string][2]int{"SETNAME": {3, 3}, "SETINFO": {4, 4}, "NO-EVICT": {3, 3}, "NO-TOUCH": {3, 3}, "GETNAME": {2, 2}, "ID": {2, 2}})
+	switch {
+	case !ok:
+	case name == "ID":
+		c.out = appendInt(c.out, c.id)
+	case name == "GETNAME" && len(c.name) == 0:
+		c.out = appendNull(c.out)
+	case name == "GETNAME":
+		c.out = appendBulk(c.out, c.name)
+	case name != "SETNAME" || c.setName(args[2]):
+		c.out = appendOK(c.out)
 	}
 }
 
 func (c *client) command(args [][]byte) {
-	if len(args) > 1 && strings.EqualFold(string(args[1]), "COUNT") {
-		c.out = appendInt(c.out, int64(len(commands)))
+	if len(args) == 1 {
+		c.out = appendArray(c.out, 0) // clients do without
 		return
 	}
-	c.out = appendArray(c.out, 0) // clients do without
+	switch name, ok := c.subcommand(args, map[string][2]int{"COUNT": {2, 2}, "DOCS": {2, 0}, "INFO": {2, 0}, "LIST": {2, 2}}); {
+	case !ok:
+	case name == "COUNT":
+		c.out = appendInt(c.out, int64(len(commands)))
+	case name == "LIST":
+		names := slices.Sorted(maps.Keys(commands))
+		for i, name := range names {
+			names[i] = strings.ToLower(name)
+		}
+		c.out = appendStrings(c.out, names)
+	default:
+		c.out = appendArray(c.out, 0)
+	}
 }
 
 func (c *client) config(args [][]byte) {
-	if !strings.EqualFold(string(args[1]), "GET") {
-		c.refuse("ERR unknown subcommand '" + clip(args[1], 128) + "'")
+	if _, ok := c.subcommand(args, map[string][2]int{"GET": {3, 0}}); !ok {
 		return
 	}
 	var found []string
-	for _, p := range [][2]string{{"save", ""}, {"appendonly", "yes"}, {"appendfsync", "always"}, {"databases", "1"}} {
+	for _, p := range [][2]string{{"appendfsync", "always"}, {"appendonly", "yes"}, {"databases", "1"}, {"save", ""}} {
 		for _, pattern := range args[2:] {
 			if matches(bytes.ToLower(pattern), []byte(p[0])) {
 				found = append(found, p[0], p[1])
@@ -397,22 +522,32 @@ func (c *client) config(args [][]byte) {
 	c.out = appendStrings(c.out, found)
 }
 
-func (c *client) info([][]byte) {
-	s := c.node.log.Status()
-	role := "slave"
-	if s.Leader == c.node.id {
-		role = "master"
+func (c *client) info(args [][]byte) {
+	wanted := func(section string) bool {
+		return len(args) == 1 || slices.ContainsFunc(args[1:], func(a []byte) bool {
+			name := strings.ToLower(string(a))
+			return name == section || name == "all" || name == "default" || name == "everything"
+		})
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "# Server\r\nredis_version:7.0.0\r\nredis_mode:standalone\r\nuptime_in_seconds:%d\r\n", int(time.Since(c.server.began).Seconds()))
-	fmt.Fprintf(&b, "# Replication\r\nrole:%s\r\nsynod_node:%d\r\nsynod_incarnation:%d\r\nsynod_leader:%d\r\nsynod_term:%d\r\nsynod_commit:%d\r\nsynod_applied:%d\r\nsynod_members:%v\r\n",
-		role, c.node.id, c.node.incarnation, s.Leader, s.Term, s.Commit, s.Applied, s.Members)
+	if wanted("server") {
+		fmt.Fprintf(&b, "# Server\r\nredis_version:7.0.0\r\nredis_mode:standalone\r\nuptime_in_seconds:%d\r\n", int(time.Since(c.server.began).Seconds()))
+	}
+	if wanted("replication") {
+		s := c.node.log.Status()
+		role := "slave"
+		if s.Leader == c.node.id {
+			role = "master"
+		}
+		fmt.Fprintf(&b, "# Replication\r\nrole:%s\r\nsynod_node:%d\r\nsynod_incarnation:%d\r\nsynod_leader:%d\r\nsynod_term:%d\r\nsynod_commit:%d\r\nsynod_applied:%d\r\nsynod_members:%v\r\n",
+			role, c.node.id, c.node.incarnation, s.Leader, s.Term, s.Commit, s.Applied, s.Members)
+	}
 	c.out = appendBulk(c.out, []byte(b.String()))
 }
 
 func (c *client) begin([][]byte) {
 	if c.multi != nil {
-		c.refuse("ERR MULTI calls can not be nested")
+		c.problem("ERR MULTI calls can not be nested")
 		return
 	}
 	c.multi, c.failed, c.pending = make([][][]byte, 0, 8), false, 0
@@ -422,62 +557,73 @@ func (c *client) begin([][]byte) {
 func (c *client) exec([][]byte) {
 	queued, failed, watch := c.multi, c.failed, c.watch
 	if queued == nil {
-		c.refuse("ERR EXEC without MULTI")
+		c.problem("ERR EXEC without MULTI")
 		return
 	}
-	c.multi, c.failed, c.watch = nil, false, nil
+	c.multi, c.failed = nil, false
+	c.unwatch()
 	if failed {
 		c.out = appendError(c.out, "EXECABORT Transaction discarded because of previous errors.")
 		return
 	}
-	r := &request{transaction: true, since: c.since, commands: queued}
-	for key := range watch {
-		r.watched = append(r.watched, key)
+	r := &request{transaction: true, commands: queued}
+	for key, version := range watch {
+		r.watched = append(r.watched, watched{key, version})
 	}
 	c.write(r, 1)
 }
 
 func (c *client) discard([][]byte) {
 	if c.multi == nil {
-		c.refuse("ERR DISCARD without MULTI")
+		c.problem("ERR DISCARD without MULTI")
 		return
 	}
-	c.multi, c.failed, c.watch = nil, false, nil
+	c.multi, c.failed = nil, false
+	c.unwatch()
 	c.out = appendOK(c.out)
 }
 
-// watchKeys notes as of when keys are watched: as of now, which is what a barrier is for.
+// watchKeys notes what keys there are now, which is what a barrier is for.
 func (c *client) watchKeys(args [][]byte) {
 	if c.multi != nil {
-		c.refuse("ERR WATCH inside MULTI is not allowed")
+		c.problem("ERR WATCH inside MULTI is not allowed")
 		return
 	}
 	if err := c.barrier(); err != nil {
-		c.out = appendError(c.out, explain(err))
+		c.problem(explain(err))
 		return
 	}
-	if len(c.watch) == 0 {
-		c.watch, c.since = make(map[string]bool), c.node.store.at()
+	if c.watch == nil {
+		c.watch = make(map[string]uint64)
 	}
-	for _, key := range args[1:] {
-		if len(c.watch) >= maxTogether {
-			c.refuse("ERR too many watched keys")
+	for _, arg := range args[1:] {
+		key := string(arg)
+		if _, already := c.watch[key]; already {
+			continue // as it was then
+		}
+		if c.watched += len(key) + 16; c.watched > maxWatched {
+			c.unwatch()
+			c.problem("ERR too many watched keys: none is watched any more")
 			return
 		}
-		c.watch[string(key)] = true
+		c.watch[key] = c.node.store.version(key)
 	}
 	c.out = appendOK(c.out)
 }
 
 // synod is what operators use: who are the members, and who is to be.
 func (c *client) synod(args [][]byte) {
+	if c.multi != nil {
+		c.refuse("ERR SYNOD inside MULTI is not allowed")
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	node := uint64(0)
 	if len(args) > 2 {
 		var err error
 		if node, err = strconv.ParseUint(string(args[2]), 10, 64); err != nil || node == 0 {
-			c.refuse("ERR a node's ID is a number above 0")
+			c.problem("ERR a node's ID is a number above 0")
 			return
 		}
 	}
@@ -510,12 +656,12 @@ func (c *client) synod(args [][]byte) {
 	case verb == "JOIN" && len(args) == 5:
 		incarnation, err := strconv.ParseUint(string(args[4]), 10, 64)
 		if err != nil || len(args[3]) == 0 {
-			c.refuse("ERR SYNOD JOIN id address incarnation")
+			c.problem("ERR SYNOD JOIN id address incarnation")
 			return
 		}
 		ask(kindMembers, append(binary.LittleEndian.AppendUint64(id, incarnation), args[3]...))
 	default:
-		c.refuse("ERR SYNOD MEMBERS | LEADER | TRANSFER id | JOIN id address incarnation | REMOVE id")
+		c.problem("ERR SYNOD MEMBERS | LEADER | TRANSFER id | JOIN id address incarnation | REMOVE id")
 	}
 }
 

@@ -80,10 +80,19 @@ func TestClients(t *testing.T) {
 			p.Incr(ctx, "a")
 			p.HSet(ctx, "h", "f", "v")
 			p.HGetAll(ctx, "h")
+			p.Ping(ctx)
+			p.Echo(ctx, "x")
 			return nil
 		})
 		require.NoError(t, err)
 		require.Equal(t, map[string]string{"f": "v"}, commands[2].(*redis.MapStringStringCmd).Val())
+		require.Equal(t, "PONG", commands[3].(*redis.StatusCmd).Val())
+		require.Equal(t, "x", commands[4].(*redis.StringCmd).Val())
+		require.Equal(t, "test", clients[1].ClientGetName(ctx).Val())
+		require.NotZero(t, clients[1].ClientID(ctx).Val())
+		require.Contains(t, clients[1].Info(ctx, "replication").Val(), "synod_node:2")
+		require.Equal(t, map[string]string{"save": ""}, clients[1].ConfigGet(ctx, "sa*").Val())
+		require.NoError(t, clients[1].Command(ctx).Err())
 
 		// Of those who watch and increment nobody is lost.
 		var wg sync.WaitGroup
@@ -141,7 +150,7 @@ func TestBadInput(t *testing.T) {
 		"*1\r\n$x\r\n":                       "-ERR Protocol error: invalid bulk length",
 		"*1\r\nGET\r\n":                      "-ERR Protocol error: expected '$', got 'G'",
 		"*x\r\n":                             "-ERR Protocol error: invalid multibulk length",
-		"*70000\r\n":                         "-ERR Protocol error: invalid multibulk length",
+		"*2000000\r\n":                       "-ERR Protocol error: invalid multibulk length",
 		"*1\r\n$3\r\nGETxx":                  "-ERR Protocol error: a bulk string does not end where it should",
 		"SET a \"b\r\n":                      "-ERR Protocol error: unbalanced quotes in request",
 		strings.Repeat("x", 70_000) + "\r\n": "-ERR Protocol error: too big inline request",
@@ -150,11 +159,20 @@ func TestBadInput(t *testing.T) {
 		require.Equal(t, []string{"$1", "1", want}, talk(t, a, "GET a\r\n"+send+"GET a\r\n", 9), "%.40q", send)
 	}
 	require.Equal(t, []string{
-		"-ERR unknown command 'NONSENSE'", "-ERR wrong number of arguments for 'get' command", "-ERR DB index is out of range", "-ERR EXEC without MULTI", "-ERR DISCARD without MULTI",
-		"+OK", "-ERR MULTI calls can not be nested", "-EXECABORT Transaction discarded because of previous errors.",
-		"+OK", "+QUEUED", "-ERR unknown command 'NO'", "-EXECABORT Transaction discarded because of previous errors.",
+		"-ERR unknown command 'NONSENSE', with args beginning with: ", "-ERR wrong number of arguments for 'get' command", "-ERR DB index is out of range", "-ERR EXEC without MULTI", "-ERR DISCARD without MULTI",
+		"+OK", "-ERR MULTI calls can not be nested", "*0",
+		"+OK", "+QUEUED", "-ERR unknown command 'NO', with args beginning with: ", "-EXECABORT Transaction discarded because of previous errors.",
 		"+OK", "-ERR WATCH inside MULTI is not allowed", "+OK", "-NOPROTO unsupported protocol version", "+PONG",
 	}, talk(t, a, "NONSENSE\r\nGET\r\nSELECT 1\r\nEXEC\r\nDISCARD\r\nMULTI\r\nMULTI\r\nEXEC\r\nMULTI\r\nSET a 2\r\nNO\r\nEXEC\r\nMULTI\r\nWATCH a\r\nDISCARD\r\nHELLO 3\r\nPING\r\n", 17))
+	// What is merely too large for this program is refused, and the connection goes on.
+	for send, want := range map[string]string{
+		"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$5000000\r\n" + strings.Repeat("x", 5_000_000) + "\r\n": "-ERR an argument of 5000000 bytes: at most 4194304",
+		"*3\r\n" + strings.Repeat("$3000000\r\n"+strings.Repeat("x", 3_000_000)+"\r\n", 3):     "-ERR a command of more than 6291456 bytes",
+		"*70000\r\n" + strings.Repeat("$1\r\nx\r\n", 70_000):                                   "-ERR a command of 70000 arguments: at most 65536",
+	} {
+		require.Equal(t, []string{"$1", "1", want, "$1", "1"}, talk(t, a, "GET a\r\n"+send+"GET a\r\n", 5), "%.40q", send)
+		require.Equal(t, []string{"+OK", "+QUEUED", want, "-EXECABORT Transaction discarded because of previous errors.", "+PONG"}, talk(t, a, "MULTI\r\nSET a 2\r\n"+send+"EXEC\r\nPING\r\n", 5), "%.40q", send)
+	}
 	require.Equal(t, []string{"$1", "1"}, talk(t, a, "GET a\r\n", 2))
 }
 

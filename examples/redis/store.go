@@ -14,14 +14,13 @@ import (
 	"github.com/synod-go/synod"
 )
 
-// store is the state machine: the keys, and what was deleted last. It executes encoded
-// requests (see request), and answers with the replies, ready to be sent.
+// store is the state machine: the keys. It executes encoded requests (see request), and answers with
+// the replies, ready to be sent.
 type store struct {
-	mu      sync.RWMutex
-	keys    map[string]*value
-	deleted uint64 // index of the last request that removed a key
-	epoch   uint64 // values of earlier ones belong to a snapshot, too
-	index   uint64 // of the request that is executed
+	mu    sync.RWMutex
+	keys  map[string]*value
+	epoch uint64 // values of earlier ones belong to a snapshot, too
+	index uint64 // of the request that is executed
 }
 
 // value is what a key has. What belongs to a snapshot is not changed any more, but copied.
@@ -73,8 +72,8 @@ func (s *store) apply(index uint64, command []byte) []byte {
 	s.index = index
 	var out []byte
 	if r.transaction {
-		for _, key := range r.watched {
-			if s.changedSince(key, r.since) {
+		for _, w := range r.watched {
+			if s.versionOf(w.key) != w.version {
 				return append(out, "*-1\r\n"...)
 			}
 		}
@@ -86,39 +85,61 @@ func (s *store) apply(index uint64, command []byte) []byte {
 	return out
 }
 
-// changedSince reports whether a key may have changed after an index. Of keys that are not
-// there only the last removal of any key is known: it may err on the side of a change.
-func (s *store) changedSince(key string, index uint64) bool {
+// versionOf returns the index of the request that changed a key last; 0: there is no such key. It is the
+// same on all nodes.
+func (s *store) versionOf(key string) uint64 {
 	if v := s.keys[key]; v != nil {
-		return v.changed > index
+		return v.changed
 	}
-	return s.deleted > index
+	return 0
 }
+
+// version is versionOf what is there now.
+func (s *store) version(key string) uint64 {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.versionOf(key)
+}
+
+// Limits of what the store keeps, and answers: a node passes replies on in one message, all of a
+// request together.
+const (
+	maxValue = 32 << 20 // bytes of a string
+	maxReply = 48 << 20 // bytes of the replies to one request
+)
+
+const (
+	errValue = "ERR string exceeds maximum allowed size (32 MiB)"
+	errReply = "ERR the reply is larger than 48 MiB, or those to the commands before it, which were sent together with this one, are"
+)
 
 // execute appends the reply to one command.
 func (s *store) execute(args [][]byte, out []byte) []byte {
+	if len(args) == 2 && len(args[0]) == 0 { // it was found out before: see answered
+		return append(out, args[1]...)
+	}
 	c := commands[string(upper(args[0]))]
 	if c == nil || c.run == nil {
-		return appendError(out, unknownCommand(args[0]))
+		return appendError(out, unknownCommand(args))
 	}
 	if !c.arity(len(args)) {
 		return appendError(out, wrongArity(args[0]))
 	}
-	return c.run(s, args[1:], out)
+	before := len(out)
+	if out = c.run(s, args[1:], out); len(out) > maxReply && !c.write {
+		out = appendError(out[:before], errReply)
+	}
+	return out
 }
+
+// answered makes of a reply a command that has it. Clients can't send one: it has no name.
+func answered(reply []byte) [][]byte { return [][]byte{nil, reply} }
 
 // read executes a command that changes nothing, on what is there now.
 func (s *store) read(args [][]byte, out []byte) []byte {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return s.execute(args, out)
-}
-
-// at returns the index up to which requests were executed.
-func (s *store) at() uint64 {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return s.index
 }
 
 var errWrongType = errors.New("WRONGTYPE Operation against a key holding the wrong kind of value")
@@ -162,14 +183,13 @@ func (s *store) remove(key string) bool {
 		return false
 	}
 	delete(s.keys, key)
-	s.deleted = s.index
 	return true
 }
 
 // image is a snapshot: the keys as they were. Their values are not changed any more.
 type image struct {
-	keys           map[string]*value
-	deleted, index uint64
+	keys  map[string]*value
+	index uint64
 }
 
 // stored is a value as it stands in a snapshot.
@@ -183,21 +203,21 @@ type stored struct {
 	Values  [][]byte
 }
 
-type header struct{ Keys, Deleted, Index uint64 }
+type header struct{ Keys, Index uint64 }
 
 // Snapshot implements synod.StateMachine. It copies the table of keys and none of the values.
 func (s *store) Snapshot() (io.WriterTo, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.epoch++
-	return &image{maps.Clone(s.keys), s.deleted, s.index}, nil
+	return &image{maps.Clone(s.keys), s.index}, nil
 }
 
 // WriteTo implements io.WriterTo: in the order of the keys, so that it always writes the same.
 func (i *image) WriteTo(w io.Writer) (int64, error) {
 	counted := &counter{w: w}
 	e := gob.NewEncoder(counted)
-	if err := e.Encode(header{uint64(len(i.keys)), i.deleted, i.index}); err != nil {
+	if err := e.Encode(header{uint64(len(i.keys)), i.index}); err != nil {
 		return counted.n, err
 	}
 	for _, key := range slices.Sorted(maps.Keys(i.keys)) {
@@ -251,7 +271,7 @@ func (s *store) Restore(r io.Reader) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.keys, s.deleted, s.index, s.epoch = keys, h.Deleted, h.Index, 0
+	s.keys, s.index, s.epoch = keys, h.Index, 0
 	return nil
 }
 
@@ -286,12 +306,17 @@ func (l *list) pushFront(b []byte) {
 }
 
 // request is what goes into the log: commands that are executed one after the other, with
-// nothing between them. A transaction is executed only if no watched key has changed since an index.
+// nothing between them. A transaction is executed only if all watched keys are as they were.
 type request struct {
 	transaction bool
-	since       uint64
-	watched     []string
+	watched     []watched
 	commands    [][][]byte
+}
+
+// watched is a key and its version when it was watched.
+type watched struct {
+	key     string
+	version uint64
 }
 
 func (r *request) encode() []byte {
@@ -302,10 +327,10 @@ func (r *request) encode() []byte {
 	} else {
 		b = append(b, 0)
 	}
-	b = binary.AppendUvarint(b, r.since)
 	b = binary.AppendUvarint(b, uint64(len(r.watched)))
-	for _, key := range r.watched {
-		bytesOf([]byte(key))
+	for _, w := range r.watched {
+		bytesOf([]byte(w.key))
+		b = binary.AppendUvarint(b, w.version)
 	}
 	b = binary.AppendUvarint(b, uint64(len(r.commands)))
 	for _, args := range r.commands {
@@ -341,9 +366,8 @@ func decodeRequest(b []byte) (r request, err error) {
 		return p
 	}
 	r.transaction = number(1) == 1
-	r.since = number(-1)
 	for range number(len(b)) {
-		r.watched = append(r.watched, string(bytesOf()))
+		r.watched = append(r.watched, watched{string(bytesOf()), number(-1)})
 	}
 	for range number(len(b)) {
 		var args [][]byte
