@@ -191,6 +191,16 @@ var paxosOwnSites = []string{
 	"paxos: what was lost does not matter any more",
 }
 
+// paxosScripted are mistakes that whole nodes show rarely or never: scripts of the core find them.
+var paxosScripted = []string{
+	"a fence is about its own round, too",
+	"a node that hears a leader stands for election",
+	"a node that may not be the only voter leads at once",
+	"a replica that joins again takes what it accepted for nothing",
+	"a value of the same round is given up",
+	"quorums need not intersect",
+}
+
 // paxosRare are those that need slots which stay unknown, or a state machine that is slower than the group.
 var paxosRare = []string{
 	"paxos: a leader waits for somebody who knows a slot",

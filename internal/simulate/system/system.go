@@ -27,6 +27,8 @@ type Run interface {
 type System struct {
 	New  func() Run
 	Bugs []Bug
+	// Scripted are the mistakes in the code, beside Bugs, that only scripts of the core find.
+	Scripted []string
 	// Sites are the places that a sweep must reach.
 	Sites []string
 	// Rare are those of them that a sweep need not reach: they take damage that is not repaired at the
@@ -48,8 +50,8 @@ type Bug struct {
 // All returns the systems by name.
 func All() map[string]System {
 	return map[string]System{
-		"raft":  {func() Run { return &run{engine: raftEngine{}} }, raftBugs, raftSites, nil},
-		"paxos": {func() Run { return &run{engine: &paxosEngine{}} }, paxosBugs, paxosSites, paxosRare},
+		"raft":  {func() Run { return &run{engine: raftEngine{}} }, raftBugs, nil, raftSites, nil},
+		"paxos": {func() Run { return &run{engine: &paxosEngine{}} }, paxosBugs, paxosScripted, paxosSites, paxosRare},
 	}
 }
 

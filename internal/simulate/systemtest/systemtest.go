@@ -55,7 +55,7 @@ func Probes(t *testing.T, name string, dirs ...string) {
 		}))
 	}
 	s := system.All()[name]
-	var bugs []string
+	bugs := slices.Clone(s.Scripted)
 	for _, b := range s.Bugs {
 		bugs = append(bugs, b.Name)
 	}
