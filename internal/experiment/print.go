@@ -13,7 +13,6 @@ import (
 type printer struct {
 	w      io.Writer
 	json   bool
-	head   []string
 	tables []table
 }
 
