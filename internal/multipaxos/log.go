@@ -180,6 +180,10 @@ func openLog(keys replica.Keys, store storage.Store, limit uint64) (l *valueLog,
 	if h, err = readHard(keys, store); err != nil {
 		return nil, h, false, err
 	}
+	if h.decided < l.start.Index {
+		return nil, h, false, &storage.CorruptError{Group: l.group, Index: l.start.Index, Key: keys.Protocol(tagHard),
+			Reason: fmt.Sprintf("the log begins after slot %d, but only those up to %d are decided", l.start.Index, h.decided)}
+	}
 	l.promised = h.promised
 	from, to := keys.ProtocolRange(tagRun)
 	it, err := store.Scan(from, to)
@@ -199,6 +203,10 @@ func openLog(keys replica.Keys, store storage.Store, limit uint64) (l *valueLog,
 		rec, ok := openRunKey(from, key)
 		if !ok {
 			return nil, h, false, &storage.CorruptError{Group: l.group, Key: slices.Clone(key), Reason: "not the key of a run of values"}
+		}
+		if rec.last > h.last || !rec.ballot.isChosen() && h.promised.Less(rec.ballot) {
+			return nil, h, false, &storage.CorruptError{Group: l.group, Key: keys.Protocol(tagHard),
+				Reason: fmt.Sprintf("there are values up to slot %d, in ballot %v, but %v was promised, and nothing accepted after slot %d", rec.last, rec.ballot, h.promised, h.last)}
 		}
 		l.runs++
 		l.digest ^= keyDigest(key)
