@@ -124,10 +124,18 @@ func (Protocol) Inspect(keys replica.Keys, store storage.Store) replica.Remains 
 		r.Err = err
 		return r
 	}
-	r.Term, r.First, r.Last, r.Commit = hard.promised.Round, log.start.Index+1, log.last(), hard.decided
+	r.Term, r.First, r.Last, r.LastTerm, r.Commit = hard.promised.Round, log.start.Index+1, log.start.Index, log.start.Term, hard.decided
 	config := log.start.config
 	for _, s := range log.spans {
 		run := log.load(s.rec)
+		if s.first == r.Last+1 {
+			r.Last = s.last
+		}
+		if s.rec.ballot.isChosen() { // accepted in some ballot from its origin on
+			r.LastTerm = max(r.LastTerm, run.values[len(run.values)-1].origin.Round)
+		} else {
+			r.LastTerm = max(r.LastTerm, s.rec.ballot.Round)
+		}
 		for slot := s.first; slot <= s.last; slot++ {
 			if v := run.values[slot-run.first]; v.kind == valueConfig {
 				config = v.data
