@@ -2,5 +2,5 @@
 
 package grouptest
 
-// slower is how much more time there is between two heartbeats than usual.
+// slower is how much longer than usual things may take.
 const slower = 1

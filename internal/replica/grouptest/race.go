@@ -2,5 +2,5 @@
 
 package grouptest
 
-// slower is how much more time there is between two heartbeats: with the race detector all takes much longer.
+// slower is how much longer things may take, and heartbeats are apart: the race detector makes all much slower.
 const slower = 4
