@@ -180,10 +180,6 @@ func openLog(keys replica.Keys, store storage.Store, limit uint64) (l *valueLog,
 	if h, err = readHard(keys, store); err != nil {
 		return nil, h, false, err
 	}
-	if h.decided < l.start.Index {
-		return nil, h, false, &storage.CorruptError{Group: l.group, Index: l.start.Index, Key: keys.Protocol(tagHard),
-			Reason: fmt.Sprintf("the log begins after slot %d, but only those up to %d are decided", l.start.Index, h.decided)}
-	}
 	l.promised = h.promised
 	from, to := keys.ProtocolRange(tagRun)
 	it, err := store.Scan(from, to)
@@ -203,10 +199,6 @@ func openLog(keys replica.Keys, store storage.Store, limit uint64) (l *valueLog,
 		rec, ok := openRunKey(from, key)
 		if !ok {
 			return nil, h, false, &storage.CorruptError{Group: l.group, Key: slices.Clone(key), Reason: "not the key of a run of values"}
-		}
-		if rec.last > h.last || !rec.ballot.isChosen() && h.promised.Less(rec.ballot) {
-			return nil, h, false, &storage.CorruptError{Group: l.group, Key: keys.Protocol(tagHard),
-				Reason: fmt.Sprintf("there are values up to slot %d, in ballot %v, but %v was promised, and nothing accepted after slot %d", rec.last, rec.ballot, h.promised, h.last)}
 		}
 		l.runs++
 		l.digest ^= keyDigest(key)
@@ -344,6 +336,23 @@ func (l *valueLog) candidates(i int, first, last, reach uint64, h hardRecord) (l
 		}
 	}
 	return list
+}
+
+// contradicted returns an error if the hard record can't be the one that was written with the log: that is
+// not repaired, for nobody else knows what this acceptor has promised.
+func (l *valueLog) contradicted(h hardRecord) error {
+	bad := func(format string, args ...any) error {
+		return &storage.CorruptError{Group: l.group, Index: l.start.Index, Key: l.keys.Protocol(tagHard), Reason: fmt.Sprintf(format, args...)}
+	}
+	if h.decided < l.start.Index {
+		return bad("the log begins after slot %d, but only those up to %d are decided", l.start.Index, h.decided)
+	}
+	for _, s := range l.spans {
+		if s.rec.last > h.last || !s.rec.ballot.isChosen() && h.promised.Less(s.rec.ballot) {
+			return bad("there are values up to slot %d, in ballot %v, but %v was promised, and nothing accepted after slot %d", s.rec.last, s.rec.ballot, h.promised, h.last)
+		}
+	}
+	return nil
 }
 
 // damage returns an error if there is something that can't be read.

@@ -1,6 +1,7 @@
 package multipaxos
 
 import (
+	"errors"
 	"slices"
 
 	"github.com/synod-go/synod/internal/replica"
@@ -110,10 +111,10 @@ func (Protocol) Start(keys replica.Keys, store storage.Store) (replica.Position,
 // whole opens a log all of whose records are there.
 func whole(keys replica.Keys, store storage.Store) (*valueLog, hardRecord, error) {
 	log, hard, lost, err := openLog(keys, store, 1<<62)
-	if err == nil {
-		err = log.damage(lost)
+	if err != nil {
+		return nil, hard, err
 	}
-	return log, hard, err
+	return log, hard, errors.Join(log.contradicted(hard), log.damage(lost))
 }
 
 // Inspect implements replica.Protocol.

@@ -37,6 +37,9 @@ func (Protocol) Repair(keys replica.Keys, store storage.Store) (replica.Repair, 
 	if d.log, d.hard, d.lost, err = openLog(keys, store, 0); err != nil {
 		return nil, err
 	}
+	if err := d.log.contradicted(d.hard); err != nil {
+		return nil, err
+	}
 	if _, err := replica.DecodeConfiguration(d.log.start.config); err != nil {
 		return nil, &storage.CorruptError{Group: keys.Group(), Key: keys.Protocol(tagStart), Reason: err.Error()}
 	}
