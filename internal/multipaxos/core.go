@@ -106,7 +106,7 @@ func newCore(p Protocol, o replica.OpenOptions) (*Core, error) {
 	}
 	c.findLost()
 	if p.Whole {
-		if err := log.damage(!c.lost.IsZero()); err != nil {
+		if err := errors.Join(log.contradicted(hard), log.damage(!c.lost.IsZero())); err != nil {
 			return nil, err
 		}
 	}

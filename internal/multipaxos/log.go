@@ -338,6 +338,23 @@ func (l *valueLog) candidates(i int, first, last, reach uint64, h hardRecord) (l
 	return list
 }
 
+// contradicted returns an error if the hard record can't be the one that was written with the log: that is
+// not repaired, for nobody else knows what this acceptor has promised.
+func (l *valueLog) contradicted(h hardRecord) error {
+	bad := func(format string, args ...any) error {
+		return &storage.CorruptError{Group: l.group, Index: l.start.Index, Key: l.keys.Protocol(tagHard), Reason: fmt.Sprintf(format, args...)}
+	}
+	if h.decided < l.start.Index {
+		return bad("the log begins after slot %d, but only those up to %d are decided", l.start.Index, h.decided)
+	}
+	for _, s := range l.spans {
+		if s.rec.last > h.last || !s.rec.ballot.isChosen() && h.promised.Less(s.rec.ballot) {
+			return bad("there are values up to slot %d, in ballot %v, but %v was promised, and nothing accepted after slot %d", s.rec.last, s.rec.ballot, h.promised, h.last)
+		}
+	}
+	return nil
+}
+
 // damage returns an error if there is something that can't be read.
 func (l *valueLog) damage(lost bool) error {
 	for _, s := range l.spans {

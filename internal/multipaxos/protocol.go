@@ -1,6 +1,7 @@
 package multipaxos
 
 import (
+	"errors"
 	"slices"
 
 	"github.com/synod-go/synod/internal/probe"
@@ -114,10 +115,10 @@ func (Protocol) Start(keys replica.Keys, store storage.Store) (replica.Position,
 // whole opens a log all of whose records are there.
 func whole(keys replica.Keys, store storage.Store) (*valueLog, hardRecord, error) {
 	log, hard, lost, err := openLog(keys, store, 1<<62)
-	if err == nil {
-		err = log.damage(lost)
+	if err != nil {
+		return nil, hard, err
 	}
-	return log, hard, err
+	return log, hard, errors.Join(log.contradicted(hard), log.damage(lost))
 }
 
 // Inspect implements replica.Protocol.
@@ -128,10 +129,18 @@ func (Protocol) Inspect(keys replica.Keys, store storage.Store) replica.Remains 
 		r.Err = err
 		return r
 	}
-	r.Term, r.First, r.Last, r.Commit = hard.promised.Round, log.start.Index+1, log.last(), hard.decided
+	r.Term, r.First, r.Last, r.LastTerm, r.Commit = hard.promised.Round, log.start.Index+1, log.start.Index, log.start.Term, hard.decided
 	config := log.start.config
 	for _, s := range log.spans {
 		run := log.load(s.rec)
+		if s.first == r.Last+1 {
+			r.Last = s.last
+		}
+		if s.rec.ballot.isChosen() { // accepted in some ballot from its origin on
+			r.LastTerm = max(r.LastTerm, run.values[len(run.values)-1].origin.Round)
+		} else {
+			r.LastTerm = max(r.LastTerm, s.rec.ballot.Round)
+		}
 		for slot := s.first; slot <= s.last; slot++ {
 			if v := run.values[slot-run.first]; v.kind == valueConfig {
 				config = v.data
