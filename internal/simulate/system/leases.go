@@ -35,7 +35,7 @@ func (s *run) tempt(ctx context.Context) {
 		return !s.calm
 	}
 	for wait(0, 4) {
-		for end := s.w.Now() + 4*election; s.engine.rivals() && s.leader() == 0 && s.w.Now() < end && !s.calm; {
+		for end := s.w.Now() + 4*election; s.engine.more() && s.leader() == 0 && s.w.Now() < end && !s.calm; {
 			_ = sim.Sleep(ctx, election/20)
 		}
 		old := s.leader()
@@ -58,7 +58,7 @@ func (s *run) tempt(ctx context.Context) {
 		}
 		s.warm(ctx, g)
 		kind := r.IntN(5)
-		if s.engine.rivals() && r.IntN(3) == 0 {
+		if s.engine.more() && r.IntN(3) == 0 {
 			kind = 5
 		}
 		switch kind {

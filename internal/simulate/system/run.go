@@ -616,6 +616,10 @@ func (s *run) Main(w *sim.World) {
 			return
 		}
 	case 1:
+		if s.engine.more() && !s.options.operator {
+			limit := s.dispensable(atlas)
+			w.Go(func(ctx context.Context) { s.vanish(ctx, limit) })
+		}
 		atlas.Damaged = -1 // from the beginning, but for the disks
 	default:
 		certain = false // with those of nodes that others have not met
@@ -629,10 +633,10 @@ func (s *run) Main(w *sim.World) {
 	tempted := func(context.Context) error { return nil }
 	if s.options.drift > 0 && s.options.nodes > 1 {
 		tempted = w.Go(s.tempt)
-	} else if s.engine.rivals() && s.options.nodes > 1 && w.Rand().IntN(4) > 0 {
+	} else if s.engine.more() && s.options.nodes > 1 && w.Rand().IntN(4) > 0 {
 		tempted = w.Go(s.rivals)
 	}
-	if s.engine.rivals() {
+	if s.engine.more() {
 		w.Check("", func() error {
 			if s.ambush != nil {
 				s.ambush()
@@ -662,7 +666,7 @@ func (s *run) Main(w *sim.World) {
 		}
 		break
 	}
-	if certain && s.engine.partial() {
+	if certain && s.engine.more() {
 		s.partial(ctx)
 	}
 	s.over = true
