@@ -28,6 +28,10 @@ type System struct {
 	Bugs []Bug
 	// Sites are the places that a sweep must reach.
 	Sites []string
+
+	// BareBugs and BareSites are those that whole nodes do not show: tests of the core do.
+	BareBugs  []Bug
+	BareSites []string
 }
 
 // Bug is a mistake that can be put back into the code.
@@ -39,8 +43,8 @@ type Bug struct {
 // All returns the systems by name.
 func All() map[string]System {
 	return map[string]System{
-		"raft":  {func() Run { return &run{engine: raftEngine{}} }, raftBugs, raftSites},
-		"paxos": {func() Run { return &run{engine: &paxosEngine{}} }, paxosBugs, paxosSites},
+		"raft":  {New: func() Run { return &run{engine: raftEngine{}} }, Bugs: raftBugs, Sites: raftSites},
+		"paxos": {New: func() Run { return &run{engine: &paxosEngine{}} }, Bugs: paxosBugs, Sites: paxosSites, BareBugs: paxosBareBugs, BareSites: paxosBareSites},
 	}
 }
 

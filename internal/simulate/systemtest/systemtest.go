@@ -56,10 +56,10 @@ func Probes(t *testing.T, name string, dirs ...string) {
 	}
 	s := system.All()[name]
 	var bugs []string
-	for _, b := range s.Bugs {
+	for _, b := range slices.Concat(s.Bugs, s.BareBugs) {
 		bugs = append(bugs, b.Name)
 	}
-	for kind, listed := range map[string][]string{"Bug": bugs, "Sometimes": s.Sites} {
+	for kind, listed := range map[string][]string{"Bug": bugs, "Sometimes": slices.Concat(s.Sites, s.BareSites)} {
 		var have []string
 		for name := range used[kind] {
 			have = append(have, name)
