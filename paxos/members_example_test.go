@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/synod-go/synod"
 	"github.com/synod-go/synod/paxos"
@@ -196,7 +197,7 @@ func ExampleQuorums() {
 	groups := make(map[uint64]*paxos.Group)
 	for _, id := range members {
 		node, err := paxos.Start(ctx, paxos.Config{Cluster: "example", Node: id, Transport: endpoint(network, id), Store: memory.Open(memory.Config{}),
-			Quorums: paxos.Quorums{Phase2: 2}})
+			Quorums: paxos.Quorums{Phase2: 2}, ElectionTimeout: time.Second})
 		if err != nil {
 			fmt.Println(err)
 			return

@@ -216,8 +216,8 @@ func TestRepair(t *testing.T) {
 // peerOf returns a core that has the same log.
 func peerOf(t testing.TB, b *logBuilder) *Core {
 	store := memory.Open(memory.Config{})
-	from, to := b.keys.ProtocolRange(0)
-	_, to = b.keys.ProtocolRange(^byte(0) - 1)
+	from, _ := b.keys.ProtocolRange(0)
+	_, to := b.keys.ProtocolRange(^byte(0) - 1)
 	it, err := b.store.Scan(from, to)
 	require.NoError(t, err)
 	keys, values, err := storage.Collect(it)
