@@ -74,7 +74,7 @@ type DurableIndex interface {
 	DurableIndex() (uint64, error)
 }
 
-// Log is one replicated log as its users see it; *raft.Group is one. All
+// Log is one replicated log as its users see it; *raft.Group and *paxos.Group are. All
 // methods may be called concurrently. A Log may also be a [SessionLog].
 type Log interface {
 	// Propose appends the command to the log and returns what the state machine
@@ -91,7 +91,7 @@ type Log interface {
 }
 
 // SessionLog is an optional power of a [Log]: commands that may be sent again, and
-// are applied once; *raft.Group has it. A session is data that the log keeps, tied
+// are applied once; *raft.Group and *paxos.Group have it. A session is data that the log keeps, tied
 // to no node and no connection: its ID may be handed from process to process. All
 // methods may be called concurrently, and end as those of Log do.
 type SessionLog interface {

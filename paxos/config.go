@@ -50,12 +50,12 @@ type Config struct {
 
 	// ElectionTimeout is how long a follower hears nothing from its leader before it
 	// stands for election, plus a random part of up to as much again. It is rounded
-	// down to whole heartbeats. A leader that hears nothing from a majority for as
+	// down to whole heartbeats. A leader that hears from too few to decide anything for as
 	// long steps down. At least three heartbeats. Default: ten.
 	ElectionTimeout time.Duration
 
 	// MaxClockDrift turns lease reads on: with it, Barrier on a leader asks nobody for
-	// about as long as ElectionTimeout less MaxClockDrift after a majority last confirmed
+	// about as long as ElectionTimeout less MaxClockDrift after enough voters last confirmed
 	// the leader. It is by how much the monotonic clocks of two nodes may come apart while
 	// one of them goes on by ElectionTimeout, whatever the reason, and so an assumption
 	// that nothing here can check: where it is wrong, Barrier lets stale reads through, for
@@ -78,8 +78,8 @@ type Config struct {
 	// 1 KiB; where it does not, followers never get such a command. Default: 8 MiB.
 	MaxCommandBytes int
 
-	// MaxBatchBytes is the size from which on commands go into another log entry,
-	// and entries into another message. At most 256 MiB. Default: 1 MiB.
+	// MaxBatchBytes is the size from which on commands go into another value of the log,
+	// and values into another message. At most 256 MiB. Default: 1 MiB.
 	MaxBatchBytes int
 
 	// MaxPending and MaxPendingBytes limit the calls of one group that are under way
@@ -104,7 +104,7 @@ type Config struct {
 	// messages of more than 1 KiB dropped, to be asked for again. Default: 256 MiB.
 	MaxUnwrittenBytes int
 
-	// MaxApplyBytes limits the decided entries of one group that wait for its state
+	// MaxApplyBytes limits the decided values of one group that wait for its state
 	// machine in memory. Default: 16 MiB.
 	MaxApplyBytes int
 

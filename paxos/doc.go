@@ -20,20 +20,26 @@
 // # Guarantees
 //
 // A command whose Propose returned nil is durable on a majority of the group's
-// members, applied on this node, and never lost while a majority keeps its disks.
-// Every member applies the same commands in the same order. A read of the local
-// state machine after Barrier sees every command acknowledged before, anywhere.
+// voters (or on what Config.Quorums says), applied on this node, and never lost while
+// no more of them lose their disks than that allows. Every member applies the same
+// commands in the same order. A read of the local state machine after Barrier sees
+// every command acknowledged before, anywhere.
 //
 // An error of Propose for which errors.Is(err, synod.ErrUnknownOutcome) does not
 // hold says that the command was not and will not be applied. That holds for a
-// lost leader too: once an entry of a later term is applied, what was proposed in
-// an earlier one and is not in the log below can't get there any more, and its
-// callers get a *synod.NotLeaderError.
+// lost leader too: the first value that a new leader proposes itself stands above all that may
+// have been decided before it, and whatever an earlier one proposed, and is not decided in a lower
+// slot, is not proposed again; its callers get a *synod.NotLeaderError.
 //
-// Nothing that promises something leaves a node before its record is durable: promises, and acknowledgements
-// of what was accepted; and a candidate's ballot, before it asks anybody. A leader's accepts leave at once, in
-// parallel with its own write, and its own vote counts after that. A leader answers no read before what it
-// found when it began, and a first value of its own, are decided.
+// Nothing that promises something leaves a node before its record is durable: promises, and
+// acknowledgements of what was accepted; and a candidate's ballot, before it asks anybody. A
+// leader's accepts leave at once, in parallel with its own write, and its own vote counts
+// after that. A leader answers no read before what it found when it began, and a first value of
+// its own, are decided.
+//
+// Wherever one node reaches enough voters both ways, there is a leader within some election timeouts, whatever
+// the others reach, and however old that node's log is: it fetches what it lacks. A node that is cut off
+// from the leader alone does not disturb it.
 //
 // A store that fails, a record that can't be read, a state machine that panics:
 // the group concerned stops on this node and says why; nothing is retried or
@@ -79,10 +85,15 @@
 //
 // Barrier is linearizable on any member: what was acknowledged before the call, by
 // anyone to anyone, is in the local state when it returns. It costs a round trip from
-// the leader to a majority, which everyone shares who reads at that moment, from a
+// the leader to enough voters to decide something, which everyone shares who reads at that moment, from a
 // follower one more to the leader; nothing is written. It assumes nothing about time.
 //
-// With Config.MaxClockDrift, off by default, a leader that a majority has confirmed holds a
+// While no leader is heard, a member asks the voters itself, once a heartbeat at most, up to which slot they have
+// accepted something. Once enough of them have answered to make a leader, and all up to the highest of these slots is
+// known to be decided, Barrier returns (Charapko, Ailijiang and Demirbas, "Linearizable Quorum Reads in Paxos",
+// 2019, with its second look). So reads go on between two leaders, if nothing is under way.
+//
+// With Config.MaxClockDrift, off by default, a leader that was confirmed holds a
 // lease: for ElectionTimeout, less a heartbeat and less MaxClockDrift, counted on its
 // monotonic clock from before it asked, no other member can be elected. Until then its
 // Barrier asks nobody and returns at once, if all that is decided is applied. While there
@@ -100,7 +111,7 @@
 //
 // A lease ends early when its leader steps down, when the members change, and when
 // TransferLeader was called: after a transfer that failed, the leader asks for each read
-// until its term ends. A member that starts gives no vote and does not stand for election
+// until its term ends. A member that starts makes no promise and does not stand for election
 // for one ElectionTimeout, as it may have forgotten whose lease it confirmed: after a
 // restart of all members the first election takes that much longer.
 //
@@ -119,7 +130,7 @@
 //     synod.ErrRemoved; Close and Leave remove what it stored.
 //
 // A member is removed, or replaced, while a majority of the old voters and one of the new ones
-// can be reached. After the loss of a majority no change can be decided.
+// can be reached, or what Config.Quorums says. After the loss of a majority no change can be decided.
 //
 // # Identity
 //
@@ -138,15 +149,68 @@
 // voters' word before it votes, two election timeouts at most. An old copy goes unrecognised where none of the
 // members that know better can be reached for that long.
 //
+// # Damaged records
+//
+// What a member can't read it does not take for empty: it helps nobody to become the leader with it. StartGroup reads the
+// whole log and the newest snapshot. Records of them that are damaged, or missing, come again from another member before
+// the replica takes part in anything (EventRepaired, and a line in the log): values that are decided, or that were
+// accepted in the very ballot of the record that can't be read, which makes them the very same; or a snapshot, if
+// the others have compacted them away. This takes as long as the transfer and some election timeouts; ctx bounds it. If no member
+// can help, StartGroup returns an error that matches storage.ErrCorrupt and names the record, and may be called again. The
+// record of what was promised and that of where the log begins are not repaired: a replica without them does not know what it
+// has promised. Its node comes back with an empty store, by Join and SetMembers.
+//
+// # Quorums
+//
+// With Config.Quorums, fewer voters decide and more are needed to make a leader, or the other way
+// round. Of five voters, with Quorums{Phase2: 2}, a command is acknowledged when the leader and one other have it, and three
+// slow ones are not waited for; a new leader needs four. It goes on deciding while it hears one
+// other, and nobody takes over from it while two are away: choose it where leaders seldom fail, and latency
+// counts. What is acknowledged survives the loss of Phase2 - 1 disks only.
+//
 // # Limits
 //
 // Followers do not pass proposals on. A single command is limited to
 // Config.MaxCommandBytes, and the transport must take messages of that and MaxBatchBytes: Start can't
 // ask it, and a message that it refuses for its size is complained of in the log. A leader whose
-// disk is full, or stalls, keeps its office as long as it hears a majority: commands are refused or
-// wait, reads go on. To have another one lead, call TransferLeader. A leader reads the log
+// disk is full, or stalls, keeps its office as long as it hears enough voters: commands are refused or
+// wait, reads go on. To have another one lead, call TransferLeader. A leader reads values
 // from the store for a follower that lags by more than Config.CacheBytes; the
 // loop's other groups wait for those reads. Only the log and a snapshot stand
 // between a crash and the state of a state machine that keeps it in memory: on
-// start, it is restored and the rest of the log replayed. A new member always gets a snapshot first.
+// start, it is restored and the rest of the log replayed. A new member always gets a snapshot first. At most
+// 64 nodes vote, old and new ones of a change together.
+//
+// Names in statuses and events are those of package raft: a term is a ballot's round, an index the number of a slot. Of two
+// nodes that stand for election in one round, both may lead in that term, one after the other.
+//
+// A record that is missing without a trace, of a value that is not decided yet, is fetched once it is decided: until then
+// its replica does not open.
+//
+// # Choosing between paxos and raft
+//
+// Both keep the same promises, at about the same cost, and pass the same tests. What differs:
+//
+//   - Quorums are majorities in raft; here they may be chosen.
+//   - A value that is lost on its way holds up those behind it in raft's log; here they are accepted, and decided, out of
+//     order, and only applied in order. That shows where links lose messages.
+//   - Raft elects only a node whose log is up to date. Here any voter may lead that reaches enough others, and fetches what
+//     it lacks: it matters where the one node that reaches a majority has an old log. In return a new leader proposes again
+//     what it found, which in raft is there already.
+//   - Reads go on for a while without a leader here.
+//   - The core of raft is go.etcd.io/raft/v3, which has many years of production behind it. This one is ours, and
+//     new: its evidence is its tests, a simulation, and a model checker that runs the very code.
+//
+// # Differences from the papers
+//
+// Lamport, "Paxos Made Simple" (2001), and van Renesse and Altinbuken, "Paxos Made Moderately Complex" (2015). A
+// ballot is a round, a priority and a node. Phase 1 is done once, for all slots that are open, and promises come in pieces of
+// bounded size; an acceptor whose log begins later says so, and is never silent about a slot. A candidate first asks
+// without a ballot whether it would be promised to (as in Raft's pre-vote), so that one that is cut off does not depose
+// the leader; a leader steps down that hears too few to decide. A value in the log holds a batch of commands, all that
+// arrived in one round of the event loop. The index that a state machine sees counts commands from 1 on. A configuration
+// is a value in the log: nothing is proposed beyond it before it is decided, and phase 1 is done again with a quorum of the new
+// one (a window of one, in the terms of "Paxos Made Simple"); voters change by joint quorums, as in package raft. A
+// value that an earlier leader may have had chosen below the first fresh value of a later one is chosen there or never.
+// More of this is said in internal/multipaxos.
 package paxos

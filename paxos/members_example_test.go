@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"time"
 
 	"github.com/synod-go/synod"
 	"github.com/synod-go/synod/paxos"
@@ -154,7 +156,7 @@ func ExampleRecoverConfig() {
 		return
 	}
 	for _, r := range remains {
-		fmt.Printf("group %d of %d members, up to index %d of term %d\n", r.Group, len(r.Members), r.Last, r.Term)
+		fmt.Printf("group %d of %d members, up to index %d of term %d\n", r.Group, len(r.Members), r.Last, r.LastTerm)
 	}
 	cfg := paxos.RecoverConfig{Cluster: "example", Node: 1, Group: 1, Store: store}
 	var refused *synod.ConfigError
@@ -181,4 +183,58 @@ func ExampleRecoverConfig() {
 	// group 1 of 3 members, up to index 1 of term 1
 	// set AcceptLoss
 	// <nil> [1]
+}
+
+// Of five voters, two are enough to decide; a new leader needs four.
+func ExampleQuorums() {
+	ctx := context.Background()
+	network, err := inproc.New(ctx, inproc.Config{})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	members := []uint64{1, 2, 3, 4, 5}
+	groups := make(map[uint64]*paxos.Group)
+	for _, id := range members {
+		node, err := paxos.Start(ctx, paxos.Config{Cluster: "example", Node: id, Transport: endpoint(network, id), Store: memory.Open(memory.Config{}),
+			Quorums: paxos.Quorums{Phase2: 2}, ElectionTimeout: time.Second})
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		defer node.Close()
+		if err := node.Bootstrap(ctx, 1, members); err != nil {
+			fmt.Println(err)
+			return
+		}
+		if groups[id], err = node.StartGroup(ctx, paxos.GroupConfig{ID: 1, StateMachine: newWords()}); err != nil {
+			fmt.Println(err)
+			return
+		}
+	}
+	// Until there is a leader.
+	leader := uint64(0)
+	for leader == 0 {
+		_ = groups[1].Barrier(ctx)
+		leader = groups[1].Status().Leader
+	}
+	// Three of the others are away.
+	for i, away := range slices.DeleteFunc(slices.Clone(members), func(id uint64) bool { return id == leader }) {
+		for _, id := range members {
+			if i > 0 && id != away {
+				network.Cut(id, away)
+				network.Cut(away, id)
+			}
+		}
+	}
+	_, err = groups[leader].Propose(ctx, []byte("word"))
+	fmt.Println(err)
+
+	// Quorums that may have nobody in common are refused.
+	_, err = paxos.Start(ctx, paxos.Config{Cluster: "example", Node: 6, Transport: endpoint(network, 6), Store: memory.Open(memory.Config{}),
+		Quorums: paxos.Quorums{Sets1: [][]uint64{{1, 2}}, Sets2: [][]uint64{{3, 4}}}})
+	fmt.Println(err)
+	// Output:
+	// <nil>
+	// paxos: Config.Quorums: the sets [1 2] of phase 1 and [3 4] of phase 2 have no node in common: a new leader could miss what was chosen
 }

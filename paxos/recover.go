@@ -35,7 +35,7 @@ type RecoverConfig struct {
 // Recover makes a node the only voter of a group, in its store, when the majority of the members
 // is lost for good. It is the last resort: commands that were acknowledged and that this node
 // lacks are lost, and some that were not may count. Choose the survivor with the newest log: the
-// highest term of the last entries, then the highest index, see [Inspect].
+// highest Remains.LastTerm, then the highest Remains.Last, see [Inspect]. Where it lacks values in between, nothing takes their place.
 //
 // The node must not run meanwhile. Afterwards it leads alone; others become members again by
 // Join, with empty stores, and Group.SetMembers. The members that were given up must be wiped

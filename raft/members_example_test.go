@@ -154,7 +154,7 @@ func ExampleRecoverConfig() {
 		return
 	}
 	for _, r := range remains {
-		fmt.Printf("group %d of %d members, up to index %d of term %d\n", r.Group, len(r.Members), r.Last, r.Term)
+		fmt.Printf("group %d of %d members, up to index %d of term %d\n", r.Group, len(r.Members), r.Last, r.LastTerm)
 	}
 	cfg := raft.RecoverConfig{Cluster: "example", Node: 1, Group: 1, Store: store}
 	var refused *synod.ConfigError

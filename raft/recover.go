@@ -39,7 +39,7 @@ type RecoverConfig struct {
 // Recover makes a node the only voter of a group, in its store, when the majority of the members
 // is lost for good. It is the last resort: commands that were acknowledged and that this node
 // lacks are lost, and some that were not may count. Choose the survivor with the newest log: the
-// highest term of the last entries, then the highest index, see [Inspect].
+// highest Remains.LastTerm, then the highest Remains.Last, see [Inspect].
 //
 // The node must not run meanwhile. Afterwards it leads alone; others become members again by
 // Join, with empty stores, and Group.SetMembers. The members that were given up must be wiped
@@ -71,7 +71,12 @@ func (protocol) Inspect(keys replica.Keys, store storage.Store) replica.Remains 
 		r.Err = err
 		return r
 	}
-	r.Term, r.First, r.Last, r.Commit = log.hard.GetTerm(), log.start.Index+1, log.last, log.hard.GetCommit()
+	end, err := log.end()
+	if err != nil {
+		r.Err = err
+		return r
+	}
+	r.Term, r.First, r.Last, r.LastTerm, r.Commit = log.hard.GetTerm(), log.start.Index+1, log.last, end.Term, log.hard.GetCommit()
 	_, config, err := readStart(keys, store)
 	if err != nil {
 		r.Err = err

@@ -17,6 +17,7 @@ import (
 var (
 	_ replica.Repairer    = protocol{}
 	_ replica.EntrySource = (*core)(nil)
+	_ replica.EntrySource = (*repairedLog)(nil)
 )
 
 // repairedLog is a log of which some runs are damaged or missing, while it is mended.
@@ -29,6 +30,7 @@ var (
 // guessed.
 type repairedLog struct {
 	keys  replica.Keys
+	store storage.Store
 	start replica.Position
 	hard  *raftpb.HardState
 	last  replica.Position
@@ -66,7 +68,7 @@ func summarize(entries []*raftpb.Entry, before uint64) intactRun {
 
 // Repair implements replica.Repairer.
 func (protocol) Repair(keys replica.Keys, store storage.Store) (replica.Repair, error) {
-	d := &repairedLog{keys: keys}
+	d := &repairedLog{keys: keys, store: store}
 	var config []byte
 	var err error
 	if d.start, config, err = readStart(keys, store); err != nil {
@@ -286,6 +288,37 @@ func (d *repairedLog) Finish(batch *storage.Batch) {
 		batch.Delete(key)
 	}
 	d.bad = nil
+}
+
+// Entries implements replica.EntrySource. An entry that is in an intact run is the one of its index and term,
+// whatever else is damaged.
+func (d *repairedLog) Entries(gap replica.Gap, limit int) ([]byte, error) {
+	run := d.at(gap.Last)
+	if run == nil {
+		return nil, nil
+	}
+	low := max(gap.First, run.first)
+	if term, ok := run.termAt(gap.Last); !ok || term != gap.Term || gap.Last < low {
+		return nil, nil
+	}
+	value, err := d.store.Get(d.keys.Protocol(tagLog, run.first))
+	if err != nil {
+		return nil, err
+	}
+	entries, before, err := openRun(d.keys.Group(), slices.Clone(value))
+	if err != nil {
+		return nil, err
+	}
+	entries = entries[:gap.Last-run.first+1]
+	first, size := len(entries)-1, int(entrySize(entries[len(entries)-1]))
+	for first > int(low-run.first) && size+int(entrySize(entries[first-1])) <= limit {
+		first--
+		size += int(entrySize(entries[first]))
+	}
+	if first > 0 {
+		before = entries[first-1].GetTerm()
+	}
+	return appendRun(make([]byte, 0, runSize(entries[first:])), d.keys.Group(), before, entries[first:]), nil
 }
 
 // Entries implements replica.EntrySource. What is in the log is durable; what stands at a place in

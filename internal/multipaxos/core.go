@@ -59,6 +59,9 @@ type outgoing struct {
 	tail []byte
 }
 
+// maxHead is how much is kept from one Ready to the next, to encode messages in.
+const maxHead = 64 << 10
+
 var _ replica.Core = (*Core)(nil)
 
 // ErrQuorums says that another node of the group has other Quorums in its Config.
@@ -106,7 +109,7 @@ func newCore(p Protocol, o replica.OpenOptions) (*Core, error) {
 	}
 	c.findLost()
 	if p.Whole {
-		if err := log.damage(!c.lost.IsZero()); err != nil {
+		if err := errors.Join(log.contradicted(hard), log.damage(!c.lost.IsZero())); err != nil {
 			return nil, err
 		}
 	}
@@ -235,7 +238,9 @@ func (c *Core) Ready(out *replica.Output) bool {
 		out.Restore, c.restored = c.restored, nil
 	}
 	c.handOut(out)
-	c.head = c.head[:0]
+	if c.head = c.head[:0]; cap(c.head) > maxHead {
+		c.head = nil // there was a promise with much in it
+	}
 	for i := range c.queue {
 		q := &c.queue[i]
 		if probe.Active() {

@@ -107,6 +107,9 @@ func DescribeRecord(keys replica.Keys, key, value []byte) string {
 	name := DescribeKey(keys, key)
 	if strings.HasPrefix(name, "run ") {
 		r, err := openRun(keys.Group(), value)
+		if isForgotten(key, value) {
+			return name + ": forgotten"
+		}
 		if err != nil {
 			return name + ": " + err.Error()
 		}

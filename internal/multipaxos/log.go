@@ -215,7 +215,7 @@ func openLog(keys replica.Keys, store storage.Store, limit uint64) (l *valueLog,
 		} else {
 			probe.Sometimes("paxos: a record can't be read", true)
 			rec.bad = !probe.Bug("an unreadable slot is empty")
-			rec.forgotten = len(value) == 0
+			rec.forgotten = isForgotten(key, value)
 			rec.upTo = l.unknown(rec)
 			if !rec.bad {
 				records = records[:len(records)-1]
@@ -228,6 +228,13 @@ func openLog(keys replica.Keys, store storage.Store, limit uint64) (l *valueLog,
 	}
 	lost = (l.runs != h.runs || l.digest != h.digest) && !l.nameMissing(h)
 	return l, h, lost && !probe.Bug("an unreadable slot is empty"), nil
+}
+
+// isForgotten reports whether a record is what Join leaves of what was accepted before: sealed, and empty.
+// One that was cut is damage.
+func isForgotten(key, value []byte) bool {
+	payload, err := storage.OpenRecord(key, value)
+	return err == nil && len(payload) == 0
 }
 
 // nameMissing finds out which records are missing, and puts them in their places as such that can't be read;
@@ -343,6 +350,23 @@ func (l *valueLog) candidates(i int, first, last, reach uint64, h hardRecord) (l
 		}
 	}
 	return list
+}
+
+// contradicted returns an error if the hard record can't be the one that was written with the log: that is
+// not repaired, for nobody else knows what this acceptor has promised.
+func (l *valueLog) contradicted(h hardRecord) error {
+	bad := func(format string, args ...any) error {
+		return &storage.CorruptError{Group: l.group, Index: l.start.Index, Key: l.keys.Protocol(tagHard), Reason: fmt.Sprintf(format, args...)}
+	}
+	if h.decided < l.start.Index {
+		return bad("the log begins after slot %d, but only those up to %d are decided", l.start.Index, h.decided)
+	}
+	for _, s := range l.spans {
+		if s.rec.last > h.last || !s.rec.ballot.isChosen() && h.promised.Less(s.rec.ballot) {
+			return bad("there are values up to slot %d, in ballot %v, but %v was promised, and nothing accepted after slot %d", s.rec.last, s.rec.ballot, h.promised, h.last)
+		}
+	}
+	return nil
 }
 
 // damage returns an error if there is something that can't be read. What a replica that has joined again

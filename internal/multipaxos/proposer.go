@@ -181,6 +181,9 @@ func (c *Core) onPromise(from uint64, m *message) {
 	if c.role != preparing && c.role != leading || m.ballot != c.ballot || !c.announced {
 		return
 	}
+	if _, member := c.conf.Find(from); !member {
+		return
+	}
 	if !c.takePiece(from, m) {
 		return
 	}
@@ -456,6 +459,9 @@ func (c *Core) nextValue(slot uint64) (v value, ok bool) {
 		probe.Sometimes("paxos: a leader waits for somebody who knows a slot", true)
 		return value{}, false
 	}
+	if c.bytes > 0 && c.bytes+valueSize(&v) > max(c.pendingLimit, c.messageBytes) {
+		return value{}, false // when there is less that is not decided
+	}
 	// Where a fresh value of a higher round stands in a lower slot, phase 1 of that has found that
 	// nothing can be chosen here in a lower one, and somebody may have been told so. What they are told
 	// (replica.Entry.Fence) speaks of terms, which are rounds: two ballots of one round give nothing of each other up.
@@ -597,7 +603,7 @@ func (c *Core) onAccepted(from uint64, m *message) {
 		return
 	}
 	p := c.peer(from)
-	if p == nil {
+	if p == nil || m.number > c.beat {
 		return
 	}
 	paused := p.silent >= pauseTicks || p.number == 0

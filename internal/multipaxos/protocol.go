@@ -108,7 +108,7 @@ func (Protocol) Join(keys replica.Keys, store storage.Store, batch *storage.Batc
 	if left.last > 0 && !probe.Bug("a replica that joins again takes what it accepted for nothing") {
 		rec := &record{first: 1, last: left.last, ballot: left.promised}
 		key := rec.key(keys)
-		batch.Set(key, nil) // which can't be read, and is no damage: see record.forgotten
+		batch.Set(key, storage.AppendRecord(nil, key, nil)) // no values, and no damage: see record.forgotten
 		h.runs, h.digest = 1, keyDigest(key)
 	}
 	if left.lost {
@@ -160,10 +160,10 @@ func (Protocol) Start(keys replica.Keys, store storage.Store) (replica.Position,
 // whole opens a log all of whose records are there.
 func whole(keys replica.Keys, store storage.Store) (*valueLog, hardRecord, error) {
 	log, hard, lost, err := openLog(keys, store, 1<<62)
-	if err == nil {
-		err = log.damage(lost)
+	if err != nil {
+		return nil, hard, err
 	}
-	return log, hard, err
+	return log, hard, errors.Join(log.contradicted(hard), log.damage(lost))
 }
 
 // Inspect implements replica.Protocol.
@@ -174,7 +174,7 @@ func (Protocol) Inspect(keys replica.Keys, store storage.Store) replica.Remains 
 		r.Err = err
 		return r
 	}
-	r.Term, r.First, r.Last, r.Commit = hard.promised.Round, log.start.Index+1, log.last(), hard.decided
+	r.Term, r.First, r.Last, r.LastTerm, r.Commit = hard.promised.Round, log.start.Index+1, log.start.Index, log.start.Term, hard.decided
 	noted := func(config []byte, slot uint64) bool {
 		c, err := replica.DecodeConfiguration(config)
 		if err != nil {
@@ -189,7 +189,18 @@ func (Protocol) Inspect(keys replica.Keys, store storage.Store) replica.Remains 
 	}
 	for _, s := range log.spans {
 		run := log.load(s.rec)
-		for slot := s.first; slot <= s.last && run != nil; slot++ { // nil: it was forgotten, see Join
+		if run == nil { // it was forgotten, see Join
+			continue
+		}
+		if s.first == r.Last+1 {
+			r.Last = s.last
+		}
+		if s.rec.ballot.isChosen() { // accepted in some ballot from its origin on
+			r.LastTerm = max(r.LastTerm, run.values[len(run.values)-1].origin.Round)
+		} else {
+			r.LastTerm = max(r.LastTerm, s.rec.ballot.Round)
+		}
+		for slot := s.first; slot <= s.last; slot++ {
 			if v := run.values[slot-run.first]; v.kind == valueConfig && !noted(v.data, slot) {
 				return r
 			}

@@ -13,6 +13,7 @@ import (
 var (
 	_ replica.Repairer    = Protocol{}
 	_ replica.EntrySource = (*Core)(nil)
+	_ replica.EntrySource = (*repairedLog)(nil)
 )
 
 // repairedLog is a log of which some runs are damaged or missing, while it is mended.
@@ -34,6 +35,9 @@ func (Protocol) Repair(keys replica.Keys, store storage.Store) (replica.Repair, 
 	d := &repairedLog{keys: keys}
 	var err error
 	if d.log, d.hard, d.lost, err = openLog(keys, store, 0); err != nil {
+		return nil, err
+	}
+	if err := d.log.contradicted(d.hard); err != nil {
 		return nil, err
 	}
 	if _, err := replica.DecodeConfiguration(d.log.start.config); err != nil {
@@ -193,21 +197,38 @@ func (c *Core) Entries(gap replica.Gap, limit int) ([]byte, error) {
 	if !c.trusted || c.restoring != 0 || gap.Last < low {
 		return nil, nil
 	}
+	return c.log.pieceFor(gap, low, c.held, limit), nil
+}
+
+// Entries implements replica.EntrySource.
+func (d *repairedLog) Entries(gap replica.Gap, limit int) ([]byte, error) {
+	low, decided := max(gap.First, d.log.start.Index+1), d.hard.decided
+	if d.lost {
+		decided = 0 // a record of a higher ballot may be what is missing
+	}
+	if gap.Last < low {
+		return nil, nil
+	}
+	return d.log.pieceFor(gap, low, decided, limit), nil
+}
+
+// pieceFor makes a piece for a gap, of slots from low on, as chosen up to where they are decided.
+func (l *valueLog) pieceFor(gap replica.Gap, low, decided uint64, limit int) []byte {
 	ballot := chosen()
-	if gap.Last > c.held {
-		s := c.log.find(gap.Last)
-		if s == nil || s.rec.ballot.Round != gap.Term {
-			return nil, nil
+	if gap.Last > decided {
+		s := l.find(gap.Last)
+		if s == nil || s.rec.ballot.Round != gap.Term && !s.rec.ballot.isChosen() {
+			return nil
 		}
 		low, ballot = max(low, s.first), s.rec.ballot
 	}
 	var values []value // the last first
 	for next, size := gap.Last, 0; next >= low && size < limit; {
-		s := c.log.find(next)
+		s := l.find(next)
 		if s == nil {
 			break
 		}
-		r := c.log.load(s.rec)
+		r := l.load(s.rec)
 		if r == nil {
 			break
 		}
@@ -220,8 +241,8 @@ func (c *Core) Entries(gap replica.Gap, limit int) ([]byte, error) {
 		}
 	}
 	if len(values) == 0 {
-		return nil, nil
+		return nil
 	}
 	slices.Reverse(values)
-	return encodeRun(c.group, ballot, gap.Last+1-uint64(len(values)), values).bytes, nil
+	return encodeRun(l.group, ballot, gap.Last+1-uint64(len(values)), values).bytes
 }

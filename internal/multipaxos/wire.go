@@ -129,6 +129,14 @@ func (k messageKind) fields() int {
 const (
 	maxRanges = 8   // of an accepted
 	maxRuns   = 256 // of a promise
+
+	// maxOpen is how far beyond what is decided somebody may have accepted something. Leaders are kept far
+	// below by what their peers, and undecided values, may take in memory; what is beyond would have to be
+	// filled by the next leader, slot by slot.
+	maxOpen = 1 << 26
+
+	// maxSlot is further than any log gets, so that there is a slot after each that is named.
+	maxSlot = 1 << 62
 )
 
 var errMessage = errors.New("paxos: malformed message")
@@ -284,6 +292,20 @@ func decodeMessage(group, sender uint64, b []byte) (*message, error) {
 		}
 		m.runs = append(m.runs, run)
 	}
+	for _, slot := range [...]uint64{m.from, m.next, m.decided, m.conf, m.through, m.position.Index} {
+		if slot > maxSlot {
+			return bad("slot %d", slot)
+		}
+	}
+	if n := len(m.ranges); n > 0 && m.ranges[n-1].last > maxSlot {
+		return bad("slot %d", m.ranges[n-1].last)
+	}
+	for _, run := range m.runs {
+		if run.last() > maxSlot {
+			return bad("slot %d", run.last())
+		}
+	}
+	open := func(slot uint64) bool { return slot > m.decided && slot-m.decided > maxOpen }
 	for _, ballot := range [...]Ballot{m.ballot, m.other, m.fence, fenceAt(m.position)} {
 		if ballot.Round > maxRound || ballot.Round == 0 && !ballot.IsZero() {
 			return bad("ballot %v", ballot)
@@ -304,8 +326,8 @@ func decodeMessage(group, sender uint64, b []byte) (*message, error) {
 			return bad("no slot")
 		}
 	case kindAccept:
-		if len(m.runs) != 1 || m.runs[0].ballot != m.ballot {
-			return bad("not one run in its ballot")
+		if len(m.runs) != 1 || m.runs[0].ballot != m.ballot || open(m.runs[0].last()) {
+			return bad("not one run in its ballot, or far beyond what is decided")
 		}
 	case kindLearned:
 		if len(m.runs) > 0 && (!m.runs[0].ballot.isChosen() || m.runs[0].first != m.from || m.runs[0].last() > m.decided) {
@@ -323,10 +345,13 @@ func decodeMessage(group, sender uint64, b []byte) (*message, error) {
 		}
 		next := m.from
 		for _, run := range m.runs {
-			if run.first < next || !m.flag && run.last() >= m.next || !run.ballot.isChosen() && m.ballot.Less(run.ballot) {
+			if run.first < next || !m.flag && run.last() >= m.next || !run.ballot.isChosen() && m.ballot.Less(run.ballot) || open(run.last()) {
 				return bad("run from slot %d on, in ballot %v", run.first, run.ballot)
 			}
 			next = run.last() + 1
+		}
+		if n := len(m.ranges); n > 0 && open(m.ranges[n-1].last) {
+			return bad("it does not know slot %d", m.ranges[n-1].last)
 		}
 	}
 	return m, nil

@@ -25,12 +25,13 @@ type RecoverConfig struct {
 
 // Remains is what a node's store has of a group.
 type Remains struct {
-	Group   uint64
-	Term    uint64
-	First   uint64 // index of the oldest entry that the log still holds
-	Last    uint64 // of the newest
-	Commit  uint64 // every index up to this one is known to be decided
-	Members []synod.Member
+	Group    uint64
+	Term     uint64 // the last that it has heard of
+	First    uint64 // index of the oldest entry that the log still holds
+	Last     uint64 // of the newest before which none is missing
+	LastTerm uint64 // in which the newest was proposed last
+	Commit   uint64 // every index up to this one is known to be decided
+	Members  []synod.Member
 
 	// Earlier is who else may still be one, for the last changes in the log need not have been
 	// decided: the members of the last configuration that is known to be, and of those after it.
@@ -167,7 +168,7 @@ func Recover(protocol Protocol, pkg string, c RecoverConfig) error {
 	}
 	if !c.AcceptLoss {
 		return fail(bad("AcceptLoss", fmt.Sprintf("not set: the group would go on from index %d of term %d, of which %d were decided for certain, and without nodes %v: "+
-			"what was acknowledged beyond that would be lost. Set it if no majority of the members can be had back, and this one has the longest log of those that can", remains.Last, remains.Term, remains.Commit, lost)))
+			"what was acknowledged beyond that would be lost. Set it if no majority of the members can be had back, and this one has the newest log of those that can", remains.Last, remains.LastTerm, remains.Commit, lost)))
 	}
 
 	// Everything in one batch.

@@ -22,7 +22,7 @@ import (
 // provably was there; the protocol knows what proves it. Where they have dropped these entries, and
 // where it is the snapshot that is damaged, it fetches a snapshot, if that covers all that it lacks.
 // Then it opens as if nothing had happened; if nobody could help, it does not open, and all that was
-// there is there still.
+// there is there still. Replicas that are all damaged, each elsewhere, help each other.
 //
 // Each piece is durable, in one batch, before the next is asked for: a log that is mended in part is
 // still recognised as damaged, and a repair that breaks off is gone on with at the next start.
@@ -69,7 +69,7 @@ type Repair interface {
 	Finish(batch *storage.Batch)
 }
 
-// EntrySource is a Core that gives other replicas what they lack.
+// EntrySource is a Core, or a Repair, that gives other replicas what they lack.
 type EntrySource interface {
 	// Entries returns a piece for a gap, of at most so many bytes or of one entry, if the log has, durably, the
 	// entry at its end, in that term; nil if it has not.
@@ -171,6 +171,7 @@ type repair struct {
 	peer    uint64 // who is asked
 	attempt uint64
 	answer  *give
+	asked   []repairRequest // by others that are being repaired
 	chunks  []chunkMessage
 	late    bool
 	ended   bool // the node closes
@@ -180,6 +181,15 @@ type repair struct {
 	badSessions         bool // the checkpoint can't be read, or is of a state that is lost
 	own                 bool // this node has an intact snapshot
 }
+
+// repairRequest is a need that another replica has.
+type repairRequest struct {
+	from uint64
+	need
+}
+
+// maxRequests is how many of them wait at most.
+const maxRequests = 8
 
 var errNobody = errors.New("no peer could help")
 
@@ -321,24 +331,34 @@ func (r *repair) peers() []uint64 {
 
 // receive takes in what arrives for a group that is being repaired. The loop calls it.
 func (r *repair) receive(f *inFrame, body []byte) {
-	if f.kind != frameGive && f.kind != frameChunk || !r.g.loop.admits(r.g, f.from, f.incarnation) {
+	if !r.g.loop.admits(r.g, f.from, f.incarnation) {
 		return
 	}
 	var answer give
 	var chunk chunkMessage
+	var asked need
 	var err error
-	if f.kind == frameGive {
+	switch f.kind {
+	case frameGive:
 		answer, err = decodeGive(body)
-	} else {
+	case frameChunk:
 		chunk, err = decodeChunk(body)
+	case frameNeed:
+		asked, err = decodeNeed(body)
+	default:
+		return
 	}
 	if err != nil {
-		r.node.refuse(f.from, r.g.id, fmt.Errorf("answer to a repair: %w", err))
+		r.node.refuse(f.from, r.g.id, fmt.Errorf("message of a repair: %w", err))
 		return
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
+	case f.kind == frameNeed:
+		if len(r.asked) < maxRequests {
+			r.asked = append(r.asked, repairRequest{f.from, asked})
+		}
 	case f.from != r.peer:
 	case f.kind == frameGive && answer.attempt == r.attempt:
 		r.answer = &answer
@@ -375,6 +395,7 @@ func (r *repair) wait(ctx context.Context, d time.Duration, ready func() bool) e
 	})
 	defer timer.Stop()
 	for {
+		r.serve()
 		r.mu.Lock()
 		ended, over := r.ended, r.late || ready()
 		r.mu.Unlock()
@@ -389,6 +410,33 @@ func (r *repair) wait(ctx context.Context, d time.Duration, ready func() bool) e
 		}
 		if err := executor.From(ctx, r.node.ex).Wait(ctx, r.wake); err != nil {
 			return err
+		}
+	}
+}
+
+// serve answers others that are being repaired, too, with what is intact here.
+func (r *repair) serve() {
+	r.mu.Lock()
+	asked := r.asked
+	r.asked = nil
+	r.mu.Unlock()
+	for _, q := range asked {
+		if _, member := r.g.conf.Find(q.from); !member || q.what == needSnapshot {
+			continue
+		}
+		answer := give{attempt: q.attempt}
+		if source, ok := r.log.(EntrySource); ok && q.what == needEntries {
+			limit := min(q.limit, uint64(r.node.cfg.MaxBatchBytes))
+			if piece, err := source.Entries(Gap{First: q.first, Last: q.last, Term: q.term}, int(limit)); err == nil && len(piece) > 0 {
+				answer.status, answer.piece = giveEntries, piece
+			}
+		}
+		message := answer.append(nil)
+		send := func() { r.g.loop.sendControl(r.g, q.from, frameGive, message) }
+		if wait := r.node.pace(len(message)); wait > 0 {
+			r.node.ex.AfterFunc(wait, send)
+		} else {
+			send()
 		}
 	}
 }

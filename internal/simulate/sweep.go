@@ -142,7 +142,7 @@ func (p *pool) sweep(out, progress io.Writer, name string, s system.System, j sy
 		}
 		return nil
 	})
-	sum.End(s.Demanded())
+	sum.End(s.Sites)
 	return sum, err
 }
 

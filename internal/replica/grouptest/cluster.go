@@ -21,11 +21,11 @@ import (
 
 const (
 	clusterName = "grouptest"
-	heartbeat   = 10 * time.Millisecond
+	heartbeat   = slower * 10 * time.Millisecond
 	election    = 10 * heartbeat
 
 	// patience is how long a test waits for what must happen, on a machine that does much else.
-	patience = 2 * time.Minute
+	patience = slower * 2 * time.Minute
 
 	// attempt bounds a call that may have gone to the wrong node.
 	attempt = 5 * election

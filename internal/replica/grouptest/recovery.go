@@ -347,6 +347,8 @@ func testRecover(t *testing.T, engine Engine) {
 		require.NoError(t, after[0].Err)
 		require.Equal(t, remains[0].Term+1, after[0].Term)
 		require.Equal(t, remains[0].Last, after[0].Commit)
+		require.NotZero(t, remains[0].LastTerm)
+		require.LessOrEqual(t, remains[0].LastTerm, remains[0].Term)
 		require.Len(t, after[0].Members, 1)
 		m := c.restart(id)
 		c.writes(1, 2, 5)

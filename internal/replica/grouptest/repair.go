@@ -26,6 +26,7 @@ var repairRules = []rule{
 	{"entries that nobody else has are replaced by the node's own snapshot, if that covers them", testRepairOwnSnapshot},
 	{"a replica that nobody can help does not open, names what is damaged, and changes nothing", testRepairAlone},
 	{"a repair goes on after the peer that helps has restarted", testRepairHelperRestarts},
+	{"replicas that are all damaged, each elsewhere, help each other", testRepairAll},
 	{"what does not fit, or is altered, is not taken in a repair", testRepairLies},
 	{"a request for a repair that is malformed, or a stranger's, has no effect", testRepairRequests},
 	{"a repair takes nothing from members that were given up", testRepairGivenUp},
@@ -391,6 +392,40 @@ func testRepairHelperRestarts(t *testing.T, engine Engine) {
 	require.Equal(t, l.id, m.awaitKind(0, synod.EventRepaired, 1).Peer)
 	c.restart(other)
 	c.check(1)
+}
+
+func testRepairAll(t *testing.T, engine Engine) {
+	c := newCluster(t, engine, options{})
+	c.writes(1, 1, 40)
+	for _, d := range damages[:2] {
+		c.check(1)
+		for _, id := range c.ids() {
+			c.stop(id)
+		}
+		for i, id := range c.ids() {
+			log := c.logRecords(id, 1)
+			require.Greater(t, len(log), 12)
+			c.damage(id, d, log[3*i+2], log[len(log)-2-3*i])
+		}
+		var starts []<-chan error
+		for _, id := range c.ids() {
+			m, err := c.open(id, nil)
+			require.NoError(t, err)
+			starts = append(starts, background(func() error { return m.tryGroup(c.ctx, 1) }))
+		}
+		for i, started := range starts {
+			if err := receive(c, started, "a repair"); err != nil {
+				// Whoever could help was not there yet, or is not there any more: those that run can.
+				require.ErrorIs(t, err, storage.ErrCorrupt)
+				c.eventually("the rest is repaired", func() bool { return c.member(uint64(i+1)).tryGroup(c.ctx, 1) == nil })
+			}
+		}
+		for _, m := range c.running() {
+			m.awaitKind(0, synod.EventRepaired, 1)
+		}
+		c.writes(1, 1, 10)
+		c.check(1)
+	}
 }
 
 // body returns where the message of a frame with one message begins.

@@ -18,10 +18,10 @@ type engine interface {
 	// decides reports whether those of a set of voters for whom a condition holds can elect a leader and
 	// decide by themselves.
 	decides(voters []uint64, which func(node uint64) bool) bool
-	// partial reports whether a group makes progress wherever one voter reaches as many, both ways.
-	partial() bool
-	// rivals reports whether leaders are made to succeed each other before what they propose is decided.
-	rivals() bool
+	// more reports whether runs have what came after those of raft were what they are: leaders that
+	// succeed each other before what they propose is decided, records that vanish, and progress that is demanded
+	// wherever one voter reaches enough others, both ways.
+	more() bool
 	// start starts a node.
 	start(ctx context.Context, s replica.Settings) (node, error)
 	// rules returns what must hold of the engine's protocol.

@@ -29,6 +29,8 @@ type rules interface {
 	leader() uint64
 	// standing reports whether a node is about to stand for election, and has asked nobody yet.
 	standing(node uint64) bool
+	// elected reports whether enough have promised a node what it asks for, and it does not lead yet.
+	elected(node uint64) bool
 	// left notes that a node removes its replica's log, which it may.
 	left(node uint64)
 	// alone reports whether a node may have accepted what no other one has: the end of the log.

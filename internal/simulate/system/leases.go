@@ -35,6 +35,9 @@ func (s *run) tempt(ctx context.Context) {
 		return !s.calm
 	}
 	for wait(0, 4) {
+		for end := s.w.Now() + 4*election; s.engine.more() && s.leader() == 0 && s.w.Now() < end && !s.calm; {
+			_ = sim.Sleep(ctx, election/20)
+		}
 		old := s.leader()
 		g := s.groups[old]
 		if g == nil || !s.w.Node(old).Running() {
@@ -54,11 +57,11 @@ func (s *run) tempt(ctx context.Context) {
 			}
 		}
 		s.warm(ctx, g)
-		kinds := 5
-		if s.engine.rivals() {
-			kinds = 6
+		kind := r.IntN(5)
+		if s.engine.more() && r.IntN(3) == 0 {
+			kind = 5
 		}
-		switch r.IntN(kinds) {
+		switch kind {
 		case 0: // what it asks is answered while it stands still
 			for _, o := range others {
 				l := s.w.Link(o, old)
@@ -97,31 +100,43 @@ func (s *run) tempt(ctx context.Context) {
 					cut(old, o)
 				}
 			}
-		case 5: // those who were about to elect another one hear it again before they do
+		case 5: // those who would elect another one hear it again before they are asked
 			for _, o := range others {
-				d := s.w.Node(o).Disk
-				d.Slow = election / 2
-				undo = append(undo, func() { d.Slow = 0 })
-				cut(old, o)
-				cut(o, old)
+				l, d := s.w.Link(o, old), s.w.Node(o).Disk
+				l.Slow, d.Slow = election/4, election/5
+				undo = append(undo, func() { l.Slow, d.Slow = 0, 0 })
 			}
-			standing := s.invariants.rules.standing
-			for end := s.w.Now() + 3*election; s.w.Now() < end && !slices.ContainsFunc(others, standing); {
+			_ = wait(0.8, 1) // from here on it believes of them what was so a while ago
+			for _, o := range others {
+				cut(old, o)
+			}
+			standing, elected := s.invariants.rules.standing, s.invariants.rules.elected
+			for end := s.w.Now() + 2*election; s.w.Now() < end && !slices.ContainsFunc(others, standing); {
 				_ = sim.Sleep(ctx, election/100)
 			}
 			for _, o := range others {
-				if !standing(o) {
-					s.w.Link(old, o).Cut, s.w.Link(o, old).Cut = false, false
+				if standing(o) {
+					cut(o, old)
+				} else {
+					s.w.Link(old, o).Cut, s.w.Link(o, old).Slow, s.w.Node(o).Disk.Slow = false, 0, 0
 				}
 			}
-			for range 1 + r.IntN(4) {
-				s.warm(ctx, g)
-				_ = sim.Sleep(ctx, election/20)
+			s.ambush = func() {
+				if slices.ContainsFunc(others, elected) {
+					s.ambush = nil
+					for _, o := range others {
+						cut(old, o)
+						cut(o, old)
+					}
+				}
 			}
+			for end := s.w.Now() + election; s.w.Now() < end && s.ambush != nil; {
+				s.warm(ctx, g)
+				_ = sim.Sleep(ctx, election/50)
+			}
+			s.ambush = nil
 			for _, o := range others {
 				s.w.Node(o).Disk.Slow = 0
-				cut(old, o)
-				cut(o, old)
 			}
 		default: // a minority misses it, and one of those that do not forgets it
 			s.hush = true

@@ -15,6 +15,7 @@ import (
 type paxosEngine struct {
 	quorums    quorums
 	priorities map[uint64]uint8 // of nodes
+	applyBytes int
 }
 
 var _ engine = (*paxosEngine)(nil)
@@ -51,7 +52,10 @@ func (e *paxosEngine) draw(s *run) {
 			e.priorities[id] = uint8(r.IntN(3))
 		}
 	}
-	s.w.Logf("quorums: %+v, priorities: %v", e.quorums, e.priorities)
+	if r.IntN(2) == 0 {
+		e.applyBytes = 64 << r.IntN(8)
+	}
+	s.w.Logf("quorums: %+v, priorities: %v, apply bytes: %d", e.quorums, e.priorities, e.applyBytes)
 }
 
 // sets draws some sets of nodes that decide, and names all that have a node in common with each.
@@ -113,17 +117,14 @@ func (e *paxosEngine) decides(voters []uint64, which func(uint64) bool) bool {
 	return e.quorums.has(1, setOf(voters), some) && e.quorums.has(2, setOf(voters), some)
 }
 
-// partial implements engine.
-func (e *paxosEngine) partial() bool { return true }
-
-// rivals implements engine.
-func (e *paxosEngine) rivals() bool { return true }
+// more implements engine.
+func (e *paxosEngine) more() bool { return true }
 
 // start implements engine.
 func (e *paxosEngine) start(ctx context.Context, s replica.Settings) (node, error) {
 	n, err := paxos.Start(ctx, paxos.Config{Cluster: s.Cluster, Node: s.Node, Transport: s.Transport, Store: s.Store, Logger: s.Logger, Loops: s.Loops,
 		HeartbeatInterval: s.HeartbeatInterval, ElectionTimeout: s.ElectionTimeout, MaxClockDrift: s.MaxClockDrift, MaxBatchBytes: s.MaxBatchBytes, CacheBytes: s.CacheBytes,
-		Quorums: paxos.Quorums(e.quorums.Quorums), Priority: e.priorities[s.Node]})
+		MaxApplyBytes: e.applyBytes, Quorums: paxos.Quorums(e.quorums.Quorums), Priority: e.priorities[s.Node]})
 	if err != nil {
 		return nil, err
 	}

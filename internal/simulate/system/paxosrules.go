@@ -115,6 +115,7 @@ type paxosMember struct {
 	of       multipaxos.Ballot
 	through  uint64                       // what was told in the ballot of
 	promised multipaxos.Ballot            // the highest ballot that it spoke in as a promise
+	led      multipaxos.Ballot            // the last in which it led, in this run
 	begun    multipaxos.Ballot            // the last of its own that it has begun in this run
 	own      multipaxos.Ballot            // the highest of its own that others were asked about
 	told     map[uint64]multipaxos.Ballot // accepted and durable, as it said, by slot; up to it:
@@ -208,7 +209,13 @@ func (m *paxosMember) forgetLog() { m.told, m.toldHeld = make(map[uint64]multipa
 // standing implements rules.
 func (v *paxosRules) standing(node uint64) bool {
 	m := v.members[node]
-	return m != nil && m.own.Less(m.begun)
+	return m != nil && m.ballot == m.begun && m.own.Less(m.begun)
+}
+
+// elected implements rules.
+func (v *paxosRules) elected(node uint64) bool {
+	m := v.members[node]
+	return m != nil && m.led != m.begun && len(v.confs) > 0 && v.quorum(1, v.confs[len(v.confs)-1], v.promise[m.begun])
 }
 
 // alone implements rules: whatever one node has accepted others can do without.
@@ -319,6 +326,9 @@ func (v *paxosRules) state(node uint64, m *paxosMember, x probe.PaxosState) {
 		m.config = 0
 	}
 	m.ballot, m.leads, m.decided = b, x.Leading, x.Decided
+	if x.Leading {
+		m.led = b
+	}
 }
 
 // promised checks that a promise, in a ballot, that leaves is durable, and takes none back.

@@ -37,11 +37,8 @@ func (raftEngine) decides(voters []uint64, which func(uint64) bool) bool {
 	return 2*n > len(voters)
 }
 
-// partial implements engine.
-func (raftEngine) partial() bool { return false }
-
-// rivals implements engine.
-func (raftEngine) rivals() bool { return false }
+// more implements engine.
+func (raftEngine) more() bool { return false }
 
 // start implements engine.
 func (raftEngine) start(ctx context.Context, s replica.Settings) (node, error) {

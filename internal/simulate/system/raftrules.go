@@ -123,6 +123,9 @@ func (v *raftRules) leader() (leader uint64) {
 // standing implements rules: nobody asks.
 func (v *raftRules) standing(uint64) bool { return false }
 
+// elected implements rules: nobody asks.
+func (v *raftRules) elected(uint64) bool { return false }
+
 // alone implements rules.
 func (v *raftRules) alone(node uint64) bool {
 	m := v.members[node]

@@ -3,6 +3,7 @@ package system
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/synod-go/synod/sim"
@@ -18,7 +19,7 @@ func (s *run) rivals(ctx context.Context) {
 		_ = sim.Sleep(ctx, time.Duration((least+r.Float64()*(most-least))*float64(election)))
 		return !s.calm
 	}
-	for wait(0, 6) {
+	for wait(0, 3) {
 		var undo []func()
 		hinder := func(from, to uint64, loss float64, slow time.Duration) {
 			l := s.w.Link(from, to)
@@ -31,7 +32,49 @@ func (s *run) rivals(ctx context.Context) {
 				undo = append(undo, func() { l.Cut = false })
 			}
 		}
-		if r.IntN(3) == 0 { // it hears what was said to it long ago, when it led before
+		for end := s.w.Now() + 4*election; s.leader() == 0 && s.w.Now() < end && !s.calm; {
+			_ = sim.Sleep(ctx, election/20)
+		}
+		switch r.IntN(3) {
+		case 0: // it hears what some said to it long ago, when it led before, and little from others
+			at := s.leader()
+			others := s.voters(at)
+			r.Shuffle(len(others), func(i, j int) { others[i], others[j] = others[j], others[i] })
+			late, few := others[:len(others)/2], others[len(others)/2:]
+			with := func(some []uint64) bool {
+				return s.engine.decides(append(others, at), func(node uint64) bool { return node == at || slices.Contains(some, node) })
+			}
+			if s.groups[at] == nil || len(late) == 0 || !with(late) || !with(few) {
+				break
+			}
+			for _, o := range late {
+				hinder(o, at, 0, time.Duration((1+2*r.Float64())*float64(election)))
+				for _, f := range few {
+					cut(o, f)
+					cut(f, o)
+				}
+			}
+			for _, o := range few {
+				cut(o, at)
+			}
+			s.volley(at)
+			for end := s.w.Now() + 2*election; s.leader() == at && s.w.Now() < end; {
+				_ = sim.Sleep(ctx, election/20)
+			}
+			for _, o := range few {
+				s.w.Link(o, at).Cut = false
+			}
+			s.ambush = func() { // when it is about to lead again, nobody hears it
+				if s.invariants.rules.elected(at) {
+					s.ambush = nil
+					for _, o := range others {
+						cut(at, o)
+					}
+				}
+			}
+			_ = wait(2, 4)
+			s.ambush = nil
+		case 1: // everything takes its time
 			for _, from := range s.w.Nodes() {
 				for _, to := range s.w.Nodes() {
 					if from != to {
@@ -47,7 +90,7 @@ func (s *run) rivals(ctx context.Context) {
 					break
 				}
 			}
-		} else {
+		default: // one after the other
 			for range 2 + r.IntN(4) {
 				at := s.leader()
 				others := s.voters(at)

@@ -36,10 +36,11 @@ type run struct {
 	refused   map[uint64]bool // certainly not executed
 	next      uint64
 	over      bool
-	hush      bool // nobody writes
-	steady    bool // nobody changes the members
-	changing  bool // somebody does
-	calm      bool // nobody makes trouble any more
+	hush      bool   // nobody writes
+	steady    bool   // nobody changes the members
+	changing  bool   // somebody does
+	ambush    func() // is called after each event, where there are rivals
+	calm      bool   // nobody makes trouble any more
 
 	unknown, barriers int
 
@@ -619,6 +620,10 @@ func (s *run) Main(w *sim.World) {
 			return
 		}
 	case 1:
+		if s.engine.more() && !s.options.operator {
+			limit := s.dispensable(atlas)
+			w.Go(func(ctx context.Context) { s.vanish(ctx, limit) })
+		}
 		atlas.Damaged = -1 // from the beginning, but for the disks
 	default:
 		certain = false // with those of nodes that others have not met
@@ -632,8 +637,16 @@ func (s *run) Main(w *sim.World) {
 	tempted := func(context.Context) error { return nil }
 	if s.options.drift > 0 && s.options.nodes > 1 {
 		tempted = w.Go(s.tempt)
-	} else if s.engine.rivals() && s.options.nodes > 1 && w.Rand().IntN(2) == 0 {
+	} else if s.engine.more() && s.options.nodes > 1 && w.Rand().IntN(4) > 0 {
 		tempted = w.Go(s.rivals)
+	}
+	if s.engine.more() {
+		w.Check("", func() error {
+			if s.ambush != nil {
+				s.ambush()
+			}
+			return nil
+		})
 	}
 	w.Trouble(ctx, trouble, atlas)
 	s.calm = true
@@ -657,7 +670,7 @@ func (s *run) Main(w *sim.World) {
 		}
 		break
 	}
-	if certain && s.engine.partial() {
+	if certain && s.engine.more() {
 		s.partial(ctx)
 	}
 	s.over = true

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -27,18 +26,12 @@ type Run interface {
 type System struct {
 	New  func() Run
 	Bugs []Bug
-	// Scripted are the mistakes in the code, beside Bugs, that only scripts of the core find.
-	Scripted []string
 	// Sites are the places that a sweep must reach.
 	Sites []string
-	// Rare are those of them that a sweep need not reach: they take damage that is not repaired at the
-	// start, or are reached in few seeds. Tests of the core alone reach them all.
-	Rare []string
-}
 
-// Demanded returns the sites that a sweep must reach.
-func (s System) Demanded() []string {
-	return slices.DeleteFunc(slices.Clone(s.Sites), func(site string) bool { return slices.Contains(s.Rare, site) })
+	// BareBugs and BareSites are those that whole nodes do not show: tests and scripts of the core do.
+	BareBugs  []Bug
+	BareSites []string
 }
 
 // Bug is a mistake that can be put back into the code.
@@ -50,8 +43,8 @@ type Bug struct {
 // All returns the systems by name.
 func All() map[string]System {
 	return map[string]System{
-		"raft":  {func() Run { return &run{engine: raftEngine{}} }, raftBugs, nil, raftSites, nil},
-		"paxos": {func() Run { return &run{engine: &paxosEngine{}} }, paxosBugs, paxosScripted, paxosSites, paxosRare},
+		"raft":  {New: func() Run { return &run{engine: raftEngine{}} }, Bugs: raftBugs, Sites: raftSites},
+		"paxos": {New: func() Run { return &run{engine: &paxosEngine{}} }, Bugs: paxosBugs, Sites: paxosSites, BareBugs: paxosBareBugs, BareSites: paxosBareSites},
 	}
 }
 

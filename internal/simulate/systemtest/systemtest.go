@@ -24,7 +24,7 @@ func Sweep(t *testing.T, name string, seeds uint64) {
 		require.Empty(t, o.Report)
 		sum.Add(o)
 	}
-	sum.End(s.Demanded())
+	sum.End(s.Sites)
 	require.Empty(t, sum.Violations)
 	require.Zero(t, sum.Mismatches)
 	require.EqualValues(t, seeds, sum.Histories)
@@ -55,11 +55,11 @@ func Probes(t *testing.T, name string, dirs ...string) {
 		}))
 	}
 	s := system.All()[name]
-	bugs := slices.Clone(s.Scripted)
-	for _, b := range s.Bugs {
+	var bugs []string
+	for _, b := range slices.Concat(s.Bugs, s.BareBugs) {
 		bugs = append(bugs, b.Name)
 	}
-	for kind, listed := range map[string][]string{"Bug": bugs, "Sometimes": s.Sites} {
+	for kind, listed := range map[string][]string{"Bug": bugs, "Sometimes": slices.Concat(s.Sites, s.BareSites)} {
 		var have []string
 		for name := range used[kind] {
 			have = append(have, name)
