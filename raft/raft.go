@@ -209,7 +209,8 @@ func (g *Group) TransferLeader(ctx context.Context, to uint64) error {
 // has caught up.
 //
 // Errors: *synod.ConfigError, if the list is no good (a group needs a voter); ErrIncarnation, if
-// the ID of a new node was that of another one before, and Member.Incarnation does not say that this is meant;
+// the ID of a new node was that of another one before, and Member.Incarnation does not say that this is meant, or
+// says what the node has not;
 // synod.ErrChanging, if another change is under way; synod.ErrSuperseded, if this one was
 // taken back; synod.ErrUnknownOutcome, with the cause, if ctx is done, the group stopped, or a snapshot
 // took the place of the log of a leader that was deposed, and the change may have been begun.

@@ -24,6 +24,9 @@
 // time. An error that begins with UNKNOWN says that a command may have been executed, or may yet be;
 // TRYAGAIN, that it certainly was not; CLUSTERDOWN, that this node has stopped or was removed.
 //
+// A node that does not lead passes writes on in a session: when the leader dies its successor is asked for the same,
+// and executes it once. So it is the clients of the leader that learn of its death, and the others wait.
+//
 // # Operators
 //
 //	SYNOD MEMBERS                        who they are

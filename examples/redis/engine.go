@@ -39,18 +39,21 @@ type member interface {
 }
 
 type replica interface {
-	synod.Log
+	synod.SessionLog
 	SetMembers(ctx context.Context, members []synod.Member) error
 	TransferLeader(ctx context.Context, to uint64) error
 	Status() synod.GroupStatus
 	Err() error
 }
 
-// Errors of all engines.
+// What all engines have in common.
 var (
+	newSession      = raft.NewSession
 	errBootstrapped = raft.ErrBootstrapped
 	errIncarnation  = raft.ErrIncarnation
 )
+
+type session = raft.Session
 
 // checkEngine says which engines there are.
 func checkEngine(name string) error {

@@ -45,6 +45,8 @@ type node struct {
 	log         replica
 	forward     *forwarder
 	changing    sync.Mutex // held while this node changes the members
+	sessions    sync.Mutex // held while one is opened
+	session     *session   // in which this node passes writes on; nil: none is open
 	close       func() error
 }
 
@@ -114,18 +116,82 @@ func start(ctx context.Context, c config) (_ *node, err error) {
 	return n, nil
 }
 
-// propose has the leader put a command into the log, wherever it is, and returns the reply. Where
-// there is no leader it waits for one, up to patience.
-func (n *node) propose(ctx context.Context, kind byte, payload []byte) ([]byte, error) {
-	until := time.Now().Add(patience)
-	for wait := 5 * time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
-		result, err := n.execute(ctx, kind, payload)
-		var elsewhere *synod.NotLeaderError
-		if errors.As(err, &elsewhere) && elsewhere.Leader != 0 && elsewhere.Leader != n.id {
-			result, err = n.forward.ask(ctx, elsewhere.Leader, kind, payload)
+// propose has a command put into the log, wherever the leader is, and returns the reply. Where there is
+// no leader it waits for one.
+//
+// A command that is passed on is one of a session: if the leader goes before it has answered, its successor
+// is asked for the same, and it is executed once.
+func (n *node) propose(ctx context.Context, command []byte) ([]byte, error) {
+	result, err := n.log.Propose(ctx, command)
+	if !errors.As(err, new(*synod.NotLeaderError)) {
+		return result, err
+	}
+	began, maybe := time.Now(), false
+	for range 3 {
+		var s *session
+		if s, err = n.openSession(ctx); err != nil {
+			return nil, err
 		}
-		// What was certainly not executed may be tried again.
-		if err == nil || errors.Is(err, synod.ErrUnknownOutcome) || !errors.As(err, &elsewhere) && !errors.Is(err, synod.ErrOverloaded) || time.Now().After(until) {
+		result, err = s.Do(ctx, func(ctx context.Context, r synod.Request) ([]byte, error) {
+			one, cancel := context.WithTimeout(ctx, attemptTimeout) // there may be another leader by then
+			defer cancel()
+			result, err := n.attempt(one, kindOnce, append(encodeRequest(r), command...))
+			if maybe = maybe || errors.Is(err, synod.ErrUnknownOutcome); !maybe && tryAgain(err) && time.Since(began) > patience {
+				err = replyError(explain(err))
+			}
+			return result, err
+		})
+		if !errors.Is(err, synod.ErrSessionExpired) || errors.Is(err, synod.ErrUnknownOutcome) {
+			break
+		}
+		n.sessions.Lock() // nobody has used it for long; nothing was executed in it
+		if n.session == s {
+			n.session = nil
+		}
+		n.sessions.Unlock()
+	}
+	return result, err
+}
+
+// tryAgain reports whether something was not executed, and may be a moment later.
+func tryAgain(err error) bool {
+	return errors.As(err, new(*synod.NotLeaderError)) || errors.Is(err, synod.ErrOverloaded)
+}
+
+// openSession returns the session in which this node passes commands on.
+func (n *node) openSession(ctx context.Context) (*session, error) {
+	n.sessions.Lock()
+	defer n.sessions.Unlock()
+	if n.session == nil {
+		one, cancel := context.WithTimeout(ctx, patience)
+		defer cancel()
+		id, err := n.ask(one, kindOpen, nil)
+		if err != nil { // which leaves nothing of the command
+			return nil, replyError("TRYAGAIN not executed: no session was opened: " + err.Error())
+		}
+		n.session = newSession(binary.LittleEndian.Uint64(id), 0)
+	}
+	return n.session, nil
+}
+
+// attempt asks the leader once, wherever it is.
+func (n *node) attempt(ctx context.Context, kind byte, payload []byte) ([]byte, error) {
+	result, err := n.execute(ctx, kind, payload)
+	var elsewhere *synod.NotLeaderError
+	switch {
+	case errors.As(err, &elsewhere) && elsewhere.Leader != 0 && elsewhere.Leader != n.id:
+		return n.forward.ask(ctx, elsewhere.Leader, kind, payload)
+	case err != nil && ctx.Err() != nil && !errors.Is(err, synod.ErrUnknownOutcome): // its turn did not come
+		return nil, &synod.NotLeaderError{Group: group}
+	}
+	return result, err
+}
+
+// ask asks the leader until it has done it, or not, or may have.
+func (n *node) ask(ctx context.Context, kind byte, payload []byte) ([]byte, error) {
+	for wait := 5 * time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
+		result, err := n.attempt(ctx, kind, payload)
+		if !tryAgain(err) {
 			return result, err
 		}
 		select {
@@ -136,9 +202,16 @@ func (n *node) propose(ctx context.Context, kind byte, payload []byte) ([]byte, 
 	}
 }
 
+func encodeRequest(r synod.Request) []byte {
+	b := binary.LittleEndian.AppendUint64(nil, r.Session)
+	b = binary.LittleEndian.AppendUint64(b, r.Sequence)
+	return binary.LittleEndian.AppendUint64(b, r.Floor)
+}
+
 // Kinds of what is asked of a leader.
 const (
-	kindPropose byte = iota + 1
+	kindOnce byte = iota + 1
+	kindOpen
 	kindMembers
 	kindTransfer
 )
@@ -146,8 +219,15 @@ const (
 // execute does what is asked of a leader, if this node is it.
 func (n *node) execute(ctx context.Context, kind byte, payload []byte) ([]byte, error) {
 	switch kind {
-	case kindPropose:
-		return n.log.Propose(ctx, payload)
+	case kindOnce:
+		if len(payload) < 24 {
+			return nil, errForward
+		}
+		of := func(at int) uint64 { return binary.LittleEndian.Uint64(payload[at:]) }
+		return n.log.ProposeOnce(ctx, synod.Request{Session: of(0), Sequence: of(8), Floor: of(16)}, payload[24:])
+	case kindOpen:
+		id, err := n.log.OpenSession(ctx, 0)
+		return binary.LittleEndian.AppendUint64(nil, id), err
 	case kindTransfer:
 		if len(payload) != 8 {
 			return nil, errForward
@@ -195,9 +275,6 @@ func (n *node) changeMembers(ctx context.Context, payload []byte) ([]byte, error
 //
 //	request   1, kind, number (8 bytes), payload
 //	answer    2, outcome, number (8 bytes), reply or text
-//
-// Each request has another number. One that arrives again, as a transport may have it, is not executed
-// again.
 const (
 	frameRequest = 1
 	frameAnswer  = 2
@@ -209,6 +286,8 @@ const (
 	outcomeElsewhere
 	outcomeOverloaded
 	outcomeUnknown
+	outcomeExpired
+	outcomeLost
 	outcomeRefused
 )
 
@@ -218,8 +297,11 @@ const errForward = replyError("ERR malformed request from another node")
 const (
 	maxForwarded = 1 << 14 // requests of this node without an answer
 	maxServed    = 1 << 12 // requests of others at one time
-	patience     = 3 * time.Second
-	callTimeout  = 5 * time.Second
+
+	patience       = 3 * time.Second // without a leader
+	callTimeout    = 5 * time.Second
+	attemptTimeout = time.Second
+	changeTimeout  = time.Minute // of the members, who may have to catch up
 )
 
 type forwarder struct {
@@ -229,11 +311,10 @@ type forwarder struct {
 	mu       sync.Mutex
 	next     uint64
 	awaiting map[uint64]chan []byte
-	seen     map[uint64]*seen // by node
 }
 
 func newForwarder(n *node, channel transport.Transport) *forwarder {
-	f := &forwarder{node: n, channel: channel, served: make(chan struct{}, maxServed), awaiting: make(map[uint64]chan []byte), seen: make(map[uint64]*seen)}
+	f := &forwarder{node: n, channel: channel, served: make(chan struct{}, maxServed), awaiting: make(map[uint64]chan []byte)}
 	// Numbers of an earlier process must not be taken for those of this one.
 	var b [8]byte
 	_, _ = rand.Read(b[:])
@@ -246,48 +327,6 @@ func encodeFrame(frame, kind byte, number uint64, payload []byte) []byte {
 	b := make([]byte, 0, 10+len(payload)+transport.Overhead)
 	b = binary.LittleEndian.AppendUint64(append(b, frame, kind), number)
 	return append(b, payload...)
-}
-
-// seen is which requests of a node have arrived. Its numbers begin anywhere in each of its processes,
-// and are counted up from there.
-type seen struct{ counts []*count }
-
-// count is which of the last numbers of one process were seen.
-type count struct {
-	highest uint64
-	bits    [window / 64]uint64
-}
-
-const (
-	window    = 1 << 16
-	maxCounts = 16
-)
-
-// first reports whether a number is seen for the first time. Of one that is too old it says no.
-func (s *seen) first(number uint64) bool {
-	const near = 1 << 40
-	at := slices.IndexFunc(s.counts, func(c *count) bool { return number-c.highest < near || c.highest-number < near })
-	if at < 0 {
-		s.counts = append(s.counts[max(0, len(s.counts)-maxCounts+1):], &count{highest: number - 1})
-		at = len(s.counts) - 1
-	}
-	c := s.counts[at]
-	if ahead := number - c.highest; ahead < near {
-		for range min(ahead, window) {
-			c.highest++
-			c.bits[c.highest%window/64] &^= 1 << (c.highest % 64)
-		}
-		c.highest = number
-	}
-	if c.highest-number >= window {
-		return false
-	}
-	word, bit := &c.bits[number%window/64], uint64(1)<<(number%64)
-	if *word&bit != 0 {
-		return false
-	}
-	*word |= bit
-	return true
 }
 
 // ask passes a request on. An error for which errors.Is(err, synod.ErrUnknownOutcome) does
@@ -327,6 +366,10 @@ func (f *forwarder) ask(ctx context.Context, to uint64, kind byte, payload []byt
 			return nil, synod.ErrOverloaded
 		case outcomeUnknown:
 			return nil, fmt.Errorf("%w: %s", synod.ErrUnknownOutcome, b[1:])
+		case outcomeExpired:
+			return nil, synod.ErrSessionExpired
+		case outcomeLost:
+			return nil, synod.ErrResultLost
 		}
 		return nil, replyError(b[1:])
 	}
@@ -348,15 +391,6 @@ func (f *forwarder) handle(from uint64, b []byte) {
 			answer <- append([]byte{kind}, payload...)
 		}
 	case frameRequest:
-		f.mu.Lock()
-		if f.seen[from] == nil {
-			f.seen[from] = &seen{}
-		}
-		first := f.seen[from].first(number)
-		f.mu.Unlock()
-		if !first {
-			return
-		}
 		select {
 		case f.served <- struct{}{}:
 			go f.serve(from, kind, number, payload)
@@ -368,7 +402,11 @@ func (f *forwarder) handle(from uint64, b []byte) {
 
 func (f *forwarder) serve(from uint64, kind byte, number uint64, payload []byte) {
 	defer func() { <-f.served }()
-	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
+	limit := callTimeout
+	if kind == kindMembers {
+		limit = changeTimeout
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	result, err := f.node.execute(ctx, kind, payload)
 	outcome := outcomeDone
@@ -380,6 +418,10 @@ func (f *forwarder) serve(from uint64, kind byte, number uint64, payload []byte)
 		outcome, result = outcomeElsewhere, nil
 	case errors.Is(err, synod.ErrOverloaded), errors.Is(err, synod.ErrChanging):
 		outcome, result = outcomeOverloaded, nil
+	case errors.Is(err, synod.ErrSessionExpired):
+		outcome, result = outcomeExpired, nil
+	case errors.Is(err, synod.ErrResultLost):
+		outcome, result = outcomeLost, nil
 	default:
 		outcome, result = outcomeRefused, []byte(explain(err))
 	}

@@ -21,19 +21,46 @@ import (
 
 // stub is a replica that leads, and has its way.
 type stub struct {
-	mu        sync.Mutex
-	proposals int
-	members   []synod.Member
-	changed   [][]synod.Member
-	err       error
+	mu       sync.Mutex
+	sessions uint64                // opened
+	expired  uint64                // those up to this one
+	applied  map[synod.Request]int // how often it was asked
+	members  []synod.Member
+	changed  [][]synod.Member
+	err      error
 }
 
-func (s *stub) Propose(context.Context, []byte) ([]byte, error) {
+func (s *stub) Propose(context.Context, []byte) ([]byte, error) { return nil, s.err }
+
+func (s *stub) OpenSession(context.Context, time.Duration) (uint64, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.proposals++
-	return []byte("+OK\r\n"), s.err
+	if s.err != nil {
+		return 0, s.err
+	}
+	s.sessions++
+	if s.applied == nil {
+		s.applied = make(map[synod.Request]int)
+	}
+	return s.sessions, nil
 }
+
+func (s *stub) CloseSession(context.Context, uint64) error { return nil }
+
+func (s *stub) ProposeOnce(_ context.Context, r synod.Request, _ []byte) ([]byte, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err != nil {
+		return nil, s.err
+	}
+	if r.Session <= s.expired || r.Session > s.sessions {
+		return nil, synod.ErrSessionExpired
+	}
+	r.Floor = 0
+	s.applied[r]++
+	return []byte("+OK\r\n"), nil
+}
+
 func (s *stub) Barrier(context.Context) error                { return nil }
 func (s *stub) TransferLeader(context.Context, uint64) error { return s.err }
 func (s *stub) Err() error                                   { return nil }
@@ -59,11 +86,16 @@ type wire struct {
 	peers   map[uint64]*wire
 	handler func(from uint64, payload []byte)
 	err     error
+	lose    int // so many of the answers
 }
 
 func (w *wire) Send(to uint64, payload []byte) error {
 	if w.err != nil {
 		return fmt.Errorf("%w: node %d", w.err, to)
+	}
+	if other := w.peers[to]; other.lose > 0 {
+		other.lose--
+		return nil
 	}
 	for range 2 {
 		go w.peers[to].handler(w.id, bytes.Clone(payload))
@@ -86,22 +118,41 @@ func wired(log replica) (asks, leads *node, way *wire) {
 func TestForwardedOnce(t *testing.T) {
 	log := &stub{}
 	n, _, way := wired(log)
+	n.log = &stub{err: &synod.NotLeaderError{Leader: 2}}
 	for i := range 100 {
-		reply, err := n.forward.ask(t.Context(), 2, kindPropose, nil)
+		if i == 50 {
+			log.mu.Lock()
+			require.Len(t, log.applied, 50, "a request that arrives again is the same")
+			log.expired = log.sessions
+			log.mu.Unlock()
+		}
+		reply, err := n.propose(t.Context(), []byte("x"))
 		require.NoError(t, err)
 		require.Equal(t, "+OK\r\n", string(reply))
-		require.Equal(t, i+1, log.proposals, "a request that arrives again is not executed again")
 	}
+	require.Eventually(t, func() bool {
+		log.mu.Lock()
+		defer log.mu.Unlock()
+		twice := 0
+		for _, asked := range log.applied {
+			twice += asked - 1
+		}
+		return len(log.applied) == 100 && twice > 0 // others came when their session had expired
+	}, time.Minute, time.Millisecond)
+	// An answer that does not come leaves the outcome unknown for one attempt, not for the command.
+	way.lose = 3
+	_, err := n.propose(t.Context(), []byte("x"))
+	require.NoError(t, err)
+	require.Len(t, log.applied, 101)
 	// What did not leave was not executed.
 	way.err = transport.ErrUnreachable
-	_, err := n.forward.ask(t.Context(), 2, kindPropose, nil)
-	require.ErrorAs(t, err, new(*synod.NotLeaderError))
-	require.NotErrorIs(t, err, synod.ErrUnknownOutcome)
+	_, err = n.forward.ask(t.Context(), 2, kindOnce, nil)
+	require.True(t, strings.HasPrefix(explain(err), "TRYAGAIN "), explain(err))
 	way.err = transport.ErrTooLarge
-	_, err = n.forward.ask(t.Context(), 2, kindPropose, nil)
+	_, err = n.propose(t.Context(), []byte("x"))
 	require.True(t, strings.HasPrefix(explain(err), "ERR "), explain(err))
 	way.err = nil
-	require.Equal(t, 100, log.proposals)
+	require.Len(t, log.applied, 101)
 	// What the leader says comes through in its words.
 	for _, c := range []struct {
 		err  error
@@ -110,43 +161,29 @@ func TestForwardedOnce(t *testing.T) {
 		{fmt.Errorf("group 1: %w", synod.ErrTooLarge), "ERR "},
 		{&synod.ConfigError{Field: "Members"}, "ERR "},
 		{fmt.Errorf("node 3: %w", errIncarnation), "MEMBER "},
-		{fmt.Errorf("group 1: %w: it is late", synod.ErrUnknownOutcome), "UNKNOWN "},
-		{synod.ErrChanging, "TRYAGAIN "},
-		{synod.ErrOverloaded, "TRYAGAIN "},
+		{fmt.Errorf("group 1: %w", synod.ErrResultLost), "UNKNOWN "},
 		{errors.New("something else"), "TRYAGAIN "},
 	} {
 		log.err = c.err
-		_, err = n.forward.ask(t.Context(), 2, kindPropose, nil)
+		_, err := n.propose(t.Context(), []byte("x"))
 		require.True(t, strings.HasPrefix(explain(err), c.want), explain(err))
 		require.Equal(t, 1, strings.Count(explain(err), strings.TrimSpace(c.want)), explain(err))
+	}
+	for what, c := range map[string]error{
+		"TRYAGAIN ": synod.ErrOverloaded,
+		"UNKNOWN ":  fmt.Errorf("group 1: %w: it is late", synod.ErrUnknownOutcome),
+	} {
+		log.err = c
+		short, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		_, err := n.propose(short, []byte("x"))
+		cancel()
+		require.True(t, strings.HasPrefix(explain(err), what), explain(err))
 	}
 	log.err = nil
 	_, err = n.forward.ask(t.Context(), 2, 99, nil)
 	require.Equal(t, string(errForward), explain(err))
-}
-
-func TestSeen(t *testing.T) {
-	s := &seen{}
-	start := ^uint64(0) - 5 // it goes on below
-	for i := range uint64(3 * window) {
-		number := start + i
-		if i%3 == 1 {
-			require.True(t, s.first(number+1)) // out of order
-		}
-		if i%3 != 2 {
-			require.True(t, s.first(number))
-		}
-		require.False(t, s.first(number))
-	}
-	require.False(t, s.first(start), "it is too old to be known")
-	// Another process begins elsewhere, and what its predecessor has said is known still.
-	require.True(t, s.first(1<<60))
-	require.False(t, s.first(start+3*window-1))
-	require.False(t, s.first(1<<60))
-	for i := range uint64(100) {
-		require.True(t, s.first(i<<50+1<<45))
-	}
-	require.LessOrEqual(t, len(s.counts), maxCounts)
+	_, err = n.forward.ask(t.Context(), 2, kindOnce, []byte("short"))
+	require.Equal(t, string(errForward), explain(err))
 }
 
 func TestChangeMembers(t *testing.T) {

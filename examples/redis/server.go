@@ -273,7 +273,7 @@ func (c *client) flush() {
 func (c *client) write(r *request, replies int) {
 	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
 	defer cancel()
-	result, err := c.node.propose(ctx, kindPropose, r.encode())
+	result, err := c.node.propose(ctx, r.encode())
 	if err == nil {
 		c.out = append(c.out, result...)
 		return
@@ -295,7 +295,10 @@ func (c *client) barrier() error {
 // would be later.
 func explain(err error) string {
 	var failed *synod.FailedError
+	var told replyError
 	switch {
+	case errors.Is(err, synod.ErrResultLost):
+		return "UNKNOWN the command was executed, and its reply is lost"
 	case errors.Is(err, synod.ErrUnknownOutcome):
 		return "UNKNOWN the command may or may not have been executed: " + err.Error()
 	case errors.Is(err, synod.ErrRemoved):
@@ -304,8 +307,8 @@ func explain(err error) string {
 		return "CLUSTERDOWN this node has stopped: " + err.Error()
 	case errors.Is(err, synod.ErrTooLarge):
 		return "ERR " + err.Error()
-	case errors.As(err, new(replyError)):
-		return err.Error()
+	case errors.As(err, &told):
+		return string(told)
 	case errors.Is(err, errIncarnation):
 		return "MEMBER " + err.Error()
 	case errors.As(err, new(*synod.ConfigError)):
@@ -617,7 +620,7 @@ func (c *client) synod(args [][]byte) {
 		c.refuse("ERR SYNOD inside MULTI is not allowed")
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), changeTimeout)
 	defer cancel()
 	node := uint64(0)
 	if len(args) > 2 {
@@ -628,7 +631,7 @@ func (c *client) synod(args [][]byte) {
 		}
 	}
 	ask := func(kind byte, payload []byte) {
-		result, err := c.node.propose(ctx, kind, payload)
+		result, err := c.node.ask(ctx, kind, payload)
 		if err != nil {
 			c.out = appendError(c.out, explain(err))
 			return

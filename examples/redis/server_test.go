@@ -232,15 +232,13 @@ func TestRedisBenchmark(t *testing.T) {
 		out, err := bench.CombinedOutput()
 		cancel()
 		<-killed
-		if round == 0 {
-			require.NoError(t, err, "%s", out)
-			require.NotContains(t, string(out), "rror", "%s", out)
-			for _, name := range []string{"SET", "GET", "INCR", "LPUSH"} {
-				require.Contains(t, string(out), fmt.Sprintf("%q", name))
-			}
+		// It takes no notice of an UNKNOWN, and goes on.
+		require.NoError(t, err, "%s", out)
+		require.NotContains(t, string(out), "rror", "%s", out)
+		for _, name := range []string{"SET", "GET", "INCR", "LPUSH"} {
+			require.Contains(t, string(out), fmt.Sprintf("%q", name))
 		}
 	}
-	// Whatever redis-benchmark makes of an UNKNOWN (it stops), the others go on.
 	clients := connect(t, []*process{stays})
 	require.Eventually(t, func() bool { return clients[0].Set(t.Context(), "after", 1, 0).Err() == nil }, time.Minute, 100*time.Millisecond)
 	require.Equal(t, "1", clients[0].Get(t.Context(), "after").Val())

@@ -85,6 +85,7 @@ func (g *Group) SetMembers(ctx context.Context, members []synod.Member) error {
 // setMembers takes up a call of SetMembers.
 func (l *loop) setMembers(g *Group, c *call) {
 	refuse := func(err error) { c.answer(nil, fmt.Errorf("group %d: set members: %w", g.id, err)) }
+	l.dropAbandoned(g)
 	switch {
 	case !g.leading:
 		c.answer(nil, g.notLeader())
@@ -113,7 +114,7 @@ func (l *loop) setMembers(g *Group, c *call) {
 	}
 	g.change = &change{id: l.node.ex.Uint64() | 1, target: c.members, calls: []*call{c}, ticks: g.ticks}
 	for _, m := range c.members {
-		if _, old := g.conf.Find(m.Node); !old {
+		if p, old := g.conf.Find(m.Node); !old || m.Incarnation != 0 && m.Incarnation != l.incarnationIn(g, p) {
 			l.node.listenFor(m.Node)
 		}
 	}
@@ -248,20 +249,26 @@ func (l *loop) fenced(g *Group, fence uint64) {
 
 // driveMembers is the work of one tick on changes of members.
 func (l *loop) driveMembers(g *Group) {
-	if g.change != nil {
-		g.change.calls = slices.DeleteFunc(g.change.calls, func(c *call) bool {
-			if c.state.Load() != callAbandoned {
-				return false
-			}
-			c.answer(nil, nil) // nobody waits: it is recycled
-			return true
-		})
-		if len(g.change.calls) == 0 && (g.change.term == 0 || g.conf.Change == g.change.id) {
-			g.change = nil // it was not begun, or goes on without
-		}
-	}
+	l.dropAbandoned(g)
 	l.drive(g)
 	l.askMembership(g)
+}
+
+// dropAbandoned forgets the calls of SetMembers for which nobody waits any more.
+func (l *loop) dropAbandoned(g *Group) {
+	if g.change == nil {
+		return
+	}
+	g.change.calls = slices.DeleteFunc(g.change.calls, func(c *call) bool {
+		if c.state.Load() != callAbandoned {
+			return false
+		}
+		c.answer(nil, nil) // nobody waits: it is recycled
+		return true
+	})
+	if len(g.change.calls) == 0 && (g.change.term == 0 || g.conf.Change == g.change.id) {
+		g.change = nil // it was not begun, or goes on without
+	}
 }
 
 // drive does what the leader can do now about a change.
@@ -329,15 +336,19 @@ func (l *loop) beginChange(g *Group) {
 			continue
 		}
 		l.node.setAddress(m.Node, m.Address)
-		if m.Incarnation == 0 {
-			var stranger uint64
-			if m.Incarnation, stranger = l.node.heardOf(m.Node); m.Incarnation == 0 && stranger != 0 {
-				l.endChange(g, fmt.Errorf("node %d, with incarnation %d: %w: if it is to take the place of its predecessor, name its incarnation",
-					m.Node, stranger, ErrIncarnation))
-				return
-			}
-		}
-		if m.Incarnation == 0 {
+		heard, stranger := l.node.heardOf(m.Node)
+		switch named := m.Incarnation; {
+		case named == 0 && heard == 0 && stranger != 0:
+			l.endChange(g, fmt.Errorf("node %d, with incarnation %d: %w: if it is to take the place of its predecessor, name its incarnation",
+				m.Node, stranger, ErrIncarnation))
+			return
+		case named == 0 && heard != 0:
+			m.Incarnation = heard
+		case named != 0 && (named == heard || named == stranger):
+		case named != 0 && cmp.Or(heard, stranger) != 0:
+			l.endChange(g, fmt.Errorf("node %d: %w: it has incarnation %d, and not %d, which was named", m.Node, ErrIncarnation, cmp.Or(heard, stranger), named))
+			return
+		default:
 			missing = append(missing, m.Node)
 			l.node.greet(m.Node, frameHello)
 		}

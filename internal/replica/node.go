@@ -142,8 +142,9 @@ func (n *Node) handle(from uint64, payload []byte) {
 		// What is meant for this node's predecessor speaks of promises that this one
 		// does not remember.
 		n.refuse(from, 0, fmt.Errorf("%w: node %d remembers another incarnation of this node", ErrIncarnation, from))
-		if kind == frameHello {
-			n.greet(from, frameMet) // so that it learns of this one
+		if kind == frameHello { // so that it learns of this one
+			n.learnAddress(from, rest)
+			n.greet(from, frameMet)
 		}
 		return
 	case !n.listens(from, a):

@@ -98,7 +98,8 @@ const (
 // some node of its choice, is called until its error is none of ErrUnknownOutcome,
 // *NotLeaderError and ErrOverloaded, or ctx ends; between two calls there is a pause,
 // from 10 ms up to a second. An attempt that must not wait for a node that is cut off
-// for as long as ctx lasts bounds itself.
+// for as long as ctx lasts bounds itself, by a deadline of its own: context.DeadlineExceeded counts as an
+// ErrUnknownOutcome while ctx lasts.
 //
 // The error is one of the command, and not of the last attempt alone: it matches
 // synod.ErrUnknownOutcome if any attempt may have been applied and none was seen to be;
@@ -117,7 +118,8 @@ func (s *Session) Do(ctx context.Context, attempt func(ctx context.Context, r sy
 		if err == nil || errors.Is(err, synod.ErrResultLost) {
 			return result, err
 		}
-		unknown := errors.Is(err, synod.ErrUnknownOutcome)
+		unknown := errors.Is(err, synod.ErrUnknownOutcome) || errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil
+		maybe = maybe || unknown
 		again := unknown || errors.Is(err, synod.ErrOverloaded) || errors.As(err, new(*synod.NotLeaderError))
 		if again {
 			timer := ex.AfterFunc(pause/2+time.Duration(ex.Uint64()%uint64(pause/2)), wake.Set)
@@ -128,11 +130,10 @@ func (s *Session) Do(ctx context.Context, attempt func(ctx context.Context, r sy
 		}
 		if !again {
 			if maybe && !errors.Is(err, synod.ErrUnknownOutcome) {
-				err = fmt.Errorf("%w by an earlier attempt; the last one: %w", synod.ErrUnknownOutcome, err)
+				err = fmt.Errorf("%w by one of the attempts; the last one: %w", synod.ErrUnknownOutcome, err)
 			}
 			return nil, fmt.Errorf("session %016x, request %d: %w", r.Session, r.Sequence, err)
 		}
-		maybe = maybe || unknown
 	}
 }
 

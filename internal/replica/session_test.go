@@ -3,6 +3,7 @@ package replica
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"sync"
 	"testing"
@@ -102,6 +103,9 @@ func TestSessionDo(t *testing.T) {
 		"closed, and maybe":     {[]error{unknown, synod.ErrClosed}, []error{synod.ErrClosed, synod.ErrUnknownOutcome}, nil, 2},
 		"expired":               {[]error{synod.ErrSessionExpired}, []error{synod.ErrSessionExpired}, []error{synod.ErrUnknownOutcome}, 1},
 		"expired, and maybe":    {[]error{elsewhere, unknown, elsewhere, synod.ErrSessionExpired}, []error{synod.ErrSessionExpired, synod.ErrUnknownOutcome}, nil, 4},
+		"late":                  {[]error{context.DeadlineExceeded, fmt.Errorf("not executed: %w", context.DeadlineExceeded), nil}, nil, nil, 3},
+		"late, and closed":      {[]error{context.DeadlineExceeded, synod.ErrClosed}, []error{synod.ErrClosed, synod.ErrUnknownOutcome}, nil, 2},
+		"late to the end":       {[]error{context.DeadlineExceeded}, []error{context.DeadlineExceeded, synod.ErrUnknownOutcome}, nil, 0},
 		"applied":               {[]error{unknown, synod.ErrResultLost}, []error{synod.ErrResultLost}, []error{synod.ErrUnknownOutcome}, 2},
 		"no end":                {[]error{unknown}, []error{synod.ErrUnknownOutcome, context.DeadlineExceeded}, nil, 0},
 		"no end, and not":       {[]error{elsewhere}, []error{elsewhere, context.DeadlineExceeded}, []error{synod.ErrUnknownOutcome}, 0},

@@ -28,6 +28,7 @@ var memberRules = []rule{
 	{"a change that can't be is refused, and one that hangs is taken back", testRefusedChanges},
 	{"that a node had caught up once does not count when it comes again", testCatchesUpAgain},
 	{"of changes that are asked for at once one is begun, and the others are refused", testChangesAtOnce},
+	{"an incarnation that a node has not is refused, and costs the group no member", testWrongIncarnation},
 	{"a change does not make voters of nodes of which no majority is there", testUnreachableVoters},
 	{"a change whose end a snapshot hides has an unknown outcome", testChangeInSnapshot},
 	{"a change that was not begun is not executed when its leader goes", testChangeNotBegun},
@@ -290,12 +291,15 @@ func testForgetful(t *testing.T, engine Engine) {
 	require.NoError(t, err)
 	// Its records can't be read, and so can't say that it is a member.
 	require.NoError(t, m.node.Leave(c.ctx, 1))
-	// The leader would know what it had. Another one knows of nothing.
-	for _, o := range c.others(m) {
-		if o != l {
-			c.eventually("another one leads", func() bool { return c.leader(1, c.others(m)...) == o || l.group(1).TransferLeader(c.ctx, o.id) == nil })
+	// The leader would know what it had. One that leads from now on knows of nothing.
+	c.eventually("another one leads", func() bool {
+		l := c.leader(1, c.others(m)...)
+		o := c.others(m)[0]
+		if o == l {
+			o = c.others(m)[1]
 		}
-	}
+		return l.group(1).TransferLeader(c.ctx, o.id) == nil
+	})
 	require.NoError(t, m.node.Join(c.ctx, 1))
 	require.NoError(t, m.startGroup(1))
 	require.ErrorIs(t, m.awaitFailed(), replica.ErrIncarnation)
@@ -470,6 +474,43 @@ func testRefusedChanges(t *testing.T, engine Engine) {
 	err = l.group(1).SetMembers(ctx, voters(1, 2, 3, 5))
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	l.awaitMembers(1, 2, 3) // node 5 has never answered
+	c.check(1)
+}
+
+func testWrongIncarnation(t *testing.T, engine Engine) {
+	c := newCluster(t, engine, options{spare: 2})
+	c.writes(1, 1, 3)
+	c.join(4)
+	for _, wrong := range []uint64{c.others(c.leader(1))[0].id, c.leader(1).id, 4} {
+		c.eventually("it is refused", func() bool {
+			members := voters(1, 2, 3)
+			if wrong == 4 {
+				members = append(members, synod.Member{Node: 4})
+			}
+			members[wrong-1].Incarnation = c.member(wrong).node.Status().Incarnation + 1
+			err := c.leader(1).group(1).SetMembers(c.ctx, members)
+			if errors.As(err, new(*synod.NotLeaderError)) {
+				return false
+			}
+			require.ErrorIs(t, err, replica.ErrIncarnation)
+			return true
+		})
+		s := c.leader(1).group(1).Status()
+		require.Nil(t, s.Target)
+		require.Equal(t, []uint64{1, 2, 3}, s.Members)
+	}
+	for _, m := range c.running() {
+		require.NoError(t, m.group(1).Err())
+	}
+	// Of one that is not there nobody knows.
+	short, cancel := contextFor(c, attempt)
+	defer cancel()
+	err := c.leader(1).group(1).SetMembers(short, append(voters(1, 2, 3), synod.Member{Node: 5, Incarnation: 77}))
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	require.Equal(t, []uint64{1, 2, 3}, c.leader(1).group(1).Status().Members)
+	// The right one is taken.
+	members := append(voters(1, 2, 3), synod.Member{Node: 4, Incarnation: c.member(4).node.Status().Incarnation})
+	c.setMembers(members)
 	c.check(1)
 }
 

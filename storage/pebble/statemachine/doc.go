@@ -59,7 +59,9 @@
 //
 // What can't be believed is a *storage.CorruptError: a table with a flipped bit when it
 // is read or sent, a manifest when the machine is opened, a snapshot when it is
-// restored. A directory that has lost a part is never taken for an empty one.
+// restored. A directory that has lost a part is never taken for an empty one. Who
+// removes it, opens the machine anew and starts the group gets the state from another
+// member.
 //
 // # Limits
 //

@@ -237,6 +237,13 @@ func TestGroup(t *testing.T) {
 	c.same(h, commands)
 	require.False(t, r.replayed(100), "it had no snapshot")
 
+	// One loses its directory, and gets its state from another member.
+	c.stop(2)
+	c.replica[2].disk = vfs.NewCrashableMem()
+	c.start(2)
+	commands = c.propose(10, command)
+	c.same(h, commands)
+
 	// Everybody loses power.
 	for id := range c.replica {
 		c.crash(id)
