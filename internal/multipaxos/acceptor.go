@@ -196,17 +196,11 @@ func (c *Core) onAccept(from uint64, m *message) {
 
 // presentThrough returns up to where all slots have values.
 func (c *Core) presentThrough() uint64 {
-	c.present = c.presentFrom(c.present)
-	return c.present
-}
-
-// presentFrom is presentThrough, where all slots up to one are known to have values.
-func (c *Core) presentFrom(present uint64) uint64 {
-	present = max(present, c.log.start.Index, c.opened)
-	for i := c.log.search(present + 1); i < len(c.log.spans) && c.log.spans[i].first <= present+1; i++ {
-		present = c.log.spans[i].last
+	c.present = max(c.present, c.log.start.Index, c.opened)
+	for i := c.log.search(c.present + 1); i < len(c.log.spans) && c.log.spans[i].first <= c.present+1; i++ {
+		c.present = c.log.spans[i].last
 	}
-	return present
+	return c.present
 }
 
 // acknowledge tells the leader what is accepted and durable.
@@ -229,7 +223,22 @@ func (c *Core) accepted(ballot Ballot) (through uint64, ranges []slots) {
 	if c.of != ballot {
 		c.of, c.through = ballot, 0
 	}
-	t, i := c.acceptedFrom(c.through, ballot)
+	t := max(c.through, c.log.start.Index, c.opened)
+	i := c.log.search(t + 1)
+	for ; i < len(c.log.spans); i++ {
+		s := &c.log.spans[i]
+		if s.first > t+1 || s.rec.bad || s.rec.token > c.persisted {
+			break
+		}
+		if s.rec.ballot == ballot || s.rec.ballot.isChosen() {
+			t = s.last
+			continue
+		}
+		t = max(t, min(s.last, c.held))
+		if t < s.last {
+			break
+		}
+	}
 	c.through = t
 	for ; i < len(c.log.spans) && len(ranges) < maxRanges; i++ {
 		s := &c.log.spans[i]
@@ -244,24 +253,4 @@ func (c *Core) accepted(ballot Ballot) (through uint64, ranges []slots) {
 		}
 	}
 	return t, ranges
-}
-
-// acceptedFrom is the first part of accepted, where all up to a slot is known to be so, and the span to go on with.
-func (c *Core) acceptedFrom(t uint64, ballot Ballot) (through uint64, i int) {
-	t = max(t, c.log.start.Index, c.opened)
-	for i = c.log.search(t + 1); i < len(c.log.spans); i++ {
-		s := &c.log.spans[i]
-		if s.first > t+1 || s.rec.bad || s.rec.token > c.persisted {
-			break
-		}
-		if s.rec.ballot == ballot || s.rec.ballot.isChosen() {
-			t = s.last
-			continue
-		}
-		t = max(t, min(s.last, c.held))
-		if t < s.last {
-			break
-		}
-	}
-	return t, i
 }

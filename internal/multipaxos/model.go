@@ -122,10 +122,12 @@ func (p *printer) value(v *value) {
 // then nothing that only Tick looks at is part of it, and no number that only tells attempts to be elected apart.
 func (c *Core) Fingerprint(dst []byte, timeless bool) []byte {
 	p := &printer{dst}
-	of, through := c.acceptedOf()
-	p.ballots(c.promised, c.durable, c.lost, of, c.leader, c.hint, c.authority, c.fenceBelow, c.fenceAbove)
+	d := *c // what is kept only to be found faster is brought up to date
+	through, _ := d.accepted(d.of)
+	present := d.presentThrough()
+	p.ballots(c.promised, c.durable, c.lost, c.of, c.leader, c.hint, c.authority, c.fenceBelow, c.fenceAbove)
 	p.flags(c.trusted, c.owed, c.damaged, c.wanted, c.unwritten, c.flushed, c.shown, c.announced, c.fenced, c.covered, c.beaten, c.invited, c.leaving)
-	p.numbers(uint64(c.quiet), c.number, through, c.presentFrom(c.present), c.held, c.decided, c.opened, c.handed, c.floor, c.confSlot, uint64(c.applyingBytes),
+	p.numbers(uint64(c.quiet), c.number, through, present, c.held, c.decided, c.opened, c.handed, c.floor, c.confSlot, uint64(c.applyingBytes),
 		c.source, c.sourceEnd, uint64(c.asked), c.snap.Index, uint64(c.role), c.round, uint64(c.silence), c.yes,
 		c.from, c.base, c.next, c.fenceSlot, c.window, uint64(c.bytes), c.beat, c.transferee, c.handedOver)
 	if c.role != follower { // until it stands for election again nothing depends on its last ballot
@@ -239,12 +241,6 @@ func (c *Core) Fingerprint(dst []byte, timeless bool) []byte {
 	}
 	p.numbers(uint64(len(l.garbage)))
 	return p.b
-}
-
-// acceptedOf returns what acknowledgements will begin with: what was found for the last one, and goes on from there.
-func (c *Core) acceptedOf() (of Ballot, through uint64) {
-	through, _ = c.acceptedFrom(c.through, c.of)
-	return c.of, through
 }
 
 // View is what invariants look at.
