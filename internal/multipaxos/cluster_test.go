@@ -637,7 +637,7 @@ func (c *cluster) check() {
 				continue
 			}
 			key := fmt.Sprintf("%v/%d", a.Ballot, a.Slot)
-			value := a.Value
+			value := fmt.Sprintf("%x", a.Hash)
 			if before, ok := c.proposed[key]; ok && a.Slot > v.Held {
 				require.Equal(c.t, before, value, "one value for ballot and slot %s", key)
 			}

@@ -264,6 +264,8 @@ type Accepted struct {
 	Ballot  Ballot
 	Chosen  bool // it is known to be chosen; Ballot says nothing
 	Durable bool
+	Hash    uint64 // of the value and its origin
+	Shown   string // the same for people
 	Value   string // kind, data and origin: equal for equal values only
 }
 
@@ -291,7 +293,7 @@ func (c *Core) View() View {
 		for slot := s.first; slot <= s.last; slot++ {
 			val := &r.values[slot-r.first]
 			v.Accepted = append(v.Accepted, Accepted{Slot: slot, Ballot: r.ballot, Chosen: r.ballot.isChosen(), Durable: s.rec.token <= c.persisted,
-				Value: val.name()})
+				Hash: val.hash(), Shown: describeValue(r.ballot, val), Value: val.name()})
 		}
 	}
 	return v
@@ -330,7 +332,7 @@ func Read(group, sender uint64, b []byte) (Said, error) {
 	for _, r := range m.runs {
 		for i := range r.values {
 			v := &r.values[i]
-			s.Values = append(s.Values, Accepted{Slot: r.first + uint64(i), Ballot: r.ballot, Chosen: r.ballot.isChosen(), Value: v.name()})
+			s.Values = append(s.Values, Accepted{Slot: r.first + uint64(i), Ballot: r.ballot, Chosen: r.ballot.isChosen(), Hash: v.hash(), Shown: describeValue(r.ballot, v), Value: v.name()})
 		}
 	}
 	return s, nil
