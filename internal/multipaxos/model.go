@@ -246,8 +246,10 @@ func (c *Core) Fingerprint(dst []byte, timeless bool) []byte {
 // View is what invariants look at.
 type View struct {
 	Role     string
-	Ballot   Ballot // the last one of this node
-	Promised Ballot // maybe not durable yet
+	Leader   Ballot   // who is followed
+	Complete []uint64 // whose promises are complete, of those that were counted in Ballot
+	Ballot   Ballot   // the last one of this node
+	Promised Ballot   // maybe not durable yet
 	Durable  Ballot
 	Held     uint64 // all slots up to here are decided and here
 	Decided  uint64 // all slots up to here are known to be decided
@@ -283,8 +285,13 @@ func (v *value) name() string {
 
 // View describes the core.
 func (c *Core) View() View {
-	v := View{Role: c.role.String(), Ballot: c.ballot, Promised: c.promised, Durable: c.durable, Held: c.held, Decided: c.decided,
+	v := View{Role: c.role.String(), Leader: c.leader, Ballot: c.ballot, Promised: c.promised, Durable: c.durable, Held: c.held, Decided: c.decided,
 		Voters: slices.Clone(c.voters.members), Config: c.config, ConfSlot: c.confSlot, Start: c.log.start.Index}
+	for i := range c.promises {
+		if c.promises[i].complete {
+			v.Complete = append(v.Complete, c.promises[i].node)
+		}
+	}
 	for _, s := range c.log.spans {
 		r := c.log.load(s.rec)
 		if r == nil {

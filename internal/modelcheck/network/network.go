@@ -34,9 +34,6 @@ type Node interface {
 	Deliver(from int, body []byte, late bool, out *Output)
 }
 
-// Busy is an optional power of a Node. While it is busy no other node takes a step.
-type Busy interface{ Busy() bool }
-
 // Running is an optional power of a Node whose restarts are bounded by a budget.
 type Running interface {
 	// FingerprintRunning appends an encoding of all that the node will do from here on depends on, if it never
@@ -64,6 +61,9 @@ const (
 type Input struct {
 	Kind, Arg int // as the node likes
 
+	// Late says that what the node has to write is not durable yet when it goes on.
+	Late bool
+
 	// Costs are the numbers of the budgets that it takes one from, if it has an effect.
 	Costs []int
 
@@ -78,6 +78,11 @@ type Output struct {
 	Violation error // something is wrong, as the node alone can see
 	Beyond    error // the step leads beyond the bounds of the model: it is not taken
 	Idle      bool  // the step is the same as another one: it is not taken
+
+	// Did are the lines of a script that tells of the step, but for one that says which message is
+	// delivered. They are wanted if Script is set.
+	Script bool
+	Did    []string
 }
 
 // Message goes from one node to another. Nodes are numbered from 0 on.
@@ -106,8 +111,12 @@ type Config struct {
 	Nodes    []Node
 	Observer Observer
 	Budgets  []Budget
-	Restarts int // the number of the budget of restarts; -1: there are none
-	Late     int // the number of the budget of messages that are delivered late; -1: none are
+	Restarts []int // the numbers of the budgets of what restarts a node
+	Late     int   // the number of the budget of messages that are delivered late; -1: none are
+
+	// Planted says that a mistake is planted. Then what the nodes say of deafness is not held against what
+	// they do: a counterexample is one anyway.
+	Planted bool
 }
 
 // Limits of a model.
@@ -167,7 +176,6 @@ type local struct {
 	taken     memo // by input, and what was used of its budget
 	delivered memo // by message
 	late      memo // by message
-	busy      bool
 }
 
 type message struct {
@@ -267,9 +275,6 @@ func (n *Network) internLocalPrint(node Node, print []byte) uint32 {
 	if r, ok := node.(Running); ok {
 		l.hash[0] = digest('r', r.FingerprintRunning([]byte{print[0]}))
 	}
-	if b, ok := node.(Busy); ok {
-		l.busy = b.Busy()
-	}
 	n.locals.byHash[h] = id
 	return id
 }
@@ -320,22 +325,6 @@ func (n *Network) internFact(fact any) uint32 {
 // Start implements explore.System.
 func (n *Network) Start() (*State, explore.Hash) { return n.start, n.hash(n.start, &n.start.used) }
 
-// Action is a step of one node.
-type Action struct {
-	Node  int
-	Input Input // of a message: the zero Input
-	Used  int   // of its first budget, before
-
-	// From and Body are those of a message that is delivered.
-	Deliver bool
-	Late    bool
-	From    int
-	Body    []byte
-
-	// Sent is what the node sends then, with what it has sent before.
-	Sent []Message
-}
-
 // Steps implements explore.System.
 func (n *Network) Steps(s *State, v *explore.Visit[*State]) { n.steps(s, v, nil) }
 
@@ -349,20 +338,11 @@ func (n *Network) left(s *State, costs []int) bool {
 	return true
 }
 
-// steps tells v, or action, all steps.
-func (n *Network) steps(s *State, v *explore.Visit[*State], action func(Action, *result) bool) {
+// steps tells v, or tell, all steps, until that returns false.
+func (n *Network) steps(s *State, v *explore.Visit[*State], tell func(event, *result) bool) {
 	late := []int{n.c.Late}
 	mayLate := n.c.Late >= 0 && n.left(s, late)
-	busy := -1
 	for i := range n.c.Nodes {
-		if n.local.at(s.nodes[i].local).busy {
-			busy = i
-		}
-	}
-	for i := range n.c.Nodes {
-		if busy >= 0 && busy != i {
-			continue
-		}
 		l := n.local.at(s.nodes[i].local)
 		for k := range l.inputs {
 			in := &l.inputs[k]
@@ -374,31 +354,30 @@ func (n *Network) steps(s *State, v *explore.Visit[*State], action func(Action, 
 				used = int(s.used[in.Costs[0]])
 			}
 			r := n.take(i, l, k, in, used)
-			if action == nil {
+			if tell == nil {
 				n.visit(s, i, in.Costs, r, v)
-			} else if !r.idle && !r.beyond && !action(Action{Node: i, Input: *in, Used: used}, r) {
+			} else if !r.idle && !r.beyond && !tell(event{node: i, input: *in, used: used}, r) {
 				return
 			}
 		}
 		for _, id := range s.nodes[i].inbox {
-			if action == nil && l.delivered.code(id)&codeIdle != 0 {
+			if tell == nil && l.delivered.code(id)&codeIdle != 0 {
 				v.Idle()
 				continue
 			}
-			m := n.message.at(id)
 			r := n.deliver(i, l, id, false)
-			if action == nil {
+			if tell == nil {
 				n.visit(s, i, nil, r, v)
-			} else if !r.idle && !r.beyond && !action(Action{Node: i, Deliver: true, From: m.from, Body: m.body}, r) {
+			} else if !r.idle && !r.beyond && !tell(event{node: i, deliver: true, message: id}, r) {
 				return
 			}
 			if r.idle || !mayLate {
 				continue
 			}
 			r = n.deliver(i, l, id, true)
-			if action == nil {
+			if tell == nil {
 				n.visit(s, i, late, r, v)
-			} else if !r.idle && !r.beyond && !action(Action{Node: i, Deliver: true, Late: true, From: m.from, Body: m.body}, r) {
+			} else if !r.idle && !r.beyond && !tell(event{node: i, deliver: true, late: true, message: id}, r) {
 				return
 			}
 		}
@@ -432,6 +411,10 @@ func (n *Network) visit(s *State, node int, costs []int, r *result, v *explore.V
 	for _, b := range costs {
 		next.used[b]++
 	}
+	if !n.c.Planted && r.next != s.nodes[node].local && !n.deaf(s, node, r.next, slices.ContainsFunc(costs, func(b int) bool { return slices.Contains(n.c.Restarts, b) })) {
+		v.Fail(fmt.Errorf("%w: node %d", ErrDeaf, node))
+		return
+	}
 	var touched [MaxNodes]bool
 	touched[node] = true
 	n.post(&next, s, r.sent, &touched)
@@ -449,6 +432,28 @@ func (n *Network) visit(s *State, node int, costs []int, r *result, v *explore.V
 		return
 	}
 	v.Add(&next)
+}
+
+// ErrDeaf says that a message has an effect on a node that was said to be deaf for it.
+var ErrDeaf = errors.New("network: a message has an effect on a node that was said to be deaf for it: states were taken for equal that are not")
+
+// deaf holds what a node has said of its deafness against what it is now.
+func (n *Network) deaf(s *State, node int, next uint32, restarted bool) bool {
+	before, after := n.local.at(s.nodes[node].local), n.local.at(next)
+	for _, id := range s.nodes[node].inbox {
+		was := before.delivered.code(id)
+		if was&codeIdle == 0 || was&codeHears != 0 || was&codeRestarted != 0 && restarted {
+			continue
+		}
+		is := after.delivered.code(id)
+		if is == 0 {
+			is = n.deliver(node, after, id, false).code
+		}
+		if is&codeIdle == 0 || is&codeHears != 0 || is&codeRestarted != 0 && was&codeRestarted == 0 {
+			return false
+		}
+	}
+	return true
 }
 
 const maxWithin = 16
@@ -474,8 +479,10 @@ func (n *Network) within(s *State, list []explore.Hash) []explore.Hash {
 
 // restarts reports whether a node may still restart.
 func (n *Network) restarts(used *[MaxBudgets]uint8) int {
-	if n.c.Restarts >= 0 && int(used[n.c.Restarts]) < n.c.Budgets[n.c.Restarts].Limit {
-		return 1
+	for _, b := range n.c.Restarts {
+		if int(used[b]) < n.c.Budgets[b].Limit {
+			return 1
+		}
 	}
 	return 0
 }
@@ -646,29 +653,6 @@ func sameOutput(a, b *Output) bool {
 	return slices.EqualFunc(a.Messages, b.Messages, func(x, y Message) bool { return x.To == y.To && bytes.Equal(x.Body, y.Body) }) && slices.Equal(a.Facts, b.Facts) &&
 		(a.Beyond == nil) == (b.Beyond == nil) && (a.Violation == nil) == (b.Violation == nil)
 }
-
-// Action returns what the step with a number is.
-func (n *Network) Action(s *State, number int) (a Action, err error) {
-	found := false
-	n.steps(s, nil, func(b Action, r *result) bool {
-		if number--; number >= 0 {
-			return true
-		}
-		a, found = b, true
-		for _, id := range r.sent {
-			m := n.message.at(id)
-			a.Sent = append(a.Sent, Message{m.to, m.body})
-		}
-		return false
-	})
-	if !found {
-		return a, errors.New("network: no step has this number")
-	}
-	return a, nil
-}
-
-// Node returns the state of a node. It is not to be changed.
-func (n *Network) Node(s *State, i int) Node { return n.local.at(s.nodes[i].local).node }
 
 // Sizes says how many different states of single nodes, messages, and histories a network has come across.
 func (n *Network) Sizes() (locals, messages, observers int) {

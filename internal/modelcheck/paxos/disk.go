@@ -46,6 +46,15 @@ func seal(k, values [][]byte) (*content, error) {
 	return c, err
 }
 
+// runs returns the places of the runs of values.
+func (c *content) runs() (list []int) {
+	from, to := keys.ProtocolRange('l')
+	for i := c.search(from); i < len(c.keys) && bytes.Compare(c.keys[i], to) < 0; i++ {
+		list = append(list, i)
+	}
+	return list
+}
+
 func (c *content) search(key []byte) int {
 	return sort.Search(len(c.keys), func(i int) bool { return bytes.Compare(c.keys[i], key) >= 0 })
 }

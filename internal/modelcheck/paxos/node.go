@@ -2,12 +2,15 @@ package paxos
 
 import (
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"slices"
 	"strings"
 
+	"github.com/synod-go/synod"
 	"github.com/synod-go/synod/internal/modelcheck/network"
 	"github.com/synod-go/synod/internal/multipaxos"
 	"github.com/synod-go/synod/internal/replica"
@@ -16,21 +19,28 @@ import (
 
 const group = 1
 
+var keys = replica.GroupKeys(group)
+
 // node is a replica: its core, its disk, and what a runtime keeps in between.
 type node struct {
 	m     *Model
 	id    uint64
 	disk  *disk
-	core  *multipaxos.Core  // nil: it does not run
-	queue []batch           // handed out, not durable, the oldest first
-	vowed multipaxos.Ballot // the highest promise that was ever durable
+	core  *multipaxos.Core // nil: it does not run
+	queue []batch          // handed out, not durable, the oldest first
 
 	applied  replica.Position
 	config   []byte               // the configuration there
 	kept     replica.SnapshotMeta // durable
 	incoming replica.SnapshotMeta // received, not installed
-	asked    []replica.ReadID     // reads of this run that wait
-	decided  uint64               // what it last took for decided as a leader, which its core knows, too; 0: it does not lead
+	asked    []uint64             // reads of this run that wait, by number
+
+	// What it is held against.
+	vowed   multipaxos.Ballot // the highest ballot that it has promised, or accepted in, durably
+	taken   uint64            // what it last took for decided as a leader, as its core knows, too; 0: it does not lead
+	heard   int               // ticks since a leader was heard, up to ElectionTicks
+	running int               // ticks since it was opened, up to ElectionTicks
+	before  multipaxos.Ballot // promised before it was opened
 }
 
 // batch is what becomes durable at once.
@@ -41,11 +51,10 @@ type batch struct {
 }
 
 var (
-	_ network.Node = (*node)(nil)
-	_ network.Deaf = (*node)(nil)
+	_ network.Node    = (*node)(nil)
+	_ network.Deaf    = (*node)(nil)
+	_ network.Running = (*node)(nil)
 )
-
-var keys = replica.GroupKeys(group)
 
 // newNode makes a replica that has just started.
 func newNode(m *Model, id uint64) (*node, error) {
@@ -53,7 +62,7 @@ func newNode(m *Model, id uint64) (*node, error) {
 	var b storage.Batch
 	var err error
 	if id <= uint64(m.Voters) {
-		err = m.protocol().Bootstrap(keys, m.founders(), &b)
+		err = m.protocol().Bootstrap(keys, m.founders().encode(), &b)
 	} else {
 		err = m.protocol().Join(keys, n.disk, &b)
 	}
@@ -65,11 +74,14 @@ func newNode(m *Model, id uint64) (*node, error) {
 	}
 	var out network.Output
 	n.open(&out)
+	n.running = m.electionTicks() // it never promised anything to anybody
 	if out.Violation != nil || len(out.Messages) > 0 || len(out.Facts) > 0 {
 		return nil, fmt.Errorf("paxos: node %d has something to say when it starts: %+v", id, out)
 	}
 	return n, nil
 }
+
+func (m *Model) electionTicks() int { return max(m.ElectionTicks, 1) }
 
 // Clone implements network.Node.
 func (n *node) Clone() network.Node {
@@ -90,11 +102,11 @@ func (n *node) Fingerprint(b []byte) []byte {
 	return n.kept.Append(b)
 }
 
-// FingerprintRunning implements network.Running. What is only read when the core is opened is no part of it; what is
-// accepted durably is, since what the node says is held against that.
+// FingerprintRunning implements network.Running. What is only read when the core is opened is no part of it; what
+// is durably accepted is, since what the node says is held against that.
 func (n *node) FingerprintRunning(b []byte) []byte {
 	if n.core != nil {
-		b = n.core.Fingerprint(append(b, 1), n.m.Ticks == 0)
+		b = n.core.Fingerprint(append(b, 1), n.m.timeless())
 	} else {
 		b = append(b, 0)
 	}
@@ -125,15 +137,20 @@ func (n *node) FingerprintRunning(b []byte) []byte {
 		}
 		b = append(b, 0)
 	}
-	b = appendBallot(b, n.vowed)
 	b = binary.AppendUvarint(b, n.applied.Index)
 	b = binary.AppendUvarint(b, n.applied.Term)
 	b = binary.AppendUvarint(b, n.applied.Commands)
 	b = replica.AppendBytes(b, n.config)
+	b = binary.AppendUvarint(b, n.kept.Index)
 	b = n.incoming.Append(b)
 	b = binary.AppendUvarint(b, uint64(len(n.asked)))
-	for _, id := range n.asked {
-		b = binary.AppendUvarint(b, id.Attempt)
+	for _, attempt := range n.asked {
+		b = binary.AppendUvarint(b, attempt)
+	}
+	b = appendBallot(b, n.vowed)
+	if n.m.Leases {
+		b = append(b, byte(n.heard), byte(n.running))
+		b = appendBallot(b, n.before)
 	}
 	return b
 }
@@ -145,62 +162,110 @@ const (
 	persist
 	crash
 	tick
+	read
+	transfer    // Arg: to whom
+	trim        // a snapshot, and what it holds is cut from the log
+	damage      // Arg: which record, twice; and one for one that is missing
+	rejoin      // the replica is removed, and joins anew
+	reconfigure // Arg: which change
 )
 
 // Inputs implements network.Node.
 func (n *node) Inputs() []network.Input {
-	if n.core == nil {
-		return nil
-	}
 	var list []network.Input
-	add := func(kind int, numbered bool, costs ...int) {
-		list = append(list, network.Input{Kind: kind, Numbered: numbered, Costs: costs})
-		if kind != persist && kind != crash {
-			late := crashes
-			if n.m.Pipelined {
-				late = lags
-			}
-			list = append(list, network.Input{Kind: kind, Arg: 1, Numbered: numbered, Costs: append(slices.Clone(costs), late)})
+	late := crashes
+	if n.m.Lags > 0 {
+		late = lags
+	}
+	add := func(in network.Input) {
+		list = append(list, in)
+		if in.Kind != persist && in.Kind != crash && in.Kind != damage && in.Kind != rejoin {
+			in.Late, in.Costs = true, append(slices.Clone(in.Costs), late)
+			list = append(list, in)
 		}
 	}
-	add(campaign, false, ballots)
-	if n.core.View().Role == "leading" {
-		add(propose, true, values)
+	if may(n.m.Crashing, n.id) {
+		add(network.Input{Kind: crash, Costs: []int{crashes}})
+		if n.m.Damages > 0 {
+			for i := range n.disk.content.runs() {
+				add(network.Input{Kind: damage, Arg: 2 * i, Costs: []int{damages}})
+				add(network.Input{Kind: damage, Arg: 2*i + 1, Costs: []int{damages}})
+			}
+		}
+		add(network.Input{Kind: rejoin, Costs: []int{rejoins}})
 	}
-	if len(n.queue) > 0 {
-		add(persist, false)
+	if n.core == nil {
+		return list
 	}
-	if n.m.Crashes > 0 {
-		add(crash, false, crashes)
+	v := n.core.View()
+	if may(n.m.Candidates, n.id) {
+		add(network.Input{Kind: campaign, Costs: []int{ballots}})
+	}
+	if v.Role == "leading" {
+		add(network.Input{Kind: propose, Costs: []int{values}, Numbered: true})
+		for i := range n.m.Changes {
+			if string(n.m.Changes[i].From.encode()) == string(v.Config) {
+				add(network.Input{Kind: reconfigure, Arg: i, Costs: []int{changes}})
+			}
+		}
+		if n.m.Transfers > 0 {
+			for to := range n.m.Voters + n.m.Spares {
+				if uint64(to+1) != n.id {
+					add(network.Input{Kind: transfer, Arg: to + 1, Costs: []int{transfers}})
+				}
+			}
+		}
+	}
+	if n.m.Lags > 0 && len(n.queue) > 0 {
+		add(network.Input{Kind: persist})
 	}
 	if n.m.Ticks > 0 {
-		add(tick, false, ticks)
+		add(network.Input{Kind: tick, Costs: []int{ticks}})
+	}
+	if n.m.Reads > 0 && may(n.m.Readers, n.id) {
+		add(network.Input{Kind: read, Costs: []int{reads}, Numbered: true})
+	}
+	if n.m.Trims > 0 && n.applied.Index > max(n.kept.Index, 1) {
+		add(network.Input{Kind: trim, Costs: []int{trims}})
 	}
 	return list
 }
 
 // Take implements network.Node.
 func (n *node) Take(in network.Input, used int, out *network.Output) {
-	switch in.Kind {
-	case campaign:
-		n.core.Campaign()
-	case propose:
-		if err := n.core.Propose([]byte{'a' + byte(used)}); err != nil && !errors.Is(err, replica.ErrNotLeading) {
-			out.Violation = err
+	n.attempt(out, func() {
+		switch in.Kind {
+		case campaign:
+			n.campaign(out)
+		case propose:
+			n.propose(string(rune('a'+used)), out)
+		case persist:
+			n.persist(1, out)
 			return
+		case crash:
+			n.crash(out)
+			return
+		case tick:
+			n.tick(out)
+		case read:
+			n.read(uint64(used+1), out)
+		case transfer:
+			n.transfer(uint64(in.Arg), out)
+		case trim:
+			n.trim(out)
+		case damage:
+			n.damage(in.Arg/2, in.Arg%2 == 1, out)
+			n.crash(out)
+			return
+		case rejoin:
+			n.leave(out)
+			n.join(out)
+			return
+		case reconfigure:
+			n.reconfigure(n.m.Changes[in.Arg].To, out)
 		}
-	case persist:
-		n.persist(out)
-		n.ready(out)
-		return
-	case crash:
-		n.open(out)
-		return
-	case tick:
-		n.core.Tick()
-	}
-	n.ready(out)
-	n.end(in.Arg == 1, out)
+		n.end(in.Late, out)
+	})
 }
 
 // Deliver implements network.Node.
@@ -208,45 +273,251 @@ func (n *node) Deliver(from int, body []byte, late bool, out *network.Output) {
 	if n.core == nil {
 		return
 	}
-	if err := n.core.Step(uint64(from+1), body, len(body)); err != nil {
-		out.Violation = fmt.Errorf("node %d refuses a message: %w", n.id, err)
-		return
-	}
-	n.ready(out)
-	n.end(late, out)
+	n.attempt(out, func() {
+		n.deliver(uint64(from+1), body, out)
+		n.end(late, out)
+	})
 }
 
-// end makes everything durable, or not.
+// attempt takes a step. By a panic a core says what its protocol excludes: the runtime stops the group on its node
+// then. That is a violation, unless a disk was damaged.
+func (n *node) attempt(out *network.Output, step func()) {
+	defer func() {
+		v := recover()
+		if v == nil {
+			return
+		}
+		err, _ := v.(error)
+		if n.m.Damages > 0 && (errors.Is(err, storage.ErrCorrupt) || errors.Is(err, synod.ErrRolledBack)) {
+			did(out, "# node %d stops: %v", n.id, err)
+			n.core, n.queue = nil, nil
+			return
+		}
+		out.Violation = fmt.Errorf("node %d panics: %v", n.id, v)
+		if err == nil {
+			out.Violation = fmt.Errorf("%w\n%s", out.Violation, debug.Stack())
+		}
+	}()
+	step()
+}
+
+// did notes a line of a script.
+func did(out *network.Output, format string, args ...any) {
+	if out.Script {
+		out.Did = append(out.Did, fmt.Sprintf(format, args...))
+	}
+}
+
+// end makes everything durable, or does not.
 func (n *node) end(late bool, out *network.Output) {
 	if late {
-		out.Idle = out.Violation == nil && len(n.queue) == 0
-		if !n.m.Pipelined && !out.Idle && out.Violation == nil {
-			n.open(out)
+		switch {
+		case out.Violation != nil:
+		case len(n.queue) == 0:
+			out.Idle = true // it is the same as if it were not late
+		case n.m.Lags == 0:
+			n.crash(out)
 		}
 		return
 	}
-	for len(n.queue) > 0 && out.Violation == nil && out.Beyond == nil {
-		n.persist(out)
-		n.ready(out)
+	for len(n.queue) > 0 && out.Violation == nil && out.Beyond == nil && n.core != nil {
+		n.persist(len(n.queue), out)
 	}
 }
 
-// open starts a replica from what is durable.
-func (n *node) open(out *network.Output) {
-	n.core, n.queue, n.asked, n.incoming, n.decided = nil, nil, nil, replica.SnapshotMeta{}, 0
-	p := n.m.protocol()
-	start, config, err := p.Start(keys, n.disk)
-	if err != nil {
+func (n *node) campaign(out *network.Output) {
+	did(out, "campaign %d", n.id)
+	n.core.Campaign()
+	n.ready(out)
+}
+
+func (n *node) propose(value string, out *network.Output) {
+	did(out, "propose %d %s", n.id, value)
+	if err := n.core.Propose([]byte(value)); err != nil && !errors.Is(err, replica.ErrNotLeading) {
 		out.Violation = err
 		return
 	}
-	if n.kept.Index >= start.Index && n.kept.Index > 0 {
-		start, config = n.kept.Position, n.kept.Config
+	n.ready(out)
+}
+
+func (n *node) tick(out *network.Output) {
+	did(out, "tick %d", n.id)
+	n.heard, n.running = min(n.heard+1, n.m.electionTicks()), min(n.running+1, n.m.electionTicks())
+	n.core.Tick()
+	n.ready(out)
+}
+
+func (n *node) read(attempt uint64, out *network.Output) {
+	did(out, "read %d %d", n.id, attempt)
+	n.asked = append(n.asked, attempt)
+	out.Facts = append(out.Facts, asked{attempt})
+	n.core.Read(replica.ReadID{Boot: n.id, Attempt: attempt})
+	n.ready(out)
+}
+
+func (n *node) transfer(to uint64, out *network.Output) {
+	did(out, "transfer %d to=%d", n.id, to)
+	n.core.Transfer(to)
+	n.ready(out)
+}
+
+func (n *node) reconfigure(to Configuration, out *network.Output) {
+	did(out, "reconfigure %d %v", n.id, to)
+	if err := n.core.Reconfigure(to.encode()); err != nil && !errors.Is(err, replica.ErrNotLeading) {
+		out.Violation = err
+		return
 	}
-	core, err := p.Open(replica.OpenOptions{Node: n.id, Keys: keys, Store: n.disk, Start: start, Config: config, Logger: slog.New(slog.DiscardHandler),
-		ElectionTicks: 1, HeartbeatTicks: 1, MessageBytes: n.m.MessageBytes, InflightBytes: 1 << 20, PendingBytes: 1 << 20, ApplyBytes: 1 << 20, CacheBytes: 1 << 20})
+	n.ready(out)
+}
+
+// snapshot makes one of what is applied, which is durable at once.
+func (n *node) snapshot(out *network.Output) {
+	did(out, "snapshot %d", n.id)
+	n.kept = replica.SnapshotMeta{Position: n.applied, Config: n.config, Held: n.applied.Commands}
+	n.core.SnapshotAvailable(n.kept)
+	n.ready(out)
+}
+
+func (n *node) compact(out *network.Output) {
+	did(out, "compact %d %d", n.id, n.kept.Index)
+	var q batch
+	n.core.Compact(n.kept.Position, n.kept.Config, &q.batch)
+	n.queue = append(n.queue, q)
+	n.ready(out)
+}
+
+func (n *node) trim(out *network.Output) {
+	n.snapshot(out)
+	n.compact(out)
+}
+
+// crash loses what is not durable, and starts the replica again.
+func (n *node) crash(out *network.Output) {
+	did(out, "crash %d", n.id)
+	n.open(out)
+}
+
+// damage flips a bit of a run of values on the disk, or removes it.
+func (n *node) damage(which int, missing bool, out *network.Output) {
+	c := n.disk.content
+	i := c.runs()[which]
+	key, value := c.keys[i], slices.Clone(c.values[i])
+	slot := firstOf(key)
+	var b storage.Batch
+	if missing {
+		did(out, "damage %d slot=%d missing", n.id, slot)
+		b.Delete(key)
+	} else {
+		did(out, "damage %d slot=%d", n.id, slot)
+		end := len(value) - 1
+		for value[end] == 0 { // padding
+			end--
+		}
+		value[end] ^= 2
+		b.Set(key, value)
+	}
+	if err := n.disk.Commit(&b); err != nil {
+		out.Violation = err
+	}
+}
+
+// firstOf returns the first slot of a run, by its key.
+func firstOf(key []byte) uint64 { return binary.BigEndian.Uint64(key[len(key)-5*8:]) }
+
+// leave removes the replica from its node.
+func (n *node) leave(out *network.Output) {
+	did(out, "leave %d", n.id)
+	n.rewrite(out, func(b *storage.Batch) error { return n.m.protocol().Leave(keys, n.disk, b) })
+	n.core, n.kept = nil, replica.SnapshotMeta{}
+}
+
+// join makes a replica that knows nothing of its group.
+func (n *node) join(out *network.Output) {
+	did(out, "join %d", n.id)
+	n.rewrite(out, func(b *storage.Batch) error { return n.m.protocol().Join(keys, n.disk, b) })
+	n.open(out)
+}
+
+func (n *node) rewrite(out *network.Output, write func(*storage.Batch) error) {
+	var b storage.Batch
+	err := write(&b)
+	if err == nil {
+		err = n.disk.Commit(&b)
+	}
 	if err != nil {
 		out.Violation = err
+	}
+}
+
+func (n *node) deliver(from uint64, body []byte, out *network.Output) {
+	meta, message := unpack(body)
+	if meta != nil {
+		n.incoming = *meta
+	}
+	if err := n.core.Step(from, message, len(message)); err != nil {
+		out.Violation = fmt.Errorf("node %d refuses a message: %w", n.id, err)
+		return
+	}
+	if n.m.Leases {
+		if s, err := multipaxos.Read(group, from, message); err == nil && (s.Kind == "accept" || s.Kind == "heartbeat") && n.core.View().Leader == s.Ballot {
+			n.heard = 0
+		}
+	}
+	n.ready(out)
+}
+
+// A snapshot goes over the network as one message, with what the receiver stores of it.
+const snapshotMark = 0xff
+
+func pack(meta *replica.SnapshotMeta, message []byte) []byte {
+	described, err := json.Marshal(meta)
+	if err != nil {
+		panic(err)
+	}
+	return append(replica.AppendBytes([]byte{snapshotMark}, described), message...)
+}
+
+func unpack(body []byte) (*replica.SnapshotMeta, []byte) {
+	if len(body) == 0 || body[0] != snapshotMark {
+		return nil, body
+	}
+	r := replica.NewReader(body[1:])
+	meta := new(replica.SnapshotMeta)
+	if err := json.Unmarshal(r.Bytes(), meta); err != nil {
+		panic(err)
+	}
+	return meta, r.Rest()
+}
+
+// describe shows a message to people.
+func describe(from uint64, body []byte) string {
+	_, message := unpack(body)
+	return multipaxos.Describe(group, from, message)
+}
+
+// open starts the replica from what is durable.
+func (n *node) open(out *network.Output) {
+	if out.Violation != nil {
+		return
+	}
+	n.core, n.queue, n.asked, n.incoming, n.taken = nil, nil, nil, replica.SnapshotMeta{}, 0
+	n.heard, n.running, n.before = n.m.electionTicks(), 0, n.disk.content.promised
+	p := n.m.protocol()
+	start, config, err := p.Start(keys, n.disk)
+	if err == nil && n.kept.Index > 0 && n.kept.Index >= start.Index {
+		start, config = n.kept.Position, n.kept.Config
+	}
+	var core replica.Core
+	if err == nil {
+		core, err = p.Open(replica.OpenOptions{Node: n.id, Keys: keys, Store: n.disk, Start: start, Config: config, Logger: slog.New(slog.DiscardHandler),
+			ElectionTicks: n.m.electionTicks(), HeartbeatTicks: 1, Leases: n.m.Leases, MessageBytes: messageBytes(n.m),
+			InflightBytes: 1 << 20, PendingBytes: 1 << 20, ApplyBytes: 1 << 20, CacheBytes: 1 << 20})
+	}
+	if err != nil {
+		if n.m.Damages > 0 && errors.Is(err, storage.ErrCorrupt) {
+			return // it stays down
+		}
+		out.Violation = fmt.Errorf("node %d can't be opened: %w", n.id, err)
 		return
 	}
 	n.core = core.(*multipaxos.Core)
@@ -255,6 +526,13 @@ func (n *node) open(out *network.Output) {
 		n.core.SnapshotAvailable(n.kept)
 	}
 	n.ready(out)
+}
+
+func messageBytes(m *Model) uint64 {
+	if m.MessageBytes > 0 {
+		return uint64(m.MessageBytes)
+	}
+	return 1 << 20
 }
 
 // ready does what a runtime does after an input.
@@ -267,20 +545,33 @@ func (n *node) ready(out *network.Output) {
 			break
 		}
 		q.token = o.Token
+		if o.Restore != nil {
+			if n.incoming.Position != *o.Restore {
+				out.Violation = fmt.Errorf("node %d installs a snapshot at slot %d that was not received", n.id, o.Restore.Index)
+				return
+			}
+			meta := n.incoming
+			q.restore = &meta
+			out.Facts = append(out.Facts, installed{n.id, meta.Index})
+		}
 		if q.batch.Len() > 0 || q.token != 0 {
 			n.queue = append(n.queue, q)
 		}
 		n.handOut(&o, out)
 		for _, m := range o.Messages {
-			body := slices.Concat(m.Head, m.Tail)
-			s, err := multipaxos.Read(group, n.id, body)
-			if err != nil {
-				out.Violation = fmt.Errorf("node %d says what nobody understands: %w", n.id, err)
-				return
+			n.say(m.To, slices.Concat(m.Head, m.Tail), out)
+		}
+		for _, s := range o.Snapshots {
+			ok := s.Index == n.kept.Index
+			if ok {
+				n.post(s.To, "snapshot", pack(&n.kept, s.Message), out)
 			}
-			n.say(&s, out)
-			if !strings.Contains(n.m.Lose, s.Kind+",") {
-				out.Messages = append(out.Messages, network.Message{To: int(m.To - 1), Body: body})
+			n.core.SnapshotSent(s.To, ok) // what becomes of it is the network's matter
+		}
+		for _, a := range o.Reads {
+			if i := slices.Index(n.asked, a.ID.Attempt); i >= 0 && a.ID.Boot == n.id {
+				n.asked = slices.Delete(n.asked, i, i+1)
+				out.Facts = append(out.Facts, answered{a.ID.Attempt, a.Index})
 			}
 		}
 	}
@@ -290,15 +581,13 @@ func (n *node) ready(out *network.Output) {
 	v := n.core.View()
 	switch {
 	case v.Role != "leading":
-		n.decided = 0
-	case v.Decided > n.decided:
-		n.decided = v.Decided
+		n.taken = 0
+	case v.Decided > n.taken:
+		n.taken = v.Decided
 		out.Facts = append(out.Facts, taken{v.Ballot, v.Decided})
 	}
-	for _, a := range v.Accepted {
-		if a.Slot > uint64(1+n.m.Slots) {
-			out.Beyond = fmt.Errorf("slot %d", a.Slot)
-		}
+	if k := len(v.Accepted); k > 0 && v.Accepted[k-1].Slot > uint64(1+n.m.Slots) {
+		out.Beyond = fmt.Errorf("slot %d", v.Accepted[k-1].Slot)
 	}
 }
 
@@ -322,46 +611,119 @@ func (n *node) handOut(o *replica.Output, out *network.Output) {
 		if e.Kind == replica.EntryConfig {
 			n.config = e.Data
 		}
-		n.applied = replica.Position{Index: e.Index, Term: e.Term, Commands: n.applied.Commands + 1}
+		n.applied = position(&e, n.applied.Commands+1)
 	}
 	n.core.Applied(n.applied.Index)
 }
 
-// say holds a message against what is durable, before it leaves.
-func (n *node) say(s *multipaxos.Said, out *network.Output) {
+// say holds a message against what is durable, and sends it.
+func (n *node) say(to uint64, body []byte, out *network.Output) {
+	s, err := multipaxos.Read(group, n.id, body)
+	if err != nil {
+		out.Violation = fmt.Errorf("node %d says what nobody understands: %w", n.id, err)
+		return
+	}
+	c := n.disk.content
+	violated := func(format string, args ...any) {
+		if out.Violation == nil {
+			out.Violation = fmt.Errorf("node %d "+format, append([]any{n.id}, args...)...)
+		}
+	}
 	switch s.Kind {
 	case "prepare", "promise":
-		if promised := n.disk.content.promised; promised.Less(s.Ballot) {
-			out.Violation = fmt.Errorf("node %d sends a %s in ballot %v, and its disk has only promised %v", n.id, s.Kind, s.Ballot, promised)
+		switch {
+		case c.promised.Less(s.Ballot):
+			violated("sends a %s in ballot %v, and its disk has only promised %v", s.Kind, s.Ballot, c.promised)
+		case s.Kind == "promise" && s.Ballot.Less(n.vowed):
+			violated("promises %v, and it has promised %v before", s.Ballot, n.vowed)
 		}
+		n.checkLease(&s, violated)
 	case "accept":
+		v := n.core.View()
 		for _, a := range s.Values {
-			out.Facts = append(out.Facts, proposed{place{a.Slot, a.Ballot}, a.Value})
+			out.Facts = append(out.Facts, proposed{place{a.Slot, a.Ballot}, a.Value, n.underConfig(&v), n.since(&v)})
 		}
 	case "accepted":
 		has := func(slot uint64) bool {
-			return slot <= n.applied.Index || slices.ContainsFunc(n.disk.content.accepted, func(a multipaxos.Accepted) bool { return a.Slot == slot && (a.Chosen || a.Ballot == s.Ballot) })
+			return slot <= n.applied.Index || slices.ContainsFunc(c.accepted, func(a multipaxos.Accepted) bool { return a.Slot == slot && (a.Chosen || a.Ballot == s.Ballot) })
 		}
 		for _, r := range append(s.Ranges, [2]uint64{1, s.Through}) {
 			for slot := r[0]; slot <= r[1]; slot++ {
 				if !has(slot) {
-					out.Violation = fmt.Errorf("node %d says that it has accepted slot %d in ballot %v, and its disk does not have it", n.id, slot, s.Ballot)
+					violated("says that it has accepted slot %d in ballot %v, and its disk does not have it", slot, s.Ballot)
 				}
 			}
 		}
 	}
+	n.post(to, s.Kind, body, out)
 }
 
-// persist makes the oldest batch durable.
-func (n *node) persist(out *network.Output) {
-	q := n.queue[0]
-	n.queue = slices.Clone(n.queue[1:])
+// post sends a message, unless it is of a kind that the model loses.
+func (n *node) post(to uint64, kind string, body []byte, out *network.Output) {
+	if !slices.Contains(n.m.Lost, kind) {
+		out.Messages = append(out.Messages, network.Message{To: int(to - 1), Body: body})
+	}
+}
+
+// underConfig returns the configuration that a proposal is made under, if that may change.
+func (n *node) underConfig(v *multipaxos.View) string {
+	if len(n.m.Changes) == 0 {
+		return ""
+	}
+	return string(v.Config)
+}
+
+func (n *node) since(v *multipaxos.View) uint64 {
+	if len(n.m.Changes) == 0 {
+		return 1
+	}
+	return v.ConfSlot
+}
+
+// checkLease holds a promise against the leases that leaders may count on: whoever has heard a leader, or may have
+// forgotten that, does not help to elect another one for ElectionTicks.
+func (n *node) checkLease(s *multipaxos.Said, violated func(string, ...any)) {
+	v := n.core.View()
+	if !n.m.Leases || n.before == s.Ballot || v.Leader == s.Ballot || n.m.Transfers > 0 {
+		return
+	}
+	alone := slices.Equal(v.Voters, []uint64{n.id}) && !slices.ContainsFunc(v.Accepted, func(a multipaxos.Accepted) bool {
+		return a.Slot > v.Held && strings.HasPrefix(a.Value, "config")
+	})
+	switch {
+	case alone:
+	case n.running < n.m.electionTicks():
+		violated("sends a %s in ballot %v %d ticks after it was opened: it may have forgotten a lease", s.Kind, s.Ballot, n.running)
+	case n.heard < n.m.electionTicks():
+		violated("sends a %s in ballot %v %d ticks after it has heard a leader", s.Kind, s.Ballot, n.heard)
+	}
+}
+
+// persist makes the oldest batches durable.
+func (n *node) persist(count int, out *network.Output) {
+	if count < len(n.queue) {
+		did(out, "persist %d n=%d", n.id, count)
+	} else {
+		did(out, "persist %d", n.id)
+	}
+	for _, q := range n.queue[:count] {
+		if n.durable(&q, out); out.Violation != nil {
+			return
+		}
+	}
+	n.queue = slices.Clone(n.queue[count:])
+	n.ready(out)
+}
+
+// durable takes in that a batch is.
+func (n *node) durable(q *batch, out *network.Output) {
 	before := n.disk.content
 	if err := n.disk.Commit(&q.batch); err != nil {
 		out.Violation = err
 		return
 	}
 	after := n.disk.content
+	v := n.core.View()
 	for _, a := range after.accepted {
 		if a.Chosen || slices.ContainsFunc(before.accepted, func(b multipaxos.Accepted) bool {
 			return a.Slot == b.Slot && a.Ballot == b.Ballot && a.Value == b.Value
@@ -372,7 +734,15 @@ func (n *node) persist(out *network.Output) {
 			out.Violation = fmt.Errorf("node %d accepts %s in slot %d and ballot %v, and it has promised %v before", n.id, a.Value, a.Slot, a.Ballot, n.vowed)
 			return
 		}
+		if a.Ballot.Node == n.id {
+			out.Facts = append(out.Facts, proposed{place{a.Slot, a.Ballot}, a.Value, n.underConfig(&v), n.since(&v)})
+		}
 		out.Facts = append(out.Facts, voted{n.id, place{a.Slot, a.Ballot}, a.Value})
+	}
+	for _, a := range after.accepted {
+		if !a.Chosen && n.vowed.Less(a.Ballot) {
+			n.vowed = a.Ballot
+		}
 	}
 	if n.vowed.Less(after.promised) {
 		n.vowed = after.promised
@@ -394,25 +764,34 @@ func (n *node) Deaf(from int, body []byte) network.Deafness {
 	if n.core == nil {
 		return network.Hears
 	}
-	s, err := multipaxos.Read(group, uint64(from+1), body)
+	_, message := unpack(body)
+	s, err := multipaxos.Read(group, uint64(from+1), message)
 	if err != nil {
 		return network.Hears
 	}
 	v := n.core.View()
+	inOffice := v.Ballot == s.Ballot && (v.Role == "leading" || v.Role == "preparing")
 	switch s.Kind {
-	case "prepare":
-		if s.Ballot.Less(n.vowed) {
-			return network.DeafForever
-		}
 	case "accept", "heartbeat":
-		switch {
-		case s.Ballot.Less(n.vowed):
-			return network.DeafForever
-		case s.Ballot == v.Promised && s.Decided <= v.Held:
+		// It has done all that it says, and does not do it again before a restart.
+		if n.m.timeless() && s.Ballot == v.Promised && s.Decided <= v.Held {
 			return network.DeafUntilRestart
 		}
-	case "promise", "accepted":
-		return network.DeafForever // in its office it has counted this; out of it it does not
+	case "refused":
+		// The next ballot will be higher than this one, unless the node forgets it.
+		if n.m.timeless() {
+			return network.DeafUntilRestart
+		}
+	case "promise":
+		// A promise counts once, and no ballot is used twice.
+		if !inOffice || slices.Contains(v.Complete, uint64(from+1)) {
+			return network.DeafForever
+		}
+	case "accepted":
+		// What is known of a member does not become less while the configuration stays.
+		if !inOffice || n.m.timeless() && len(n.m.Changes) == 0 {
+			return network.DeafForever
+		}
 	}
 	return network.Hears
 }

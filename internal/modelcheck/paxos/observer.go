@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sort"
+	"strings"
 
 	"github.com/synod-go/synod/internal/modelcheck/network"
 	"github.com/synod-go/synod/internal/multipaxos"
@@ -20,10 +21,13 @@ type (
 		place
 		Value string
 	}
-	// proposed: an accept leaves.
+	// proposed: a leader proposes, and has a configuration in effect, which stands in slot Since. Where
+	// configurations do not change Config is empty.
 	proposed struct {
 		place
-		Value string
+		Value  string
+		Config string
+		Since  uint64
 	}
 	// taken: the leader of a ballot takes all up to a slot for decided.
 	taken struct {
@@ -36,6 +40,11 @@ type (
 		Value       string
 		Term, Fence uint64
 	}
+	// installed: a snapshot takes the place of the log up to a slot.
+	installed struct{ Node, Slot uint64 }
+	// asked: a read begins, and answered: it is to see all up to a slot.
+	asked    struct{ Attempt uint64 }
+	answered struct{ Attempt, Slot uint64 }
 )
 
 // place is where a value may be chosen.
@@ -55,6 +64,8 @@ func (p place) compare(o place) int {
 type proposal struct {
 	place
 	value  string
+	config string
+	since  uint64
 	voters uint64 // bit i: node i+1
 }
 
@@ -71,8 +82,12 @@ type observer struct {
 	proposals []proposal // ascending
 	chosen    []decision // ascending
 	lost      []string   // values that were said to be lost, ascending
-	decided   uint64     // the highest slot that anybody has taken for decided
+	decided   uint64     // the highest slot that anybody has taken for decided, if there are reads
+	reads     []pending  // ascending
 }
+
+// pending is a read that waits, and the least slot that it has to see.
+type pending struct{ attempt, least uint64 }
 
 var _ network.Observer = (*observer)(nil)
 
@@ -94,6 +109,7 @@ func (o *observer) Fingerprint(b []byte) []byte {
 		p := &o.proposals[i]
 		b = appendBallot(binary.AppendUvarint(b, p.Slot), p.Ballot)
 		b = replica.AppendBytes(binary.AppendUvarint(b, p.voters), []byte(p.value))
+		b = replica.AppendBytes(binary.AppendUvarint(b, p.since), []byte(p.config))
 	}
 	b = binary.AppendUvarint(b, uint64(len(o.chosen)))
 	for i := range o.chosen {
@@ -104,6 +120,9 @@ func (o *observer) Fingerprint(b []byte) []byte {
 	b = binary.AppendUvarint(b, uint64(len(o.lost)))
 	for _, l := range o.lost {
 		b = replica.AppendBytes(b, []byte(l))
+	}
+	for _, r := range o.reads {
+		b = binary.AppendUvarint(binary.AppendUvarint(b, r.attempt), r.least)
 	}
 	return binary.AppendUvarint(b, o.decided)
 }
@@ -126,36 +145,96 @@ func (o *observer) choose(d decision) {
 func (o *observer) Observe(fact any) error {
 	switch f := fact.(type) {
 	case voted:
-		return o.propose(f.place, f.Value, 1<<(f.Node-1))
+		return o.propose(f.place, f.Value, "", 0, 1<<(f.Node-1))
 	case proposed:
-		return o.propose(f.place, f.Value, 0)
+		return o.propose(f.place, f.Value, f.Config, f.Since, 0)
 	case taken:
-		for slot := uint64(2); slot <= f.Slot; slot++ {
+		for slot := uint64(firstSlot); slot <= f.Slot; slot++ {
 			if _, ok := o.find(slot); !ok {
 				return fmt.Errorf("the leader of ballot %v takes slot %d for decided, and nothing is chosen there", f.Ballot, slot)
 			}
 		}
+		o.know(f.Slot)
 	case handedOut:
-		i, ok := o.find(f.Slot)
-		if !ok {
-			return fmt.Errorf("node %d hands out %s in slot %d, and nothing is chosen there", f.Node, f.Value, f.Slot)
+		return o.handOut(f)
+	case installed:
+		for slot := uint64(firstSlot); slot <= f.Slot; slot++ {
+			if _, ok := o.find(slot); !ok {
+				return fmt.Errorf("node %d installs a snapshot up to slot %d, and nothing is chosen in slot %d", f.Node, f.Slot, slot)
+			}
 		}
-		d := o.chosen[i]
-		switch {
-		case d.value != f.Value:
-			return fmt.Errorf("node %d hands out %s in slot %d, and %s is chosen there", f.Node, f.Value, f.Slot, d.value)
-		case d.term != 0 && d.term != f.Term:
-			return fmt.Errorf("node %d hands out slot %d with term %d, and another one has done so with term %d", f.Node, f.Slot, f.Term, d.term)
-		case d.term == 0:
-			d.term = f.Term
-			o.choose(d)
+	case asked:
+		o.reads = append(slices.Clone(o.reads), pending{f.Attempt, o.decided})
+	case answered:
+		i := slices.IndexFunc(o.reads, func(p pending) bool { return p.attempt == f.Attempt })
+		if f.Slot < o.reads[i].least {
+			return fmt.Errorf("read %d is to see all up to slot %d, and slot %d was decided before it began", f.Attempt, f.Slot, o.reads[i].least)
+		}
+		o.reads = slices.Delete(slices.Clone(o.reads), i, i+1)
+	}
+	return nil
+}
+
+// firstSlot is the first slot of a group: the one before stands for its founders' configuration.
+const firstSlot = 2
+
+// know takes in that somebody knows all up to a slot to be decided.
+func (o *observer) know(slot uint64) {
+	if o.m.Reads > 0 {
+		o.decided = max(o.decided, slot)
+	}
+}
+
+// handOut takes in that a value is handed out.
+func (o *observer) handOut(f handedOut) error {
+	i, ok := o.find(f.Slot)
+	if !ok {
+		return fmt.Errorf("node %d hands out %s in slot %d, and nothing is chosen there", f.Node, f.Value, f.Slot)
+	}
+	d := o.chosen[i]
+	switch {
+	case d.value != f.Value:
+		return fmt.Errorf("node %d hands out %s in slot %d, and %s is chosen there", f.Node, f.Value, f.Slot, d.value)
+	case d.term != 0 && d.term != f.Term:
+		return fmt.Errorf("node %d hands out slot %d with term %d, and another one has done so with term %d", f.Node, f.Slot, f.Term, d.term)
+	case d.term == 0:
+		d.term = f.Term
+		o.choose(d)
+	}
+	o.know(f.Slot)
+
+	// The fence says that of what the node has proposed in a lower round, nothing is chosen but in slots up to here.
+	for _, p := range o.proposals {
+		var what string
+		var origin multipaxos.Ballot
+		if !command(p.value, &what, &origin) || origin.Node != f.Node || origin.Round >= f.Fence {
+			continue
+		}
+		at := slices.IndexFunc(o.chosen, func(d decision) bool { return d.value == p.value })
+		if at >= 0 && o.chosen[at].Slot <= f.Slot {
+			continue
+		}
+		if at >= 0 {
+			return fmt.Errorf("node %d is told in slot %d that %s is lost, and it is chosen in slot %d", f.Node, f.Slot, p.value, o.chosen[at].Slot)
+		}
+		if k, found := slices.BinarySearch(o.lost, p.value); !found {
+			o.lost = slices.Insert(slices.Clone(o.lost), k, p.value)
 		}
 	}
 	return nil
 }
 
+// command takes the name of a command apart; false: it names something else.
+func command(name string, what *string, origin *multipaxos.Ballot) bool {
+	if !strings.HasPrefix(name, "\"") {
+		return false
+	}
+	n, err := fmt.Sscanf(name, "%q/%d.%d", what, &origin.Round, &origin.Node)
+	return err == nil && n == 3
+}
+
 // propose takes in that a value was proposed, or voted for.
-func (o *observer) propose(at place, value string, voter uint64) error {
+func (o *observer) propose(at place, value, config string, since, voter uint64) error {
 	i, found := slices.BinarySearchFunc(o.proposals, at, func(p proposal, at place) int { return p.compare(at) })
 	if found && o.proposals[i].value != value {
 		return fmt.Errorf("%s and %s are proposed in slot %d and ballot %v", o.proposals[i].value, value, at.Slot, at.Ballot)
@@ -171,14 +250,25 @@ func (o *observer) propose(at place, value string, voter uint64) error {
 	}
 	o.proposals = slices.Clone(o.proposals)
 	if !found {
-		o.proposals = slices.Insert(o.proposals, i, proposal{place: at, value: value})
+		o.proposals = slices.Insert(o.proposals, i, proposal{place: at, value: value, config: config, since: since})
 	}
-	o.proposals[i].voters |= voter
-	if !o.m.quorum(o.proposals[i].voters) {
+	p := &o.proposals[i]
+	p.voters |= voter
+	if p.since >= at.Slot {
+		// It is proposed again to somebody who lacks it, and the leader has come to another configuration since then.
+		if !decided || o.chosen[c].value != value {
+			return fmt.Errorf("%s is proposed in slot %d and ballot %v, as if it were decided, and it is not", value, at.Slot, at.Ballot)
+		}
+		return nil
+	}
+	if !o.m.quorum(p.voters, p.config) {
 		return nil
 	}
 	switch {
 	case !decided:
+		if _, lost := slices.BinarySearch(o.lost, value); lost {
+			return fmt.Errorf("%s is chosen in slot %d, and the node that had proposed it was told that it is lost", value, at.Slot)
+		}
 		o.choose(decision{place: at, value: value})
 	case o.chosen[c].value != value:
 		return fmt.Errorf("%s is chosen in slot %d and ballot %v, and %s is in ballot %v", value, at.Slot, at.Ballot, o.chosen[c].value, o.chosen[c].Ballot)
