@@ -258,6 +258,14 @@ type View struct {
 	ConfSlot uint64     // the slot that it stands in
 	Accepted []Accepted // the slots after Start that have a value, ascending
 	Start    uint64
+	Members  []Heard // the others, as a leader sees them
+}
+
+// Heard is what a leader knows of another member.
+type Heard struct {
+	Node   uint64
+	Number uint64 // the newest heartbeat that it has answered
+	Match  uint64 // it has accepted all slots up to here
 }
 
 // Accepted is a value that an acceptor has accepted.
@@ -287,6 +295,9 @@ func (v *value) name() string {
 func (c *Core) View() View {
 	v := View{Role: c.role.String(), Leader: c.leader, Ballot: c.ballot, Promised: c.promised, Durable: c.durable, Held: c.held, Decided: c.decided,
 		Voters: slices.Clone(c.voters.members), Config: c.config, ConfSlot: c.confSlot, Start: c.log.start.Index}
+	for i := range c.peers {
+		v.Members = append(v.Members, Heard{c.peers[i].node, c.peers[i].number, c.peers[i].match})
+	}
 	for i := range c.promises {
 		if c.promises[i].complete {
 			v.Complete = append(v.Complete, c.promises[i].node)
@@ -321,6 +332,7 @@ func ReadRecords(keys replica.Keys, store storage.Store) (Ballot, []Accepted, er
 type Said struct {
 	Kind             string // as Describe shows it
 	Ballot           Ballot
+	Number           uint64
 	Decided, Through uint64
 	Ranges           [][2]uint64
 	Values           []Accepted // of its runs
@@ -332,7 +344,7 @@ func Read(group, sender uint64, b []byte) (Said, error) {
 	if err != nil {
 		return Said{}, err
 	}
-	s := Said{Kind: m.kind.String(), Ballot: m.ballot, Decided: m.decided, Through: m.through}
+	s := Said{Kind: m.kind.String(), Ballot: m.ballot, Number: m.number, Decided: m.decided, Through: m.through}
 	for _, r := range m.ranges {
 		s.Ranges = append(s.Ranges, [2]uint64{r.first, r.last})
 	}

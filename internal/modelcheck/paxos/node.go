@@ -788,9 +788,15 @@ func (n *node) Deaf(from int, body []byte) network.Deafness {
 			return network.DeafForever
 		}
 	case "accepted":
-		// What is known of a member does not become less while the configuration stays.
-		if !inOffice || n.m.timeless() && len(n.m.Changes) == 0 {
+		if !inOffice {
 			return network.DeafForever
+		}
+		// A member has said more since then, and it is fetched from nobody.
+		i := slices.IndexFunc(v.Members, func(h multipaxos.Heard) bool { return h.Node == uint64(from+1) })
+		if n.m.timeless() && len(n.m.Changes) == 0 && s.Decided <= v.Held && i >= 0 {
+			if h := v.Members[i]; s.Number < h.Number || s.Number == h.Number && s.Through < h.Match {
+				return network.DeafForever
+			}
 		}
 	}
 	return network.Hears
