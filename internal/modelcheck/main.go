@@ -57,6 +57,7 @@ func command(args []string, out, progress io.Writer) error {
 	memory := flags.Uint64("memory", 8<<10, "use no more MiB of memory than that, about")
 	limit := flags.Duration("time", 0, "take no longer than that for a model; 0: no bound")
 	save := flags.String("save", "", "write counterexamples into this folder")
+	play := flags.String("play", "", "play the script in this file, as it is written with -save, or by hand, and print what happens")
 	asJSON := flags.Bool("json", false, "print the results in JSON")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -92,10 +93,16 @@ func command(args []string, out, progress io.Writer) error {
 		return nil
 	case *hunt:
 		return r.hunt(*which)
+	case *play != "":
+		return r.play(models[0], *play, *planted)
 	}
 	var violations []string
 	for _, m := range models {
 		o, err := r.explore(m, *planted)
+		if errors.Is(err, network.ErrRefused) {
+			fmt.Fprintf(out, "%s: %v\n", m.Label(), err)
+			continue
+		}
 		if err != nil {
 			return err
 		}
@@ -116,6 +123,18 @@ func (r *run) model(name string) (network.Model, bool) {
 		return nil, false
 	}
 	return r.system.Models[i], true
+}
+
+// play plays a script.
+func (r *run) play(m network.Model, file, bug string) error {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	defer probe.Install(&planter{bug: bug, reached: map[string]bool{}})()
+	played, err := m.Play(network.Lines(string(text)))
+	fmt.Fprint(r.out, played)
+	return err
 }
 
 // planter is the probe of an exploration: it plants one mistake, and takes down which places are reached.

@@ -91,6 +91,12 @@ type Message struct {
 	Body []byte
 }
 
+// Waiting is a message on its way.
+type Waiting struct {
+	From, To int
+	Body     []byte
+}
+
 // Observer keeps what must be remembered of a run to say whether it is right. It is a deterministic
 // function of the facts that it was told.
 type Observer interface {
@@ -110,6 +116,7 @@ type Budget struct {
 type Config struct {
 	Nodes    []Node
 	Observer Observer
+	Waiting  []Waiting // what is on its way at first
 	Budgets  []Budget
 	Restarts []int // the numbers of the budgets of what restarts a node
 	Late     int   // the number of the budget of messages that are delivered late; -1: none are
@@ -224,6 +231,14 @@ func New(c Config) (*Network, error) {
 		s.nodes[i].local = n.internLocal(i, node)
 	}
 	s.observer = n.internObserver(c.Observer)
+	var touched [MaxNodes]bool
+	for _, w := range c.Waiting {
+		n.post(s, &State{}, []uint32{n.internMessage(w.From, w.To, w.Body)}, &touched)
+	}
+	for i := range c.Nodes {
+		touched[i] = true
+	}
+	n.settle(s, &State{}, &touched)
 	n.start = s
 	return n, nil
 }
@@ -418,15 +433,7 @@ func (n *Network) visit(s *State, node int, costs []int, r *result, v *explore.V
 	var touched [MaxNodes]bool
 	touched[node] = true
 	n.post(&next, s, r.sent, &touched)
-	for again := true; again; {
-		again = false
-		for i := range n.c.Nodes {
-			if touched[i] {
-				again = true
-				n.listen(&next, s, i, &touched)
-			}
-		}
-	}
+	n.settle(&next, s, &touched)
 	var within [maxWithin]explore.Hash
 	if !v.Step(n.hash(&next, &next.used), n.within(&next, within[:0])...) {
 		return
@@ -500,6 +507,19 @@ func (n *Network) post(s, before *State, sent []uint32, touched *[MaxNodes]bool)
 		}
 		p.inbox = append(p.inbox, id)
 		touched[to] = true
+	}
+}
+
+// settle lets all nodes listen to which something has come.
+func (n *Network) settle(s, before *State, touched *[MaxNodes]bool) {
+	for again := true; again; {
+		again = false
+		for i := range n.c.Nodes {
+			if touched[i] {
+				again = true
+				n.listen(s, before, i, touched)
+			}
+		}
 	}
 }
 

@@ -22,9 +22,8 @@ type Model interface {
 	Bounds() string // in a line
 	New(planted bool) (*Network, error)
 
-	// Begin is the first line of a script, and Describe says what a message is: its first word
-	// is its type.
-	Begin() string
+	// Begin is how a script begins, and Describe says what a message is: its first word is its type.
+	Begin() []string
 	Describe(from, to int, body []byte) string
 
 	// Play plays a script and returns it with what happens.
@@ -36,6 +35,25 @@ type Model interface {
 type Bug struct {
 	Name   string
 	Models []string
+}
+
+// ErrRefused says that a model can't be explored, since the protocol refuses it, as it must.
+var ErrRefused = errors.New("network: refused, as it must be")
+
+// Lines returns the lines of a script, without what is printed there.
+func Lines(text string) (lines []string) {
+	printed := false
+	for line := range strings.SplitSeq(text, "\n") {
+		switch {
+		case line == "":
+			printed = false
+		case line == "----":
+			printed = true
+		case !printed:
+			lines = append(lines, line)
+		}
+	}
+	return lines
 }
 
 // event is a step of a script.
@@ -159,12 +177,15 @@ func (n *Network) echoes(before, after *State, e event, fn func(id uint32, e eve
 
 // lines tells of events as a script.
 func (n *Network) lines(m Model, start *State, events []event) []string {
-	lines := []string{m.Begin()}
+	lines := m.Begin()
 	nodes := make([]Node, len(n.c.Nodes))
 	for i := range nodes {
 		nodes[i] = n.local.at(start.nodes[i].local).node.Clone()
 	}
 	var net []uint32 // on their way
+	for _, w := range n.c.Waiting {
+		net = append(net, n.internMessage(w.From, w.To, w.Body))
+	}
 	kind := func(id uint32) string {
 		x := n.message.at(id)
 		word, _, _ := strings.Cut(m.Describe(x.from, x.to, x.body), " ")

@@ -1,6 +1,7 @@
 package paxos
 
 import (
+	"errors"
 	"fmt"
 	"math/bits"
 	"slices"
@@ -42,6 +43,15 @@ type Model struct {
 	Readers    []uint64
 
 	Lost []string // kinds of messages that are never delivered
+
+	// Before is a script that has happened before. What it delivers or drops is not delivered again.
+	Before []string
+
+	// Durable says that the state machine is durable as soon as it has applied something, before the log may be.
+	Durable bool
+
+	// Refused says that nothing can be explored: the group is refused when it is to begin.
+	Refused bool
 
 	Leases        bool
 	ElectionTicks int // default: 1
@@ -190,6 +200,12 @@ func (m *Model) Bounds() string {
 			words = append(words, who.what+" "+strings.Trim(list(who.nodes), "()"))
 		}
 	}
+	if m.Durable {
+		words = append(words, "durable state machines")
+	}
+	if len(m.Before) > 0 {
+		words = append(words, fmt.Sprintf("%d commands before", len(m.Before)))
+	}
 	if m.Leases {
 		words = append(words, fmt.Sprintf("leases of %d ticks", max(m.ElectionTicks, 1)))
 	}
@@ -218,6 +234,9 @@ func (m *Model) bootstrap() string {
 	if m.MessageBytes > 0 {
 		line += fmt.Sprintf(" message=%d", m.MessageBytes)
 	}
+	if m.Durable {
+		line += " durable"
+	}
 	if m.Phase1 > 0 {
 		line += fmt.Sprintf(" phase1=%d phase2=%d", m.Phase1, m.Phase2)
 	}
@@ -231,24 +250,41 @@ func (m *Model) Label() string { return m.Name }
 func (m *Model) About() string { return m.For }
 
 // Begin implements network.Model.
-func (m *Model) Begin() string { return m.bootstrap() }
+func (m *Model) Begin() []string { return append([]string{m.bootstrap()}, m.Before...) }
 
 // Describe implements network.Model.
 func (m *Model) Describe(from, _ int, body []byte) string { return describe(uint64(from+1), body) }
 
 // New implements network.Model.
 func (m *Model) New(planted bool) (*network.Network, error) {
-	m.founded = string(m.founders().encode())
-	c := network.Config{Observer: &observer{m: m}, Budgets: m.budgets(), Restarts: []int{crashes, damages, rejoins}, Late: crashes, Planted: planted}
+	var p Player
+	err := p.start(m)
+	var config *synod.ConfigError
+	switch {
+	case m.Refused && errors.As(err, &config):
+		return nil, fmt.Errorf("%w: %w", network.ErrRefused, err)
+	case m.Refused && err == nil && !planted:
+		return nil, fmt.Errorf("paxos: model %s: it is not refused", m.Name)
+	}
+	for _, line := range m.Before {
+		if err == nil {
+			var violation error
+			_, violation, err = p.Exec(line)
+			err = errors.Join(err, violation)
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("paxos: model %s: %w", m.Name, err)
+	}
+	c := network.Config{Observer: p.observer, Budgets: m.budgets(), Restarts: []int{crashes, damages, rejoins}, Late: crashes, Planted: planted}
 	if m.Lags > 0 {
 		c.Late = lags
 	}
-	for i := range m.Voters + m.Spares {
-		n, err := newNode(m, uint64(i+1))
-		if err != nil {
-			return nil, err
-		}
+	for _, n := range p.nodes {
 		c.Nodes = append(c.Nodes, n)
+	}
+	for _, x := range p.net {
+		c.Waiting = append(c.Waiting, network.Waiting{From: int(x.from - 1), To: int(x.to - 1), Body: x.body})
 	}
 	return network.New(c)
 }

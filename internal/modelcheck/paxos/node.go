@@ -32,6 +32,7 @@ type node struct {
 	applied  replica.Position
 	config   []byte               // the configuration there
 	kept     replica.SnapshotMeta // durable
+	offered  replica.SnapshotMeta // to peers; the same, but where the state machine is durable by itself
 	incoming replica.SnapshotMeta // received, not installed
 	asked    []uint64             // reads of this run that wait, by number
 
@@ -141,7 +142,7 @@ func (n *node) FingerprintRunning(b []byte) []byte {
 	b = binary.AppendUvarint(b, n.applied.Term)
 	b = binary.AppendUvarint(b, n.applied.Commands)
 	b = replica.AppendBytes(b, n.config)
-	b = binary.AppendUvarint(b, n.kept.Index)
+	b = n.offered.Append(b)
 	b = n.incoming.Append(b)
 	b = binary.AppendUvarint(b, uint64(len(n.asked)))
 	for _, attempt := range n.asked {
@@ -225,7 +226,7 @@ func (n *node) Inputs() []network.Input {
 	if n.m.Reads > 0 && may(n.m.Readers, n.id) {
 		add(network.Input{Kind: read, Costs: []int{reads}, Numbered: true})
 	}
-	if n.m.Trims > 0 && n.applied.Index > max(n.kept.Index, 1) {
+	if n.m.Trims > 0 && n.applied.Index > max(n.offered.Index, 1) {
 		add(network.Input{Kind: trim, Costs: []int{trims}})
 	}
 	return list
@@ -327,7 +328,7 @@ func (n *node) end(late bool, out *network.Output) {
 
 func (n *node) campaign(out *network.Output) {
 	did(out, "campaign %d", n.id)
-	n.core.Campaign()
+	n.stands(out, n.core.Campaign)
 	n.ready(out)
 }
 
@@ -343,7 +344,7 @@ func (n *node) propose(value string, out *network.Output) {
 func (n *node) tick(out *network.Output) {
 	did(out, "tick %d", n.id)
 	n.heard, n.running = min(n.heard+1, n.m.electionTicks()), min(n.running+1, n.m.electionTicks())
-	n.core.Tick()
+	n.stands(out, n.core.Tick)
 	n.ready(out)
 }
 
@@ -370,18 +371,24 @@ func (n *node) reconfigure(to Configuration, out *network.Output) {
 	n.ready(out)
 }
 
+// meta describes what is applied.
+func (n *node) meta() replica.SnapshotMeta {
+	return replica.SnapshotMeta{Position: n.applied, Config: n.config, Held: n.applied.Commands}
+}
+
 // snapshot makes one of what is applied, which is durable at once.
 func (n *node) snapshot(out *network.Output) {
 	did(out, "snapshot %d", n.id)
-	n.kept = replica.SnapshotMeta{Position: n.applied, Config: n.config, Held: n.applied.Commands}
-	n.core.SnapshotAvailable(n.kept)
+	n.kept = n.meta()
+	n.offered = n.kept
+	n.core.SnapshotAvailable(n.offered)
 	n.ready(out)
 }
 
 func (n *node) compact(out *network.Output) {
-	did(out, "compact %d %d", n.id, n.kept.Index)
+	did(out, "compact %d %d", n.id, n.offered.Index)
 	var q batch
-	n.core.Compact(n.kept.Position, n.kept.Config, &q.batch)
+	n.core.Compact(n.offered.Position, n.offered.Config, &q.batch)
 	n.queue = append(n.queue, q)
 	n.ready(out)
 }
@@ -428,7 +435,7 @@ func firstOf(key []byte) uint64 { return binary.BigEndian.Uint64(key[len(key)-5*
 func (n *node) leave(out *network.Output) {
 	did(out, "leave %d", n.id)
 	n.rewrite(out, func(b *storage.Batch) error { return n.m.protocol().Leave(keys, n.disk, b) })
-	n.core, n.kept = nil, replica.SnapshotMeta{}
+	n.core, n.kept, n.offered = nil, replica.SnapshotMeta{}, replica.SnapshotMeta{}
 }
 
 // join makes a replica that knows nothing of its group.
@@ -454,7 +461,9 @@ func (n *node) deliver(from uint64, body []byte, out *network.Output) {
 	if meta != nil {
 		n.incoming = *meta
 	}
-	if err := n.core.Step(from, message, len(message)); err != nil {
+	var err error
+	n.stands(out, func() { err = n.core.Step(from, message, len(message)) })
+	if err != nil {
 		out.Violation = fmt.Errorf("node %d refuses a message: %w", n.id, err)
 		return
 	}
@@ -522,8 +531,8 @@ func (n *node) open(out *network.Output) {
 	}
 	n.core = core.(*multipaxos.Core)
 	n.applied, n.config = start, config
-	if n.kept.Index > 0 {
-		n.core.SnapshotAvailable(n.kept)
+	if n.offered = n.kept; n.kept.Index > 0 {
+		n.core.SnapshotAvailable(n.offered)
 	}
 	n.ready(out)
 }
@@ -562,9 +571,9 @@ func (n *node) ready(out *network.Output) {
 			n.say(m.To, slices.Concat(m.Head, m.Tail), out)
 		}
 		for _, s := range o.Snapshots {
-			ok := s.Index == n.kept.Index
+			ok := s.Index == n.offered.Index
 			if ok {
-				n.post(s.To, "snapshot", pack(&n.kept, s.Message), out)
+				n.post(s.To, "snapshot", pack(&n.offered, s.Message), out)
 			}
 			n.core.SnapshotSent(s.To, ok) // what becomes of it is the network's matter
 		}
@@ -613,6 +622,9 @@ func (n *node) handOut(o *replica.Output, out *network.Output) {
 		}
 		n.applied = position(&e, n.applied.Commands+1)
 	}
+	if n.m.Durable {
+		n.kept = n.meta()
+	}
 	n.core.Applied(n.applied.Index)
 }
 
@@ -637,7 +649,7 @@ func (n *node) say(to uint64, body []byte, out *network.Output) {
 		case s.Kind == "promise" && s.Ballot.Less(n.vowed):
 			violated("promises %v, and it has promised %v before", s.Ballot, n.vowed)
 		}
-		n.checkLease(&s, violated)
+		n.checkLease(s.Kind, s.Ballot, violated)
 	case "accept":
 		v := n.core.View()
 		for _, a := range s.Values {
@@ -682,9 +694,9 @@ func (n *node) since(v *multipaxos.View) uint64 {
 
 // checkLease holds a promise against the leases that leaders may count on: whoever has heard a leader, or may have
 // forgotten that, does not help to elect another one for ElectionTicks.
-func (n *node) checkLease(s *multipaxos.Said, violated func(string, ...any)) {
+func (n *node) checkLease(what string, ballot multipaxos.Ballot, violated func(string, ...any)) {
 	v := n.core.View()
-	if !n.m.Leases || n.before == s.Ballot || v.Leader == s.Ballot || n.m.Transfers > 0 {
+	if !n.m.Leases || n.before == ballot || v.Leader == ballot || n.m.Transfers > 0 {
 		return
 	}
 	alone := slices.Equal(v.Voters, []uint64{n.id}) && !slices.ContainsFunc(v.Accepted, func(a multipaxos.Accepted) bool {
@@ -693,9 +705,23 @@ func (n *node) checkLease(s *multipaxos.Said, violated func(string, ...any)) {
 	switch {
 	case alone:
 	case n.running < n.m.electionTicks():
-		violated("sends a %s in ballot %v %d ticks after it was opened: it may have forgotten a lease", s.Kind, s.Ballot, n.running)
+		violated("helps with a %s in ballot %v %d ticks after it was opened: it may have forgotten a lease", what, ballot, n.running)
 	case n.heard < n.m.electionTicks():
-		violated("sends a %s in ballot %v %d ticks after it has heard a leader", s.Kind, s.Ballot, n.heard)
+		violated("helps with a %s in ballot %v %d ticks after it has heard a leader", what, ballot, n.heard)
+	}
+}
+
+// stands checks, in a model with leases, whether an input has made the node stand for election when it must not.
+func (n *node) stands(out *network.Output, input func()) {
+	before := n.core.View()
+	input()
+	if !n.m.Leases || n.core == nil || out.Violation != nil {
+		return
+	}
+	if v := n.core.View(); v.Ballot != before.Ballot && v.Role != "follower" {
+		n.checkLease("candidacy", v.Ballot, func(format string, args ...any) {
+			out.Violation = fmt.Errorf("node %d "+format, append([]any{n.id}, args...)...)
+		})
 	}
 }
 
@@ -748,7 +774,7 @@ func (n *node) durable(q *batch, out *network.Output) {
 		n.vowed = after.promised
 	}
 	if q.restore != nil {
-		n.kept = *q.restore
+		n.kept, n.offered = *q.restore, *q.restore
 		n.applied, n.config = n.kept.Position, n.kept.Config
 	}
 	if q.token != 0 {

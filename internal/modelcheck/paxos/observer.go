@@ -131,6 +131,17 @@ func (o *observer) find(slot uint64) (i int, ok bool) {
 	return sort.Find(len(o.chosen), func(i int) int { return cmp.Compare(slot, o.chosen[i].Slot) })
 }
 
+// behind holds a proposal against the configurations that are chosen in lower slots: one that was chosen in its ballot,
+// or in a lower one, governs it.
+func (o *observer) behind(p *proposal) error {
+	for _, d := range o.chosen {
+		if strings.HasPrefix(d.value, "config") && p.since < d.Slot && d.Slot < p.Slot && p.since > 0 && !p.Ballot.Less(d.Ballot) {
+			return fmt.Errorf("%s is proposed in slot %d and ballot %v, under the configuration of slot %d, and there is one in slot %d", p.value, p.Slot, p.Ballot, p.since, d.Slot)
+		}
+	}
+	return nil
+}
+
 // choose takes in a decision.
 func (o *observer) choose(d decision) {
 	o.chosen = slices.Clone(o.chosen)
@@ -254,6 +265,9 @@ func (o *observer) propose(at place, value, config string, since, voter uint64) 
 	}
 	p := &o.proposals[i]
 	p.voters |= voter
+	if err := o.behind(p); err != nil {
+		return err
+	}
 	if p.since >= at.Slot {
 		// It is proposed again to somebody who lacks it, and the leader has come to another configuration since then.
 		if !decided || o.chosen[c].value != value {
@@ -277,7 +291,11 @@ func (o *observer) propose(at place, value, config string, since, voter uint64) 
 		d.place = at
 		o.choose(d)
 	}
-	for _, p := range o.proposals {
+	for i := range o.proposals {
+		p := &o.proposals[i]
+		if err := o.behind(p); err != nil {
+			return err
+		}
 		if p.Slot == at.Slot && at.Ballot.Less(p.Ballot) && p.value != value {
 			return fmt.Errorf("%s is chosen in slot %d and ballot %v, and %s was proposed in ballot %v", value, at.Slot, at.Ballot, p.value, p.Ballot)
 		}

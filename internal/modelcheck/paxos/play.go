@@ -18,6 +18,9 @@ import (
 //	persist NODE [n=COUNT]
 //	deliver from=N to=N type=WORD [nth=K]
 //	duplicate from=N to=N type=WORD [nth=K]
+//	drop [from=N] [to=N] [type=WORD]       all such messages
+//	settle NODE… [keep]                    what is on its way between these nodes, and what comes of it; other
+//	                                       messages are lost, or kept
 //	crash NODE
 //	tick NODE
 //	read NODE NUMBER
@@ -109,6 +112,12 @@ func (p *Player) Exec(line string) (printed string, violation, err error) {
 	var text strings.Builder
 	var n *node
 	switch w.bare[0] {
+	case "settle":
+		violation, err = p.settle(&w, &text)
+		return text.String(), violation, err
+	case "drop":
+		p.net = slices.DeleteFunc(p.net, func(x packet) bool { return x.fits(&w) })
+		return "", nil, nil
 	case "deliver", "duplicate":
 		i, err := p.pick(&w)
 		if err != nil {
@@ -117,13 +126,11 @@ func (p *Player) Exec(line string) (printed string, violation, err error) {
 		x := p.net[i]
 		if w.bare[0] == "duplicate" {
 			p.net = append(p.net, x)
-			break
+			return "", nil, nil
 		}
 		p.net = slices.Delete(p.net, i, i+1)
-		fmt.Fprintf(&text, "%v\n", &x)
-		if n = p.nodes[x.to-1]; n.core != nil {
-			n.attempt(&out, func() { n.deliver(x.from, x.body, &out) })
-		}
+		violation := p.deliver(x, &text)
+		return text.String(), violation, nil
 	default:
 		id := w.at(1)
 		if id == 0 || id > uint64(len(p.nodes)) {
@@ -139,25 +146,74 @@ func (p *Player) Exec(line string) (printed string, violation, err error) {
 			return fail("%v", err)
 		}
 	}
-	p.carryOut(n, &out, &text)
-	violation = out.Violation
-	for _, fact := range out.Facts {
-		if violation == nil {
-			violation = p.observer.Observe(fact)
+	violation = p.carryOut(n, &out, &text)
+	return text.String(), violation, nil
+}
+
+// deliver brings a message to its receiver.
+func (p *Player) deliver(x packet, text *strings.Builder) (violation error) {
+	var out network.Output
+	fmt.Fprintf(text, "%v\n", &x)
+	n := p.nodes[x.to-1]
+	if n.core == nil {
+		return nil
+	}
+	n.attempt(&out, func() { n.deliver(x.from, x.body, &out) })
+	return p.carryOut(n, &out, text)
+}
+
+// settle works off what some nodes have to do.
+func (p *Player) settle(w *words, text *strings.Builder) (violation, err error) {
+	var nodes []*node
+	for i := range w.bare {
+		if id := w.at(i); id > 0 && id <= uint64(len(p.nodes)) {
+			nodes = append(nodes, p.nodes[id-1])
 		}
 	}
-	if violation != nil {
-		first, _, _ := strings.Cut(violation.Error(), "\n")
-		fmt.Fprintf(&text, "VIOLATION: %s\n", first)
+	keep := slices.Contains(w.bare, "keep")
+	for range 1000 {
+		busy := false
+		for _, n := range nodes {
+			if n.core == nil || len(n.queue) == 0 {
+				continue
+			}
+			busy = true
+			var out network.Output
+			n.attempt(&out, func() { n.persist(len(n.queue), &out) })
+			if violation := p.carryOut(n, &out, text); violation != nil {
+				return violation, nil
+			}
+		}
+		net := p.net
+		p.net = nil
+		var kept []packet
+		for _, x := range net {
+			switch {
+			case slices.Contains(nodes, p.nodes[x.from-1]) && slices.Contains(nodes, p.nodes[x.to-1]):
+				busy = true
+				if violation := p.deliver(x, text); violation != nil {
+					return violation, nil
+				}
+			case keep:
+				kept = append(kept, x)
+			}
+		}
+		if p.net = append(kept, p.net...); !busy {
+			return nil, nil
+		}
 	}
-	return text.String(), violation, nil
+	return nil, fmt.Errorf("paxos: it does not settle")
 }
 
 // bootstrap makes the nodes.
 func (p *Player) bootstrap(w *words) error {
-	m := &Model{Voters: int(w.number("voters")), Spares: int(w.number("spare")), ElectionTicks: int(w.number("election")), Leases: slices.Contains(w.bare, "leases"),
-		MessageBytes: int(w.number("message")), Phase1: int(w.number("phase1")), Phase2: int(w.number("phase2")), Slots: 1 << 20,
-		Reads: 1, Changes: make([]Change, 1), Damages: 1, Ticks: 1}
+	return p.start(&Model{Voters: int(w.number("voters")), Spares: int(w.number("spare")), ElectionTicks: int(w.number("election")),
+		Leases: slices.Contains(w.bare, "leases"), Durable: slices.Contains(w.bare, "durable"), MessageBytes: int(w.number("message")), Phase1: int(w.number("phase1")), Phase2: int(w.number("phase2")), Slots: 1 << 20,
+		Reads: 1, Changes: make([]Change, 1), Damages: 1, Ticks: 1})
+}
+
+// start makes the nodes of a model.
+func (p *Player) start(m *Model) error {
 	m.founded = string(m.founders().encode())
 	*p = Player{model: m, observer: &observer{m: m}}
 	for i := range m.Voters + m.Spares {
@@ -174,15 +230,20 @@ func (p *Player) bootstrap(w *words) error {
 func (p *Player) pick(w *words) (int, error) {
 	nth := max(w.number("nth"), 1)
 	for i := range p.net {
-		x := &p.net[i]
-		kind, _, _ := strings.Cut(describe(x.from, x.body), " ")
-		if x.from == w.number("from") && x.to == w.number("to") && slices.Equal(w.named["type"], []string{kind}) {
+		if p.net[i].fits(w) {
 			if nth--; nth == 0 {
 				return i, nil
 			}
 		}
 	}
 	return 0, fmt.Errorf("no such message is on its way")
+}
+
+// fits reports whether a message is one of those that a command names.
+func (p *packet) fits(w *words) bool {
+	kind, _, _ := strings.Cut(describe(p.from, p.body), " ")
+	is := func(name, value string) bool { return w.named[name] == nil || slices.Contains(w.named[name], value) }
+	return is("from", strconv.FormatUint(p.from, 10)) && is("to", strconv.FormatUint(p.to, 10)) && is("type", kind)
 }
 
 // take carries out a command that is about one node.
@@ -214,7 +275,7 @@ func (p *Player) take(n *node, w *words, out *network.Output) error {
 	case "snapshot":
 		n.snapshot(out)
 	case "compact":
-		if w.at(2) != n.kept.Index {
+		if w.at(2) != n.offered.Index {
 			return fmt.Errorf("there is no snapshot at %d", w.at(2))
 		}
 		n.compact(out)
@@ -237,7 +298,7 @@ func (p *Player) take(n *node, w *words, out *network.Output) error {
 }
 
 // carryOut prints what a node has done, and brings its messages on their way.
-func (p *Player) carryOut(n *node, out *network.Output, text *strings.Builder) {
+func (p *Player) carryOut(n *node, out *network.Output, text *strings.Builder) (violation error) {
 	for _, fact := range out.Facts {
 		switch f := fact.(type) {
 		case voted:
@@ -257,6 +318,17 @@ func (p *Player) carryOut(n *node, out *network.Output, text *strings.Builder) {
 		p.net = append(p.net, x)
 		fmt.Fprintf(text, "send %v\n", &x)
 	}
+	violation = out.Violation
+	for _, fact := range out.Facts {
+		if violation == nil {
+			violation = p.observer.Observe(fact)
+		}
+	}
+	if violation != nil {
+		first, _, _ := strings.Cut(violation.Error(), "\n")
+		fmt.Fprintf(text, "VIOLATION: %s\n", first)
+	}
+	return violation
 }
 
 // Play implements network.Model.
