@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/synod-go/synod/internal/replica"
 	"github.com/synod-go/synod/storage"
@@ -283,12 +284,35 @@ type Accepted struct {
 func (v *value) name() string {
 	what := [...]string{"gap", "fence", "", "config"}[v.kind]
 	switch {
-	case v.kind == valueConfig || len(v.data) > 40:
-		what += fmt.Sprintf("%x", v.hash())
+	case v.kind == valueConfig:
+		what = nameConfig(v.data)
+	case v.kind == valueCommand && len(v.data) > 40:
+		what = fmt.Sprintf("%x", v.hash())
 	case v.kind == valueCommand:
 		what = fmt.Sprintf("%q", v.data)
 	}
 	return what + "/" + v.origin.String()
+}
+
+// nameConfig names a configuration by its members.
+func nameConfig(data []byte) string {
+	conf, err := replica.DecodeConfiguration(data)
+	if err != nil {
+		return fmt.Sprintf("config(%x)", data)
+	}
+	var s strings.Builder
+	for _, p := range conf.Members {
+		fmt.Fprintf(&s, " %d", p.Node)
+		for _, f := range []struct {
+			set  bool
+			mark string
+		}{{p.Voter, "v"}, {p.Outgoing, "o"}, {p.Learner, "l"}} {
+			if f.set {
+				s.WriteString(f.mark)
+			}
+		}
+	}
+	return "config(" + strings.TrimPrefix(s.String(), " ") + ")"
 }
 
 // View describes the core.
