@@ -181,6 +181,11 @@ func (m *Model) quorum(voters uint64, config string) bool {
 	return half(func(p replica.Participant) bool { return p.Voter }) && (!conf.Joint() || half(func(p replica.Participant) bool { return p.Outgoing }))
 }
 
+// changing reports whether configurations change.
+func (m *Model) changing() bool {
+	return len(m.Changes) > 0 || slices.ContainsFunc(m.Before, func(line string) bool { return strings.HasPrefix(line, "reconfigure") })
+}
+
 // timeless reports whether no time passes.
 func (m *Model) timeless() bool { return m.Ticks == 0 }
 
@@ -257,6 +262,9 @@ func (m *Model) Describe(from, _ int, body []byte) string { return describe(uint
 
 // New implements network.Model.
 func (m *Model) New(planted bool) (*network.Network, error) {
+	lost := m.Lost
+	m.Lost = nil // before that nothing was lost but what the script says
+	defer func() { m.Lost = lost }()
 	var p Player
 	err := p.start(m)
 	var config *synod.ConfigError

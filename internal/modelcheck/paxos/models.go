@@ -37,12 +37,17 @@ func models() []*Model {
 			Voters: 3, Slots: 1, Ballots: 1, Ticks: 3,
 		},
 		{
-			Name: "reads", For: "reads at leaders, at followers, and without a leader",
+			Name: "reads", For: "reads that leaders answer",
 			Voters: 3, Slots: 2, Ballots: 2, Reads: 1, Candidates: []uint64{1, 2},
+		},
+		{
+			Name: "looks", For: "reads without a leader",
+			Voters: 3, Slots: 2, Ballots: 1, Reads: 1, Ticks: 1, ElectionTicks: 8, Candidates: []uint64{1}, Readers: []uint64{3},
 		},
 		{
 			Name: "leases", For: "members on whom a leader counts",
 			Voters: 3, Slots: 1, Ballots: 2, Crashes: 1, Ticks: 3, Leases: true, ElectionTicks: 2,
+			Before: []string{"tick 1", "tick 1", "tick 2", "tick 2", "tick 3", "tick 3", "drop"},
 		},
 		{
 			Name: "alone", For: "leases, where a node was the only voter and can't know whether it still is",
@@ -104,7 +109,7 @@ func models() []*Model {
 		},
 		{
 			Name: "twice", For: "two quick changes of the voters, and members that know of none",
-			Voters: 5, Slots: 8, Ballots: 1, Values: 1, Candidates: []uint64{3}, Changes: make([]Change, 1), Lost: heartbeats,
+			Voters: 5, Slots: 8, Ballots: 1, Values: 1, Candidates: []uint64{3}, Lost: heartbeats,
 			Before: []string{
 				"campaign 5",
 				"settle 1 2 3 4 5",
@@ -138,7 +143,7 @@ func models() []*Model {
 		},
 		{
 			Name: "leave", For: "a replica that is removed from its node and joins again, and a member that knows of no change",
-			Voters: 3, Slots: 8, Ballots: 1, Values: 1, Rejoins: 1, ElectionTicks: 3, Candidates: []uint64{2}, Crashing: []uint64{3}, Changes: make([]Change, 1), Lost: heartbeats,
+			Voters: 3, Slots: 8, Ballots: 1, Values: 1, Rejoins: 1, ElectionTicks: 3, Candidates: []uint64{2}, Crashing: []uint64{3}, Lost: heartbeats,
 			Before: []string{
 				"campaign 1",
 				"settle 1 2 3",

@@ -679,14 +679,14 @@ func (n *node) post(to uint64, kind string, body []byte, out *network.Output) {
 
 // underConfig returns the configuration that a proposal is made under, if that may change.
 func (n *node) underConfig(v *multipaxos.View) string {
-	if len(n.m.Changes) == 0 {
+	if !n.m.changing() {
 		return ""
 	}
 	return string(v.Config)
 }
 
 func (n *node) since(v *multipaxos.View) uint64 {
-	if len(n.m.Changes) == 0 {
+	if !n.m.changing() {
 		return 1
 	}
 	return v.ConfSlot
@@ -819,7 +819,7 @@ func (n *node) Deaf(from int, body []byte) network.Deafness {
 		}
 		// A member has said more since then, and it is fetched from nobody.
 		i := slices.IndexFunc(v.Members, func(h multipaxos.Heard) bool { return h.Node == uint64(from+1) })
-		if n.m.timeless() && len(n.m.Changes) == 0 && s.Decided <= v.Held && i >= 0 {
+		if n.m.timeless() && !n.m.changing() && s.Decided <= v.Held && i >= 0 {
 			if h := v.Members[i]; s.Number < h.Number || s.Number == h.Number && s.Through < h.Match {
 				return network.DeafForever
 			}
