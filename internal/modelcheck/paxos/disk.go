@@ -41,6 +41,9 @@ func seal(k, values [][]byte) (*content, error) {
 		all = append(all, values[i]...)
 	}
 	c.sum = sha256.Sum256(all)
+	if _, ok := c.get(keys.Protocol('h')); !ok {
+		return c, nil // a replica that has left
+	}
 	var err error
 	c.promised, c.accepted, err = multipaxos.ReadRecords(keys, &disk{c})
 	return c, err
@@ -61,11 +64,17 @@ func (c *content) search(key []byte) int {
 
 // Get implements storage.Store.
 func (d *disk) Get(key []byte) ([]byte, error) {
-	c := d.content
-	if i := c.search(key); i < len(c.keys) && bytes.Equal(c.keys[i], key) {
-		return bytes.Clone(c.values[i]), nil
+	if value, ok := d.content.get(key); ok {
+		return bytes.Clone(value), nil
 	}
 	return nil, storage.ErrNotFound
+}
+
+func (c *content) get(key []byte) ([]byte, bool) {
+	if i := c.search(key); i < len(c.keys) && bytes.Equal(c.keys[i], key) {
+		return c.values[i], true
+	}
+	return nil, false
 }
 
 // Scan implements storage.Store.
