@@ -76,7 +76,7 @@ func models() []*Model {
 		},
 		{
 			Name: "durable", For: "state machines that are ahead of the log after a crash, and two ballots of one round",
-			Voters: 3, Slots: 3, Ballots: 2, Crashes: 1, Durable: true, Lost: heartbeats,
+			Voters: 3, Slots: 4, Ballots: 2, Crashes: 1, Durable: true, Candidates: []uint64{2, 3}, Lost: heartbeats,
 			Before: []string{
 				"campaign 2",
 				"campaign 3",
@@ -92,19 +92,22 @@ func models() []*Model {
 				"deliver from=3 to=1 type=prepare",
 				"persist 1",
 				"deliver from=1 to=3 type=promise",
-				"persist 3",
 				"deliver from=3 to=1 type=accept",
 				"persist 1",
+				"persist 3",
 				"deliver from=1 to=3 type=accepted",
 				"deliver from=3 to=2 type=accept",
+				"deliver from=3 to=2 type=heartbeat nth=2",
+				"crash 2",
+				"drop",
 			},
 		},
 		{
 			Name: "reconfigure", For: "a change of the voters, by way of both sets",
 			Voters: 3, Slots: 4, Ballots: 2, Values: 1, Lost: heartbeats,
 			Changes: []Change{
-				{Configuration{Voters: []uint64{1, 2, 3}}, Configuration{Voters: []uint64{1, 2}, Outgoing: []uint64{1, 2, 3}}},
-				{Configuration{Voters: []uint64{1, 2}, Outgoing: []uint64{1, 2, 3}}, Configuration{Voters: []uint64{1, 2}}},
+				{Configuration{Voters: []uint64{1, 2, 3}}, Configuration{Voters: []uint64{1}, Outgoing: []uint64{1, 2, 3}}},
+				{Configuration{Voters: []uint64{1}, Outgoing: []uint64{1, 2, 3}}, Configuration{Voters: []uint64{1}}},
 			},
 		},
 		{
