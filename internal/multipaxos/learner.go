@@ -69,15 +69,18 @@ func (c *Core) openLearner(o replica.OpenOptions, hard hardRecord) error {
 	}
 	if c.held < o.Start.Index {
 		// The state machine has what the log may not have, since a value may be applied before its
-		// record here is durable: the log goes on from there.
-		c.floor = o.Start.Index
+		// record here is durable. What the log has up to there may be something else, that was never
+		// chosen: it is dropped, and the log begins after the state machine's last slot.
 		c.held = o.Start.Index
-		if c.log.fence(c.held).Round < o.Start.Term {
-			c.log.fences = append(c.log.fences, fenceStart{o.Start.Index, Ballot{Round: o.Start.Term}})
-		}
 		if err := c.configure(o.Config, o.Start.Index); err != nil {
 			return err
 		}
+		fence := c.log.fence(c.held)
+		if fence.Round != o.Start.Term {
+			fence = Ballot{Round: o.Start.Term}
+		}
+		c.log.begin(startRecord{o.Start, fence, o.Config}, &c.batch)
+		c.unwritten = true
 	}
 	if c.lost.IsZero() {
 		c.advance(hard.decided, nil)
