@@ -70,15 +70,14 @@ func (c *Core) openLearner(o replica.OpenOptions, hard hardRecord) error {
 	}
 	if c.held < o.Start.Index {
 		// The state machine has what the log may not have, since a value may be applied before its
-		// record here is durable: the log goes on from there.
-		c.floor = o.Start.Index
+		// record here is durable. What the log has up to there may be something else, that was never
+		// chosen: it is dropped, and the log begins after the state machine's last slot.
 		c.held = o.Start.Index
-		if c.log.fence(c.held).Less(fenceAt(o.Start)) {
-			c.log.fences = append(c.log.fences, fenceStart{o.Start.Index, fenceAt(o.Start)})
-		}
 		if err := c.configure(o.Config, o.Start.Index); err != nil {
 			return err
 		}
+		c.log.begin(startRecord{o.Start, o.Config}, &c.batch)
+		c.unwritten = true
 	}
 	if c.lost.IsZero() {
 		c.advance(hard.decided, nil)

@@ -4,7 +4,9 @@ package multipaxos
 
 import (
 	"encoding/binary"
+	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/synod-go/synod/internal/replica"
 	"github.com/synod-go/synod/storage"
@@ -116,16 +118,25 @@ func (p *printer) value(v *value) {
 	p.b = replica.AppendBytes(p.b, v.data)
 }
 
-// Fingerprint appends an encoding of all that the core will do from here on depends on, but for its store.
-// Equal cores have equal ones.
-func (c *Core) Fingerprint(dst []byte) []byte {
+// Fingerprint appends an encoding of all that the core will do from here on depends on, but for its store,
+// and for what was set when it was opened. Equal cores have equal ones. timeless says that no time will pass:
+// then nothing that only Tick looks at is part of it, and no number that only tells attempts to be elected apart.
+func (c *Core) Fingerprint(dst []byte, timeless bool) []byte {
 	p := &printer{dst}
-	p.ballots(c.promised, c.durable, c.lost, c.of, c.leader, c.hint, c.ballot, c.authority, c.fenceBelow, c.fenceAbove)
+	d := *c // what is kept only to be found faster is brought up to date
+	through, _ := d.accepted(d.of)
+	present := d.presentThrough()
+	p.ballots(c.promised, c.durable, c.lost, c.of, c.leader, c.hint, c.authority, c.fenceBelow, c.fenceAbove)
 	p.flags(c.trusted, c.owed, c.damaged, c.wanted, c.unwritten, c.flushed, c.shown, c.announced, c.fenced, c.covered, c.beaten, c.invited, c.leaving, c.hinted, c.mayLook)
-	p.numbers(uint64(c.quiet), c.number, c.through, c.present, c.held, c.decided, c.opened, c.handed, c.floor, c.confSlot, uint64(c.applyingBytes),
-		c.source, c.sourceEnd, uint64(c.asked), c.snap.Index, uint64(c.role), c.round, uint64(c.silence), uint64(c.elapsed), uint64(c.timeout), c.attempt, c.yes,
-		c.lostLast, c.from, c.base, c.next, c.fenceSlot, c.ownCounted, c.window, uint64(c.bytes), c.beat, uint64(c.ticks), c.transferee, uint64(c.transfer), c.handedOver)
-	p.numbers(c.begun, c.heard)
+	p.numbers(uint64(c.quiet), c.number, through, present, c.held, c.decided, c.opened, c.handed, c.floor, c.confSlot, uint64(c.applyingBytes),
+		c.source, c.sourceEnd, uint64(c.asked), c.snap.Index, uint64(c.role), c.round, uint64(c.silence), c.yes,
+		c.from, c.base, c.next, c.fenceSlot, c.window, uint64(c.bytes), c.beat, c.transferee, c.handedOver, c.lostLast, c.ownCounted, c.begun, c.heard)
+	if c.role != follower { // until it stands for election again nothing depends on its last ballot
+		p.ballots(c.ballot)
+	}
+	if !timeless {
+		p.numbers(uint64(c.elapsed), uint64(c.timeout), c.attempt, uint64(c.ticks), uint64(c.transfer))
+	}
 	p.b = replica.AppendBytes(p.b, c.config)
 	p.numbers(uint64(len(c.grants)))
 	for _, g := range c.grants {
@@ -236,14 +247,26 @@ func (c *Core) Fingerprint(dst []byte) []byte {
 // View is what invariants look at.
 type View struct {
 	Role     string
-	Ballot   Ballot // the last one of this node
-	Promised Ballot // maybe not durable yet
+	Leader   Ballot   // who is followed
+	Complete []uint64 // whose promises are complete, of those that were counted in Ballot
+	Ballot   Ballot   // the last one of this node
+	Promised Ballot   // maybe not durable yet
 	Durable  Ballot
 	Held     uint64 // all slots up to here are decided and here
 	Decided  uint64 // all slots up to here are known to be decided
 	Voters   []uint64
+	Config   []byte     // the configuration in effect after Held, encoded
+	ConfSlot uint64     // the slot that it stands in
 	Accepted []Accepted // the slots after Start that have a value, ascending
 	Start    uint64
+	Members  []Heard // the others, as a leader sees them
+}
+
+// Heard is what a leader knows of another member.
+type Heard struct {
+	Node   uint64
+	Number uint64 // the newest heartbeat that it has answered
+	Match  uint64 // it has accepted all slots up to here
 }
 
 // Accepted is a value that an acceptor has accepted.
@@ -254,12 +277,56 @@ type Accepted struct {
 	Durable bool
 	Hash    uint64 // of the value and its origin
 	Shown   string // the same for people
+	Value   string // kind, data and origin: equal for equal values only
+}
+
+// name names a value, different from all others.
+func (v *value) name() string {
+	what := [...]string{"gap", "fence", "", "config"}[v.kind]
+	switch {
+	case v.kind == valueConfig:
+		what = nameConfig(v.data)
+	case v.kind == valueCommand && len(v.data) > 40:
+		what = fmt.Sprintf("%x", v.hash())
+	case v.kind == valueCommand:
+		what = fmt.Sprintf("%q", v.data)
+	}
+	return what + "/" + v.origin.String()
+}
+
+// nameConfig names a configuration by its members.
+func nameConfig(data []byte) string {
+	conf, err := replica.DecodeConfiguration(data)
+	if err != nil {
+		return fmt.Sprintf("config(%x)", data)
+	}
+	var s strings.Builder
+	for _, p := range conf.Members {
+		fmt.Fprintf(&s, " %d", p.Node)
+		for _, f := range []struct {
+			set  bool
+			mark string
+		}{{p.Voter, "v"}, {p.Outgoing, "o"}, {p.Learner, "l"}} {
+			if f.set {
+				s.WriteString(f.mark)
+			}
+		}
+	}
+	return "config(" + strings.TrimPrefix(s.String(), " ") + ")"
 }
 
 // View describes the core.
 func (c *Core) View() View {
-	v := View{Role: c.role.String(), Ballot: c.ballot, Promised: c.promised, Durable: c.durable, Held: c.held, Decided: c.decided,
-		Voters: slices.Clone(c.voters.members), Start: c.log.start.Index}
+	v := View{Role: c.role.String(), Leader: c.leader, Ballot: c.ballot, Promised: c.promised, Durable: c.durable, Held: c.held, Decided: c.decided,
+		Voters: slices.Clone(c.voters.members), Config: c.config, ConfSlot: c.confSlot, Start: c.log.start.Index}
+	for i := range c.peers {
+		v.Members = append(v.Members, Heard{c.peers[i].node, c.peers[i].number, c.peers[i].match})
+	}
+	for i := range c.promises {
+		if c.promises[i].complete {
+			v.Complete = append(v.Complete, c.promises[i].node)
+		}
+	}
 	for _, s := range c.log.spans {
 		r := c.log.load(s.rec)
 		if r == nil {
@@ -268,7 +335,7 @@ func (c *Core) View() View {
 		for slot := s.first; slot <= s.last; slot++ {
 			val := &r.values[slot-r.first]
 			v.Accepted = append(v.Accepted, Accepted{Slot: slot, Ballot: r.ballot, Chosen: r.ballot.isChosen(), Durable: s.rec.token <= c.persisted,
-				Hash: val.hash(), Shown: describeValue(r.ballot, val)})
+				Hash: val.hash(), Shown: describeValue(r.ballot, val), Value: val.name()})
 		}
 	}
 	return v
@@ -283,4 +350,33 @@ func ReadRecords(keys replica.Keys, store storage.Store) (Ballot, []Accepted, er
 	}
 	c := &Core{log: log}
 	return hard.promised, c.View().Accepted, nil
+}
+
+// Said is what a message says, as far as an invariant looks at it.
+type Said struct {
+	Kind             string // as Describe shows it
+	Ballot           Ballot
+	Number           uint64
+	Decided, Through uint64
+	Ranges           [][2]uint64
+	Values           []Accepted // of its runs
+}
+
+// Read decodes a message.
+func Read(group, sender uint64, b []byte) (Said, error) {
+	m, err := decodeMessage(group, sender, b)
+	if err != nil {
+		return Said{}, err
+	}
+	s := Said{Kind: m.kind.String(), Ballot: m.ballot, Number: m.number, Decided: m.decided, Through: m.through}
+	for _, r := range m.ranges {
+		s.Ranges = append(s.Ranges, [2]uint64{r.first, r.last})
+	}
+	for _, r := range m.runs {
+		for i := range r.values {
+			v := &r.values[i]
+			s.Values = append(s.Values, Accepted{Slot: r.first + uint64(i), Ballot: r.ballot, Chosen: r.ballot.isChosen(), Hash: v.hash(), Shown: describeValue(r.ballot, v), Value: v.name()})
+		}
+	}
+	return s, nil
 }

@@ -13,11 +13,11 @@ import (
 
 // proposer is what a candidate or leader does in its own ballot.
 type proposer struct {
-	ballot     Ballot // the last one of this node
-	authority  Ballot // of the leader that ordered this ballot
-	announced  bool   // the ballot is durable, and others were asked
-	from       uint64 // phase 1 asks for slots from here on
-	promises   []promise
+	ballot     Ballot      // the last one of this node
+	authority  Ballot      // of the leader that ordered this ballot
+	announced  bool        // the ballot is durable, and others were asked
+	from       uint64      // phase 1 asks for slots from here on
+	promises   []promise   // ascending by node
 	recovered  []recovered // what they reported, ascending by slot, the highest ballot of each
 	fenceBelow Ballot      // the highest origin of a fresh value in the slots that are decided and maybe not here
 
@@ -202,8 +202,9 @@ func (c *Core) takePiece(from uint64, m *message) bool {
 		if m.from != c.from {
 			return false
 		}
-		c.promises = append(c.promises, promise{node: from, next: c.from})
-		p = &c.promises[len(c.promises)-1]
+		i, _ := slices.BinarySearchFunc(c.promises, from, func(p promise, node uint64) int { return cmp.Compare(p.node, node) })
+		c.promises = slices.Insert(c.promises, i, promise{node: from, next: c.from})
+		p = &c.promises[i]
 	}
 	if m.from != p.next || p.complete {
 		return false
