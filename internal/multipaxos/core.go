@@ -72,6 +72,11 @@ func newCore(p Protocol, o replica.OpenOptions) (*Core, error) {
 	if err != nil {
 		return nil, err
 	}
+	if p.Whole {
+		if err := log.contradicted(hard); err != nil {
+			return nil, err
+		}
+	}
 	c := &Core{
 		node: o.Node, group: o.Keys.Group(), priority: p.Priority, quorums: p.Quorums.clone(), log: log,
 		electionTicks: max(o.ElectionTicks, 1), heartbeatTicks: max(o.HeartbeatTicks, 1), leases: o.Leases,
@@ -109,7 +114,7 @@ func newCore(p Protocol, o replica.OpenOptions) (*Core, error) {
 	}
 	c.findLost()
 	if p.Whole {
-		if err := errors.Join(log.contradicted(hard), log.damage(!c.lost.IsZero())); err != nil {
+		if err := log.damage(!c.lost.IsZero()); err != nil {
 			return nil, err
 		}
 	}

@@ -200,7 +200,7 @@ func TestOpenAgainstSnapshot(t *testing.T) {
 	require.NoError(t, err)
 	require.EqualValues(t, 20, c.held)
 	require.Equal(t, Ballot{Round: 5, Node: 3, Priority: 1}, c.log.fence(20))
-	require.EqualValues(t, 20, c.floor, "it can't serve what it may lack")
+	require.EqualValues(t, 20, c.log.start.Index, "it can't serve what it may lack")
 }
 
 // A store that can't be read is no reason to believe that nothing is there.

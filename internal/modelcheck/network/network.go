@@ -121,6 +121,9 @@ type Config struct {
 	Restarts []int // the numbers of the budgets of what restarts a node
 	Late     int   // the number of the budget of messages that are delivered late; -1: none are
 
+	// Describe says what a message is, for errors.
+	Describe func(from, to int, body []byte) string
+
 	// Planted says that a mistake is planted. Then what the nodes say of deafness is not held against what
 	// they do: a counterexample is one anyway.
 	Planted bool
@@ -426,9 +429,12 @@ func (n *Network) visit(s *State, node int, costs []int, r *result, v *explore.V
 	for _, b := range costs {
 		next.used[b]++
 	}
-	if !n.c.Planted && r.next != s.nodes[node].local && !n.deaf(s, node, r.next, slices.ContainsFunc(costs, func(b int) bool { return slices.Contains(n.c.Restarts, b) })) {
-		v.Fail(fmt.Errorf("%w: node %d", ErrDeaf, node))
-		return
+	if !n.c.Planted && r.next != s.nodes[node].local {
+		restarted := slices.ContainsFunc(costs, func(b int) bool { return slices.Contains(n.c.Restarts, b) })
+		if err := n.deaf(s, node, r.next, restarted); err != nil {
+			v.Fail(err)
+			return
+		}
 	}
 	var touched [MaxNodes]bool
 	touched[node] = true
@@ -445,7 +451,7 @@ func (n *Network) visit(s *State, node int, costs []int, r *result, v *explore.V
 var ErrDeaf = errors.New("network: a message has an effect on a node that was said to be deaf for it: states were taken for equal that are not")
 
 // deaf holds what a node has said of its deafness against what it is now.
-func (n *Network) deaf(s *State, node int, next uint32, restarted bool) bool {
+func (n *Network) deaf(s *State, node int, next uint32, restarted bool) error {
 	before, after := n.local.at(s.nodes[node].local), n.local.at(next)
 	for _, id := range s.nodes[node].inbox {
 		was := before.delivered.code(id)
@@ -457,10 +463,15 @@ func (n *Network) deaf(s *State, node int, next uint32, restarted bool) bool {
 			is = n.deliver(node, after, id, false).code
 		}
 		if is&codeIdle == 0 || is&codeHears != 0 || is&codeRestarted != 0 && was&codeRestarted == 0 {
-			return false
+			m := n.message.at(id)
+			what := "a message"
+			if n.c.Describe != nil {
+				what = n.c.Describe(m.from, m.to, m.body)
+			}
+			return fmt.Errorf("%w: node %d, from node %d: %s", ErrDeaf, node, m.from, what)
 		}
 	}
-	return true
+	return nil
 }
 
 const maxWithin = 16

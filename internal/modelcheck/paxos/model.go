@@ -284,7 +284,7 @@ func (m *Model) New(planted bool) (*network.Network, error) {
 	if err != nil {
 		return nil, fmt.Errorf("paxos: model %s: %w", m.Name, err)
 	}
-	c := network.Config{Observer: p.observer, Budgets: m.budgets(), Restarts: []int{crashes, damages, rejoins}, Late: crashes, Planted: planted}
+	c := network.Config{Observer: p.observer, Budgets: m.budgets(), Restarts: []int{crashes, damages, rejoins}, Late: crashes, Planted: planted, Describe: m.Describe}
 	if m.Lags > 0 {
 		c.Late = lags
 	}

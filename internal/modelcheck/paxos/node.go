@@ -245,7 +245,6 @@ func (n *node) Take(in network.Input, used int, out *network.Output) {
 			return
 		case crash:
 			n.crash(out)
-			return
 		case tick:
 			n.tick(out)
 		case read:
@@ -257,11 +256,9 @@ func (n *node) Take(in network.Input, used int, out *network.Output) {
 		case damage:
 			n.damage(in.Arg/2, in.Arg%2 == 1, out)
 			n.crash(out)
-			return
 		case rejoin:
 			n.leave(out)
 			n.join(out)
-			return
 		case reconfigure:
 			n.reconfigure(n.m.Changes[in.Arg].To, out)
 		}
@@ -318,6 +315,7 @@ func (n *node) end(late bool, out *network.Output) {
 			out.Idle = true // it is the same as if it were not late
 		case n.m.Lags == 0:
 			n.crash(out)
+			n.end(false, out)
 		}
 		return
 	}
