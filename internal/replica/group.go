@@ -72,6 +72,7 @@ type Group struct {
 	senders      map[uint64]*sender
 	holds        map[uint64]hold // by peer
 	live         *liveSnapshot
+	capturing    bool // the applier is about to have another live one
 	wantSnapshot atomic.Bool
 	appliedPosted,
 	snapshotting,

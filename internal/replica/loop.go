@@ -603,8 +603,7 @@ func (l *loop) ready(g *Group) {
 			l.startTransferSnapshot(g, s)
 		}
 		if out.WantSnapshot {
-			g.wantSnapshot.Store(true)
-			g.pushApply(applyItem{})
+			l.requestSnapshot(g)
 		}
 	}
 }

@@ -710,8 +710,8 @@ func (l *loop) receiveNeed(g *Group, from uint64, body []byte) {
 	case needOffer:
 		if meta, ok := g.offer(q.first); ok {
 			answer.status, answer.at = giveOffer, meta.Position
-		} else if g.applied.Load() >= q.first && !g.wantSnapshot.Swap(true) {
-			g.pushApply(applyItem{})
+		} else if g.applied.Load() >= q.first {
+			l.requestSnapshot(g)
 		}
 	case needSnapshot:
 		g.snapMu.Lock()

@@ -72,7 +72,21 @@ type liveSnapshot struct {
 	writer io.WriterTo
 	limit  int // bytes of a chunk
 	busy   bool
+	known  bool      // to the core
 	until  time.Time // kept so long for a transfer that broke off
+}
+
+// requestSnapshot has the applier take a snapshot for a peer, unless one is on its way to the core: that a
+// core asks again before it knows of it is no reason to drop it for a newer one, of which the core
+// would not know either when it asks next.
+func (l *loop) requestSnapshot(g *Group) {
+	g.snapMu.Lock()
+	coming := g.capturing || g.live != nil && !g.live.busy && !g.live.known
+	g.snapMu.Unlock()
+	if !coming {
+		g.wantSnapshot.Store(true)
+		g.pushApply(applyItem{})
+	}
 }
 
 // captureLive takes a handle on the state, to be streamed to a peer. The applier
@@ -86,23 +100,29 @@ func (g *Group) captureLive() {
 		g.snapMu.Unlock()
 		return
 	}
-	g.live = nil
+	g.live, g.capturing = nil, true
 	g.snapMu.Unlock()
 	if old != nil {
 		closeSnapshot(old.writer)
 	}
 	w, err := g.captureState()
 	if err != nil {
+		g.snapMu.Lock()
+		g.capturing = false
+		g.snapMu.Unlock()
 		g.node.cfg.Logger.Error("state machine gave no snapshot: a peer that is behind must wait", "group", g.id, "error", err)
 		return
 	}
 	live := &liveSnapshot{writer: w, limit: chunkLimit(), meta: SnapshotMeta{Position: s.position, Held: s.held(), Config: s.config, ID: g.node.ex.Uint64()}}
 	g.snapMu.Lock()
-	g.live = live
+	g.live, g.capturing = live, false
 	g.snapMu.Unlock()
 	if !g.loop.do(func() {
 		if g.loop.live(g) {
 			defer g.loop.recover(g)
+			g.snapMu.Lock()
+			live.known = true
+			g.snapMu.Unlock()
 			g.core.SnapshotAvailable(live.meta)
 			g.loop.mark(g)
 		} else {
@@ -178,8 +198,7 @@ func (l *loop) startTransferSnapshot(g *Group, req SnapshotRequest) {
 		if _, ok := g.cfg.StateMachine.(synod.DurableIndex); ok {
 			// A captured state serves one transfer. That one is over, or under way to
 			// another peer: this one gets a state of its own.
-			g.wantSnapshot.Store(true)
-			g.pushApply(applyItem{})
+			l.requestSnapshot(g)
 		}
 		g.core.SnapshotSent(req.To, false)
 		l.mark(g)

@@ -42,6 +42,7 @@ var snapshotRules = concat(
 			testPiecesPileUp(t, engine, func(d *disk) { d.HoldSync() }, func(d *disk) { d.ReleaseSync() })
 		}},
 		{"a receiver that restarts before the end of a small snapshot is sent another one soon", testSmallSnapshotReceiverRestarts},
+		{"a member is brought up though its leader takes longer to capture a state than to be asked for it again", testSlowCapture},
 		{"a proposal that may stand in a snapshot that is installed has an unknown outcome", testSnapshotOutcome},
 		{"the log is cut up to the durable index of its state machine, and no further", testDurableCut},
 		{"a DurableIndex that lost its data is refused", testDurableLost},
@@ -334,6 +335,55 @@ func testSmallSnapshotReceiverRestarts(t *testing.T, engine Engine) {
 	c.network.setRule(nil)
 	c.check(1)
 	require.Less(t, pieces, 20, "the old transfer goes on and on")
+}
+
+func testSlowCapture(t *testing.T, engine Engine) {
+	c := newCluster(t, engine, options{kind: durable, group: compacting, machine: large})
+	c.writes(1, 2, 5)
+	f := c.others(c.leader(1))[0].id
+	c.leaveBehind(f)
+	var mu sync.Mutex
+	heard, captured, more := 0, 0, make(chan struct{})
+	c.network.setRule(func(p packet) fate {
+		if p.from == f {
+			mu.Lock()
+			heard++
+			close(more)
+			more = make(chan struct{})
+			mu.Unlock()
+		}
+		return fate{}
+	})
+	for _, m := range c.running() {
+		m.machine(1).set(func(h *hooks) {
+			h.snapshot = func() error {
+				mu.Lock()
+				defer mu.Unlock()
+				captured++
+				for until := heard + 20; heard < until; {
+					next := more
+					mu.Unlock()
+					select {
+					case <-next:
+					case <-c.ctx.Done():
+						mu.Lock()
+						return c.ctx.Err()
+					}
+					mu.Lock()
+				}
+				return nil
+			}
+		})
+	}
+	c.start(f).awaitKind(0, synod.EventSnapshotInstalled, 1)
+	for _, m := range c.running() {
+		m.machine(1).set(func(h *hooks) { h.snapshot = nil })
+	}
+	c.network.setRule(nil)
+	c.check(1)
+	mu.Lock()
+	defer mu.Unlock()
+	require.LessOrEqual(t, captured, 2, "what is captured is dropped before it is used") // two, if the leader has changed
 }
 
 func testSnapshotLinkBreaks(t *testing.T, engine Engine, k kind) {

@@ -7,8 +7,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"runtime"
 	"runtime/debug"
+	"runtime/metrics"
 	"strconv"
 	"sync/atomic"
 	"testing"
@@ -337,10 +337,10 @@ func TestLargeState(t *testing.T) {
 // returns what it was before, and at most. Meanwhile garbage is collected early: it is what is
 // in use that counts.
 func watchHeap(t *testing.T) func() (before, most int64) {
-	heap := func() int64 {
-		var m runtime.MemStats
-		runtime.ReadMemStats(&m)
-		return int64(m.HeapInuse)
+	samples := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}, {Name: "/memory/classes/heap/unused:bytes"}}
+	heap := func() int64 { // unlike ReadMemStats it does not stop the world
+		metrics.Read(samples)
+		return int64(samples[0].Value.Uint64() + samples[1].Value.Uint64())
 	}
 	percent := debug.SetGCPercent(10)
 	t.Cleanup(func() { debug.SetGCPercent(percent) })
