@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
 	"github.com/synod-go/synod"
 	"github.com/synod-go/synod/internal/replica"
 )
