@@ -1,3 +1,28 @@
+// Command modelcheck goes through all states that a protocol can reach within bounds, by the code that ships, and checks in each
+// of them that what it promises is kept.
+//
+//	go run ./internal/modelcheck -system paxos
+//
+// explores the first model of Multi-Paxos: three nodes, two slots, two values, three ballots, and a crash that loses what
+// was not durable. It prints the bounds, how many states there are, and whether that is all of them. Other models look at what that one
+// leaves out:
+//
+//	go run ./internal/modelcheck -system paxos -list
+//	go run ./internal/modelcheck -system paxos -model all
+//
+// If something is violated, the shortest way there is printed as a script, with what each step does; -save writes it into a
+// folder, and
+//
+//	go run ./internal/modelcheck -system paxos -play FILE [-bug NAME]
+//
+// plays it again. Whether the checks find anything is shown by mistakes that are put into the code, each in a model that is
+// known to find it:
+//
+//	go run ./internal/modelcheck -system paxos -bugs
+//
+// Package explore is the search, network what is common to protocols whose nodes send messages, paxos the models of Multi-Paxos.
+// What a model does not bound is bounded by -memory, -states, -depth and -time: then "not complete" is printed, which says nothing
+// of the states that were not reached.
 package main
 
 import (

@@ -236,11 +236,11 @@ func TestRefusedMessages(t *testing.T) {
 	for _, leads := range []bool{false, true} {
 		v := newVictim(t, leads)
 		v.work()
-		before := v.n.core.Fingerprint(nil, false)
+		before := v.n.core.Fingerprint(nil, false, false)
 		for what, message := range cases {
 			require.ErrorIs(t, v.step(2, slices.Clone(message)), errMessage, what)
 			require.Nil(t, v.stopped, what)
-			require.Equal(t, before, v.n.core.Fingerprint(nil, false), what)
+			require.Equal(t, before, v.n.core.Fingerprint(nil, false, false), what)
 		}
 		for what, message := range sample() {
 			_, err := decodeMessage(7, 2, message)

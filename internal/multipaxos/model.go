@@ -120,8 +120,10 @@ func (p *printer) value(v *value) {
 
 // Fingerprint appends an encoding of all that the core will do from here on depends on, but for its store,
 // and for what was set when it was opened. Equal cores have equal ones. timeless says that no time will pass:
-// then nothing that only Tick looks at is part of it, and no number that only tells attempts to be elected apart.
-func (c *Core) Fingerprint(dst []byte, timeless bool) []byte {
+// then nothing that only Tick looks at is part of it, and no number that only tells attempts to be elected apart. fixed says
+// that no time will pass, and that no configuration and no snapshot will come, either: then what a leader was promised
+// is no part of it any more when it has proposed all that was reported.
+func (c *Core) Fingerprint(dst []byte, timeless, fixed bool) []byte {
 	p := &printer{dst}
 	d := *c // what is kept only to be found faster is brought up to date
 	through, _ := d.accepted(d.of)
@@ -155,9 +157,13 @@ func (c *Core) Fingerprint(dst []byte, timeless bool) []byte {
 		restoring = c.lastToken + 2 - c.restoring
 	}
 	p.flags(restored)
-	p.numbers(restoring, uint64(len(c.promises)))
-	for i := range c.promises {
-		m := &c.promises[i]
+	promises := c.promises
+	if fixed && c.role == leading && c.fenced && c.covered {
+		promises = nil // phase 1 is done
+	}
+	p.numbers(restoring, uint64(len(promises)))
+	for i := range promises {
+		m := &promises[i]
 		p.numbers(m.node, m.next, m.decided, m.conf)
 		p.flags(m.complete)
 		p.ballots(m.lost, m.fence)
@@ -249,6 +255,7 @@ type View struct {
 	Role     string
 	Leader   Ballot   // who is followed
 	Complete []uint64 // whose promises are complete, of those that were counted in Ballot
+	Fenced   bool     // it leads, and all that was reported is proposed
 	Ballot   Ballot   // the last one of this node
 	Promised Ballot   // maybe not durable yet
 	Durable  Ballot
@@ -322,6 +329,7 @@ func (c *Core) View() View {
 	for i := range c.peers {
 		v.Members = append(v.Members, Heard{c.peers[i].node, c.peers[i].number, c.peers[i].match})
 	}
+	v.Fenced = c.role == leading && c.fenced && c.covered
 	for i := range c.promises {
 		if c.promises[i].complete {
 			v.Complete = append(v.Complete, c.promises[i].node)

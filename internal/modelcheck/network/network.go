@@ -119,7 +119,10 @@ type Config struct {
 	Waiting  []Waiting // what is on its way at first
 	Budgets  []Budget
 	Restarts []int // the numbers of the budgets of what restarts a node
-	Late     int   // the number of the budget of messages that are delivered late; -1: none are
+	// Restarting says whether a node ever does; nil: all do.
+	Restarting func(node int) bool
+
+	Late int // the number of the budget of messages that are delivered late; -1: none are
 
 	// Describe says what a message is, for errors.
 	Describe func(from, to int, body []byte) string
@@ -558,11 +561,15 @@ func (n *Network) listen(s, before *State, i int, touched *[MaxNodes]bool) {
 // hash returns the hash of a state, as it were with so much of its budgets used.
 func (n *Network) hash(s *State, used *[MaxBudgets]uint8) explore.Hash {
 	h := n.observer.at(s.observer).hash
-	restarts := n.restarts(used)
+	left := n.restarts(used)
 	for i := range n.c.Budgets {
 		h = add(h, n.costs[i][used[i]])
 	}
 	for i := range n.c.Nodes {
+		restarts := left
+		if n.c.Restarting != nil && !n.c.Restarting(i) {
+			restarts = 0
+		}
 		h = add(h, add(n.local.at(s.nodes[i].local).hash[restarts], s.nodes[i].heard[restarts]))
 	}
 	return h

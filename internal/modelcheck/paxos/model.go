@@ -189,6 +189,14 @@ func (m *Model) changing() bool {
 // timeless reports whether no time passes.
 func (m *Model) timeless() bool { return m.Ticks == 0 }
 
+// fixed reports whether no time passes, and neither a configuration nor a snapshot comes.
+func (m *Model) fixed() bool { return m.timeless() && !m.changing() && m.Trims == 0 }
+
+// crashing reports whether a node may restart.
+func (m *Model) crashing(node uint64) bool {
+	return may(m.Crashing, node) && m.Crashes+m.Damages+m.Rejoins > 0
+}
+
 // Bounds says within which bounds the model is explored.
 func (m *Model) Bounds() string {
 	words := []string{fmt.Sprintf("%d nodes, %d slots", m.Voters+m.Spares, m.Slots)}
@@ -284,7 +292,7 @@ func (m *Model) New(planted bool) (*network.Network, error) {
 	if err != nil {
 		return nil, fmt.Errorf("paxos: model %s: %w", m.Name, err)
 	}
-	c := network.Config{Observer: p.observer, Budgets: m.budgets(), Restarts: []int{crashes, damages, rejoins}, Late: crashes, Planted: planted, Describe: m.Describe}
+	c := network.Config{Observer: p.observer, Budgets: m.budgets(), Restarts: []int{crashes, damages, rejoins}, Late: crashes, Planted: planted, Describe: m.Describe, Restarting: func(node int) bool { return m.crashing(uint64(node + 1)) }}
 	if m.Lags > 0 {
 		c.Late = lags
 	}

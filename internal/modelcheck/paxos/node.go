@@ -107,7 +107,7 @@ func (n *node) Fingerprint(b []byte) []byte {
 // is durably accepted is, since what the node says is held against that.
 func (n *node) FingerprintRunning(b []byte) []byte {
 	if n.core != nil {
-		b = n.core.Fingerprint(append(b, 1), n.m.timeless())
+		b = n.core.Fingerprint(append(b, 1), n.m.timeless(), n.m.fixed())
 	} else {
 		b = append(b, 0)
 	}
@@ -180,7 +180,7 @@ func (n *node) Inputs() []network.Input {
 	}
 	add := func(in network.Input) {
 		list = append(list, in)
-		if in.Kind != persist && in.Kind != crash && in.Kind != damage && in.Kind != rejoin {
+		if in.Kind != persist && in.Kind != crash && in.Kind != damage && in.Kind != rejoin && n.mayBeLate() {
 			in.Late, in.Costs = true, append(slices.Clone(in.Costs), late)
 			list = append(list, in)
 		}
@@ -231,6 +231,9 @@ func (n *node) Inputs() []network.Input {
 	}
 	return list
 }
+
+// mayBeLate reports whether what the node writes may be not durable when it goes on: where there are no lags, it crashes then.
+func (n *node) mayBeLate() bool { return n.m.Lags > 0 || may(n.m.Crashing, n.id) }
 
 // Take implements network.Node.
 func (n *node) Take(in network.Input, used int, out *network.Output) {
@@ -311,8 +314,8 @@ func (n *node) end(late bool, out *network.Output) {
 	if late {
 		switch {
 		case out.Violation != nil:
-		case len(n.queue) == 0:
-			out.Idle = true // it is the same as if it were not late
+		case len(n.queue) == 0 || !n.mayBeLate():
+			out.Idle = true // it is the same as if it were not late, or it does not happen
 		case n.m.Lags == 0:
 			n.crash(out)
 			n.end(false, out)
@@ -796,7 +799,15 @@ func (n *node) Deaf(from int, body []byte) network.Deafness {
 	v := n.core.View()
 	inOffice := v.Ballot == s.Ballot && (v.Role == "leading" || v.Role == "preparing")
 	switch s.Kind {
+	case "prepare":
+		// What is promised does not become less.
+		if s.Ballot.Less(v.Promised) {
+			return network.DeafForever
+		}
 	case "accept", "heartbeat":
+		if s.Ballot.Less(v.Promised) {
+			return network.DeafForever
+		}
 		// It has done all that it says, and does not do it again before a restart.
 		if n.m.timeless() && s.Ballot == v.Promised && s.Decided <= v.Held {
 			return network.DeafUntilRestart
@@ -808,7 +819,7 @@ func (n *node) Deaf(from int, body []byte) network.Deafness {
 		}
 	case "promise":
 		// A promise counts once, and no ballot is used twice.
-		if !inOffice || slices.Contains(v.Complete, uint64(from+1)) {
+		if !inOffice || slices.Contains(v.Complete, uint64(from+1)) || n.m.fixed() && v.Fenced && s.Decided <= v.Held {
 			return network.DeafForever
 		}
 	case "accepted":

@@ -66,8 +66,10 @@ type proposal struct {
 	value  string
 	config string
 	since  uint64
-	voters uint64 // bit i: node i+1
+	voters uint64 // bit i: node i+1; everybody, once they are enough
 }
+
+const everybody = 1<<64 - 1
 
 // decision is the value that is chosen in a slot.
 type decision struct {
@@ -79,7 +81,7 @@ type decision struct {
 // observer holds a run against what Paxos promises. Its slices are replaced, and never changed.
 type observer struct {
 	m         *Model
-	proposals []proposal // ascending
+	proposals []proposal // ascending, but for those that their slot's decision settles
 	chosen    []decision // ascending
 	lost      []string   // values that were said to be lost, ascending
 	decided   uint64     // the highest slot that anybody has taken for decided, if there are reads
@@ -215,18 +217,19 @@ func (o *observer) handOut(f handedOut) error {
 	o.know(f.Slot)
 
 	// The fence says that of what the node has proposed in a lower round, nothing is chosen but in slots up to here.
-	for _, p := range o.proposals {
+	given := func(value string) bool {
 		var what string
 		var origin multipaxos.Ballot
-		if !command(p.value, &what, &origin) || origin.Node != f.Node || origin.Round >= f.Fence {
-			continue
+		return command(value, &what, &origin) && origin.Node == f.Node && origin.Round < f.Fence
+	}
+	for _, d := range o.chosen {
+		if d.Slot > f.Slot && given(d.value) {
+			return fmt.Errorf("node %d is told in slot %d that %s is lost, and it is chosen in slot %d", f.Node, f.Slot, d.value, d.Slot)
 		}
-		at := slices.IndexFunc(o.chosen, func(d decision) bool { return d.value == p.value })
-		if at >= 0 && o.chosen[at].Slot <= f.Slot {
+	}
+	for _, p := range o.proposals {
+		if !given(p.value) || slices.ContainsFunc(o.chosen, func(d decision) bool { return d.value == p.value }) {
 			continue
-		}
-		if at >= 0 {
-			return fmt.Errorf("node %d is told in slot %d that %s is lost, and it is chosen in slot %d", f.Node, f.Slot, p.value, o.chosen[at].Slot)
 		}
 		if k, found := slices.BinarySearch(o.lost, p.value); !found {
 			o.lost = slices.Insert(slices.Clone(o.lost), k, p.value)
@@ -254,51 +257,94 @@ func (o *observer) propose(at place, value, config string, since, voter uint64) 
 		return nil
 	}
 	c, decided := o.find(at.Slot)
-	if decided {
-		if d := o.chosen[c]; d.value != value && d.Ballot.Less(at.Ballot) {
-			return fmt.Errorf("%s is proposed in slot %d and ballot %v, and %s was chosen there in ballot %v", value, at.Slot, at.Ballot, d.value, d.Ballot)
-		}
+	p := proposal{place: at, value: value, config: config, since: since}
+	if found {
+		p = o.proposals[i]
 	}
-	o.proposals = slices.Clone(o.proposals)
-	if !found {
-		o.proposals = slices.Insert(o.proposals, i, proposal{place: at, value: value, config: config, since: since})
-	}
-	p := &o.proposals[i]
-	p.voters |= voter
-	if err := o.behind(p); err != nil {
+	if err := o.behind(&p); err != nil {
 		return err
 	}
-	if p.since >= at.Slot {
-		// It is proposed again to somebody who lacks it, and the leader has come to another configuration since then.
-		if !decided || o.chosen[c].value != value {
-			return fmt.Errorf("%s is proposed in slot %d and ballot %v, as if it were decided, and it is not", value, at.Slot, at.Ballot)
-		}
-		return nil
+	if p.since >= at.Slot && (!decided || o.chosen[c].value != value) {
+		// Only what is decided is proposed again under a later configuration, to somebody who lacks it.
+		return fmt.Errorf("%s is proposed in slot %d and ballot %v, as if it were decided, and it is not", value, at.Slot, at.Ballot)
 	}
-	if !o.m.quorum(p.voters, p.config) {
-		return nil
-	}
-	switch {
-	case !decided:
-		if _, lost := slices.BinarySearch(o.lost, value); lost {
-			return fmt.Errorf("%s is chosen in slot %d, and the node that had proposed it was told that it is lost", value, at.Slot)
-		}
-		o.choose(decision{place: at, value: value})
-	case o.chosen[c].value != value:
-		return fmt.Errorf("%s is chosen in slot %d and ballot %v, and %s is in ballot %v", value, at.Slot, at.Ballot, o.chosen[c].value, o.chosen[c].Ballot)
-	case at.Ballot.Less(o.chosen[c].Ballot):
-		d := o.chosen[c]
-		d.place = at
-		o.choose(d)
-	}
-	for i := range o.proposals {
-		p := &o.proposals[i]
-		if err := o.behind(p); err != nil {
+	if decided {
+		if err := o.chosen[c].against(&p); err != nil {
 			return err
 		}
-		if p.Slot == at.Slot && at.Ballot.Less(p.Ballot) && p.value != value {
-			return fmt.Errorf("%s is chosen in slot %d and ballot %v, and %s was proposed in ballot %v", value, at.Slot, at.Ballot, p.value, p.Ballot)
+		if o.chosen[c].settles(&p) {
+			return nil
 		}
 	}
-	return nil
+	if p.voters |= voter; p.since < at.Slot && o.m.quorum(p.voters, p.config) {
+		p.voters = everybody
+	}
+	o.proposals = slices.Clone(o.proposals)
+	if found {
+		o.proposals[i] = p
+	} else {
+		o.proposals = slices.Insert(o.proposals, i, p)
+	}
+	if p.voters != everybody {
+		return nil
+	}
+	return o.decide()
+}
+
+// against holds a proposal against the decision in its slot.
+func (d *decision) against(p *proposal) error {
+	if p.value == d.value || p.Ballot.Less(d.Ballot) {
+		return nil
+	}
+	return fmt.Errorf("%s is proposed in slot %d and ballot %v, and %s is chosen there in ballot %v", p.value, p.Slot, p.Ballot, d.value, d.Ballot)
+}
+
+// settles reports whether nothing that becomes of a proposal in the slot of a decision is of interest any more.
+func (d *decision) settles(p *proposal) bool { return p.value == d.value && !p.Ballot.Less(d.Ballot) }
+
+// decide finds out what is chosen. A value that enough have accepted is, if one is in each slot before, in the same ballot
+// or in a lower one. A leader takes for decided what is accepted in its ballot behind what it knew to be decided, without a
+// gap: that is chosen then. Behind an open slot even what all have accepted may be given up, see package multipaxos.
+func (o *observer) decide() error {
+	var ballot multipaxos.Ballot // the one in which the slot before is decided
+	for slot := uint64(firstSlot); ; slot++ {
+		c, decided := o.find(slot)
+		for i := range o.proposals {
+			p := &o.proposals[i]
+			if p.Slot != slot || p.voters != everybody || p.Ballot.Less(ballot) {
+				continue
+			}
+			if decided && o.chosen[c].value != p.value {
+				d := o.chosen[c]
+				return fmt.Errorf("%s is chosen in slot %d and ballot %v, and %s is in ballot %v", p.value, slot, p.Ballot, d.value, d.Ballot)
+			}
+			d := decision{place: p.place, value: p.value}
+			if decided {
+				d.term = o.chosen[c].term
+			} else if _, lost := slices.BinarySearch(o.lost, p.value); lost {
+				return fmt.Errorf("%s is chosen in slot %d, and the node that had proposed it was told that it is lost", p.value, slot)
+			}
+			o.choose(d)
+			decided = true
+			break // the lowest ballot
+		}
+		if !decided {
+			return nil
+		}
+		c, _ = o.find(slot)
+		d := o.chosen[c]
+		ballot = d.Ballot
+		for i := range o.proposals {
+			p := &o.proposals[i]
+			if err := o.behind(p); err != nil {
+				return err
+			}
+			if p.Slot == slot {
+				if err := d.against(p); err != nil {
+					return err
+				}
+			}
+		}
+		o.proposals = slices.DeleteFunc(slices.Clone(o.proposals), func(p proposal) bool { return p.Slot == slot && d.settles(&p) })
+	}
 }
