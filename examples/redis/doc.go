@@ -35,7 +35,8 @@
 //	SYNOD MEMBERS                        who they are
 //	SYNOD LEADER                         who leads
 //	SYNOD TRANSFER id                    have another one lead
-//	SYNOD JOIN id address incarnation    what -join asks
+//	SYNOD JOIN id address incarnation engine
+//	                                     what -join asks
 //	SYNOD REMOVE id                      remove a member, which must run until the answer
 //
 // # Where it differs from Redis
