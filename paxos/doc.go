@@ -142,6 +142,9 @@
 // what is meant for its predecessor). Such a node comes back by Join, and by a call of SetMembers
 // with its new incarnation.
 //
+// A store in which a group was begun by package raft is refused (ErrForeignStore), and the frames of a
+// node that runs raft are (ErrStray). There is no way from one to the other but a new group.
+//
 // Each start of a node is a run with a number, and its commits are counted; peers keep, durably, how
 // far they have known it to be. A node on an old copy of its disk is so recognised by each
 // member that has heard of something that the copy lacks: its groups stop with

@@ -38,8 +38,8 @@ var (
 	// or two nodes run under one ID.
 	ErrIncarnation = replica.ErrIncarnation
 
-	// ErrStray is the reason of an event: a message of another cluster, or for
-	// another node.
+	// ErrStray is the reason of an event: a message of another cluster, of another
+	// engine, or for another node.
 	ErrStray = replica.ErrStray
 
 	// ErrQuorums is the reason of an event: another node has another Config.Quorums, and
@@ -76,7 +76,8 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 // first voting members, durably. It must be called once on each of them, with the
 // same members, and never again: not after the data were lost, and not to join a
 // group that exists. It returns an error that matches ErrBootstrapped if the group
-// is there already, which is harmless, or if the node has left it.
+// is there already, which is harmless, or if the node has left it; ErrForeignStore if
+// another engine keeps it here.
 func (n *Node) Bootstrap(ctx context.Context, group uint64, members []uint64) error {
 	list := make([]synod.Member, 0, len(members))
 	for _, node := range members {
@@ -94,7 +95,7 @@ func (n *Node) BootstrapMembers(ctx context.Context, group uint64, members []syn
 // Join creates a replica of a group that exists elsewhere, and that this node is to become
 // a member of, in the node's store, durably. After it, StartGroup runs the replica, which
 // waits until the group's leader adds the node: see Group.SetMembers. The error matches
-// ErrBootstrapped if there is a replica already.
+// ErrBootstrapped if there is a replica already, and ErrForeignStore if it is another engine's.
 func (n *Node) Join(ctx context.Context, group uint64) error { return n.n.Join(ctx, group) }
 
 // Import creates a group in this node's store with the state that Group.Export wrote, in
@@ -103,7 +104,7 @@ func (n *Node) Join(ctx context.Context, group uint64) error { return n.n.Join(c
 // reads r to the end of what Export wrote. When it returns nil, all of it is durable; after an error or a
 // crash nothing of it counts, and it may be repeated. What can't be read gives an error that matches
 // storage.ErrCorrupt; a group that is there already, or that the node has left, one that matches
-// ErrBootstrapped; members that can't be, a *synod.ConfigError.
+// ErrBootstrapped, or ErrForeignStore if another engine keeps it here; members that can't be, a *synod.ConfigError.
 func (n *Node) Import(ctx context.Context, group uint64, members []synod.Member, r io.Reader) error {
 	return n.n.Import(ctx, group, members, r)
 }

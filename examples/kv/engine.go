@@ -10,17 +10,22 @@ import (
 	"strings"
 
 	"github.com/synod-go/synod"
+	"github.com/synod-go/synod/paxos"
 	"github.com/synod-go/synod/raft"
 	"github.com/synod-go/synod/storage"
 	"github.com/synod-go/synod/transport"
 )
 
-// engines are those that -engine chooses from. They are of one shape: another one takes a line here, and
-// what startRaft and raftHost are for raft. A program that needs no choice uses one of them directly, and
-// changes an import to use another.
+// engines are those that -engine chooses from: one for all nodes of a cluster, and for good. They are of one
+// shape: each takes a line here, and some at the end of this file. A program that needs no choice uses one of
+// them directly, and changes an import to use the other.
 var engines = map[string]func(ctx context.Context, node uint64, t transport.Transport, s storage.Store, log *slog.Logger) (host, error){
-	"raft": startRaft,
+	"paxos": startPaxos,
+	"raft":  startRaft,
 }
+
+// engineNames are for a message.
+func engineNames() string { return strings.Join(slices.Sorted(maps.Keys(engines)), " or ") }
 
 // errBootstrapped is the same error of all engines.
 var errBootstrapped = raft.ErrBootstrapped
@@ -42,7 +47,7 @@ type replica interface {
 // checkEngine says which engines there are.
 func checkEngine(name string) error {
 	if engines[name] == nil {
-		return fmt.Errorf("-engine: there is no %q in this release: use %s", name, strings.Join(slices.Sorted(maps.Keys(engines)), " or "))
+		return fmt.Errorf("-engine: there is no %q in this release: use %s", name, engineNames())
 	}
 	return nil
 }
@@ -59,6 +64,24 @@ func startRaft(ctx context.Context, node uint64, t transport.Transport, s storag
 
 func (m raftHost) startGroup(ctx context.Context, group uint64, machine synod.StateMachine) (replica, error) {
 	g, err := m.StartGroup(ctx, raft.GroupConfig{ID: group, StateMachine: machine})
+	if err != nil {
+		return nil, err
+	}
+	return g, nil
+}
+
+type paxosHost struct{ *paxos.Node }
+
+func startPaxos(ctx context.Context, node uint64, t transport.Transport, s storage.Store, log *slog.Logger) (host, error) {
+	n, err := paxos.Start(ctx, paxos.Config{Cluster: "kv", Node: node, Transport: t, Store: s, Logger: log})
+	if err != nil {
+		return nil, err
+	}
+	return paxosHost{n}, nil
+}
+
+func (m paxosHost) startGroup(ctx context.Context, group uint64, machine synod.StateMachine) (replica, error) {
+	g, err := m.StartGroup(ctx, paxos.GroupConfig{ID: group, StateMachine: machine})
 	if err != nil {
 		return nil, err
 	}

@@ -32,12 +32,24 @@ func TestStoreStaysShort(t *testing.T) {
 	require.LessOrEqual(t, lines, 100, "lines of store.go without blanks and comments")
 }
 
-func TestDemonstration(t *testing.T) {
+// onEach runs a test with each of the engines, beside other tests: they wait most of the time.
+func onEach(t *testing.T, test func(t *testing.T, engine string)) {
 	t.Parallel()
+	for engine := range engines {
+		t.Run(engine, func(t *testing.T) {
+			t.Parallel()
+			test(t, engine)
+		})
+	}
+}
+
+func TestDemonstration(t *testing.T) { onEach(t, testDemonstration) }
+
+func testDemonstration(t *testing.T, engine string) {
 	input := filepath.Join(t.TempDir(), "input.txt")
 	require.NoError(t, os.WriteFile(input, []byte(strings.Repeat("a line\n\nanother\n", 100)), 0o600))
 	var out bytes.Buffer
-	require.NoError(t, demonstrate(t.Context(), &out, "raft", input), "%s", &out)
+	require.NoError(t, demonstrate(t.Context(), &out, engine, input), "%s", &out)
 	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
 	require.Equal(t, "ok: acknowledged=300 lost=0 failovers=1", lines[len(lines)-1])
 	require.Equal(t, 1, strings.Count(out.String(), "ok: "))
@@ -51,7 +63,7 @@ func TestDemonstrationRefusesBadInput(t *testing.T) {
 }
 
 func TestEngineThatIsNotThere(t *testing.T) {
-	const want = `-engine: there is no "zab" in this release: use raft`
+	const want = `-engine: there is no "zab" in this release: use paxos or raft`
 	require.EqualError(t, demonstrate(t.Context(), io.Discard, "zab", ""), want)
 	require.EqualError(t, run(t.Context(), io.Discard, "zab", 1, "1=127.0.0.1:0", t.TempDir(), "127.0.0.1:0"), want)
 }
@@ -102,10 +114,10 @@ func TestASnapshotHoldsTheState(t *testing.T) {
 }
 
 // alone starts a cluster of one.
-func alone(t *testing.T) *node {
+func alone(t *testing.T, engine string) *node {
 	address, err := freeAddress()
 	require.NoError(t, err)
-	n, err := start(t.Context(), "raft", 1, map[uint64]string{1: address}, t.TempDir(), "leader.example:80")
+	n, err := start(t.Context(), engine, 1, map[uint64]string{1: address}, t.TempDir(), "leader.example:80")
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, n.close()) })
 	for { // until it leads
@@ -119,9 +131,10 @@ func alone(t *testing.T) *node {
 	}
 }
 
-func TestRequests(t *testing.T) {
-	t.Parallel()
-	n := alone(t)
+func TestRequests(t *testing.T) { onEach(t, testRequests) }
+
+func testRequests(t *testing.T, engine string) {
+	n := alone(t, engine)
 	for _, c := range []struct {
 		method, path, body string
 		status             int
@@ -153,8 +166,9 @@ func TestRequests(t *testing.T) {
 }
 
 // Three nodes: the one that leads takes a write, the others say where it is.
-func TestWritesAreRedirectedToTheLeader(t *testing.T) {
-	t.Parallel()
+func TestWritesAreRedirectedToTheLeader(t *testing.T) { onEach(t, testWritesAreRedirectedToTheLeader) }
+
+func testWritesAreRedirectedToTheLeader(t *testing.T, engine string) {
 	peers, fronts := make(map[uint64]string), make(map[uint64]string)
 	for id := uint64(1); id <= 3; id++ {
 		var err error
@@ -166,7 +180,7 @@ func TestWritesAreRedirectedToTheLeader(t *testing.T) {
 		front, err := net.Listen("tcp", "127.0.0.1:0")
 		require.NoError(t, err)
 		fronts[id] = front.Addr().String()
-		n, err := start(t.Context(), "raft", id, peers, t.TempDir(), fronts[id])
+		n, err := start(t.Context(), engine, id, peers, t.TempDir(), fronts[id])
 		require.NoError(t, err)
 		nodes = append(nodes, n)
 		server := serve(n, front)
@@ -206,8 +220,9 @@ func TestWritesAreRedirectedToTheLeader(t *testing.T) {
 }
 
 // A write that loses its majority is neither confirmed nor denied; a read says no.
-func TestWithoutAMajority(t *testing.T) {
-	t.Parallel()
+func TestWithoutAMajority(t *testing.T) { onEach(t, testWithoutAMajority) }
+
+func testWithoutAMajority(t *testing.T, engine string) {
 	var nodes []*node
 	peers := make(map[uint64]string)
 	for id := uint64(1); id <= 3; id++ {
@@ -216,7 +231,7 @@ func TestWithoutAMajority(t *testing.T) {
 		require.NoError(t, err)
 	}
 	for id := uint64(1); id <= 3; id++ {
-		n, err := start(t.Context(), "raft", id, peers, t.TempDir(), fmt.Sprintf("node-%d.example", id))
+		n, err := start(t.Context(), engine, id, peers, t.TempDir(), fmt.Sprintf("node-%d.example", id))
 		require.NoError(t, err)
 		nodes = append(nodes, n)
 	}

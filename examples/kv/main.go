@@ -16,8 +16,11 @@
 //
 // write and read, on any of them. A node that does not lead answers a write with a
 // redirect to the one that does. The status says what became of a write: 200 written,
-// 504 unknown (written, or not, or later), anything else certainly not. -engine chooses
-// what replicates the writes: engine.go says how.
+// 504 unknown (written, or not, or later), anything else certainly not.
+//
+// -engine chooses what replicates the writes, raft or paxos: for all nodes of a cluster, when it is founded.
+// A node refuses a directory that the other engine has written, and does not listen to nodes that run it.
+// engine.go says what a choice takes; a program that needs none changes one import.
 package main
 
 import (
@@ -27,12 +30,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"maps"
 	"net"
 	"net/http"
 	"os"
 	"os/signal"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -40,7 +41,7 @@ import (
 )
 
 func main() {
-	engine := flag.String("engine", "raft", "consensus engine: "+strings.Join(slices.Sorted(maps.Keys(engines)), " or "))
+	engine := flag.String("engine", "raft", "consensus engine, the same on all nodes: "+engineNames())
 	id := flag.Uint64("id", 0, "run as this node of a cluster; without it: the demonstration")
 	peers := flag.String("peers", "", "all nodes, this one too: id=host:port,…")
 	dir := flag.String("dir", "", "directory of this node's data")

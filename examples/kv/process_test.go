@@ -2,14 +2,17 @@ package main
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -46,15 +49,40 @@ func (p *process) end(signal os.Signal) error {
 	return p.cmd.Wait()
 }
 
-// build compiles the program and describes three processes of it.
-func build(t *testing.T) []*process {
+// program is compiled once.
+var program = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "kv-test")
+	if err != nil {
+		return "", err
+	}
+	bin := filepath.Join(dir, "kv")
+	if out, err := exec.Command("go", "build", "-o", bin, ".").CombinedOutput(); err != nil {
+		return "", errors.Join(fmt.Errorf("%w: %s", err, out), os.RemoveAll(dir))
+	}
+	return bin, nil
+})
+
+var started atomic.Bool // a test has asked for the program
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if started.Load() {
+		if bin, err := program(); err == nil {
+			_ = os.RemoveAll(filepath.Dir(bin))
+		}
+	}
+	os.Exit(code)
+}
+
+// describe describes three processes of the program.
+func describe(t *testing.T, engine string) []*process {
 	if testing.Short() {
 		t.Skip("builds the program and starts three processes")
 	}
+	started.Store(true)
+	bin, err := program()
+	require.NoError(t, err)
 	dir := t.TempDir()
-	bin := filepath.Join(dir, "kv")
-	out, err := exec.Command("go", "build", "-o", bin, ".").CombinedOutput()
-	require.NoError(t, err, "%s", out)
 	var peers []string
 	for id := 1; id <= 3; id++ {
 		address, err := freeAddress()
@@ -66,7 +94,7 @@ func build(t *testing.T) []*process {
 		p := &process{bin: bin, log: filepath.Join(dir, fmt.Sprintf("log-%d", id))}
 		p.http, err = freeAddress()
 		require.NoError(t, err)
-		p.args = []string{"-id", fmt.Sprint(id), "-peers", strings.Join(peers, ","), "-dir", filepath.Join(dir, fmt.Sprint(id)), "-http", p.http}
+		p.args = []string{"-id", fmt.Sprint(id), "-engine", engine, "-peers", strings.Join(peers, ","), "-dir", filepath.Join(dir, fmt.Sprint(id)), "-http", p.http}
 		processes = append(processes, p)
 	}
 	t.Cleanup(func() {
@@ -193,9 +221,10 @@ func (l *load) verify(t *testing.T, processes []*process) {
 
 // TestKilledLeader runs three processes and kills the one that leads while clients
 // write, and again once it is back.
-func TestKilledLeader(t *testing.T) {
-	t.Parallel()
-	processes := build(t)
+func TestKilledLeader(t *testing.T) { onEach(t, testKilledLeader) }
+
+func testKilledLeader(t *testing.T, engine string) {
+	processes := describe(t, engine)
 	for _, p := range processes {
 		p.start(t)
 	}
@@ -228,9 +257,10 @@ func TestKilledLeader(t *testing.T) {
 
 // TestEndedCluster ends all processes, by kill and by a polite signal, and starts
 // them again.
-func TestEndedCluster(t *testing.T) {
-	t.Parallel()
-	processes := build(t)
+func TestEndedCluster(t *testing.T) { onEach(t, testEndedCluster) }
+
+func testEndedCluster(t *testing.T, engine string) {
+	processes := describe(t, engine)
 	for _, signal := range []os.Signal{os.Kill, syscall.SIGTERM} {
 		for _, p := range processes {
 			p.start(t)
@@ -251,4 +281,32 @@ func TestEndedCluster(t *testing.T) {
 			_ = p.end(os.Kill)
 		}
 	}
+}
+
+// A node that is started on a directory of the other engine says so, and does no harm.
+func TestOtherEngine(t *testing.T) { onEach(t, testOtherEngine) }
+
+func testOtherEngine(t *testing.T, engine string) {
+	processes := describe(t, engine)
+	for _, p := range processes {
+		p.start(t)
+	}
+	l := startLoad("load", 8, processes)
+	l.more(t, 50)
+	close(l.stop)
+	l.clients.Wait()
+	third := processes[2]
+	for other := range engines {
+		if other == engine {
+			continue
+		}
+		require.NoError(t, third.end(syscall.SIGTERM))
+		args := slices.Clone(third.args)
+		args[slices.Index(args, "-engine")+1] = other
+		out, err := exec.Command(third.bin, args...).Output()
+		require.Error(t, err)
+		require.Contains(t, string(out), fmt.Sprintf("the group is kept by %s, not by %s", engine, other))
+		third.start(t)
+	}
+	l.verify(t, processes)
 }

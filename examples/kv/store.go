@@ -19,7 +19,7 @@ import (
 )
 
 // node is one member of the cluster. It is the state machine, a map, that the engine
-// (Raft, see engine.go) calls through Apply, Snapshot and Restore, and serves HTTP.
+// (see engine.go) calls through Apply, Snapshot and Restore, and serves HTTP.
 type node struct {
 	mu    sync.RWMutex
 	keys  map[string][]byte

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
@@ -58,6 +59,13 @@ func TestMain(m *testing.M) {
 		_ = os.RemoveAll(filepath.Dir(bin))
 	}
 	os.Exit(code)
+}
+
+// onEach runs a test with each of the engines.
+func onEach(t *testing.T, test func(t *testing.T, engine string)) {
+	for _, engine := range slices.Sorted(maps.Keys(engines)) {
+		t.Run(engine, func(t *testing.T) { test(t, engine) })
+	}
 }
 
 // proxy passes connections on, unless it is cut.
@@ -123,8 +131,8 @@ func (p *proxy) set(cut bool) {
 }
 
 // launch describes processes and starts three of them.
-func launch(t *testing.T, total int) []*process {
-	list := describe(t, total)
+func launch(t *testing.T, engine string, total int) []*process {
+	list := describe(t, engine, total)
 	startAll(t, list[:3])
 	return list
 }
@@ -139,7 +147,7 @@ func startAll(t *testing.T, list []*process) {
 }
 
 // describe describes processes, of which the first three are to be a cluster, and the others to join it.
-func describe(t *testing.T, total int) []*process {
+func describe(t *testing.T, engine string, total int) []*process {
 	if testing.Short() {
 		t.Skip("builds the program and starts processes")
 	}
@@ -158,7 +166,7 @@ func describe(t *testing.T, total int) []*process {
 		}
 	}
 	for i, p := range list {
-		p.args = []string{"-id", strconv.Itoa(p.id), "-listen", p.listen, "-dir", p.dir, "-redis", p.redis, "-insecure"}
+		p.args = []string{"-id", strconv.Itoa(p.id), "-engine", engine, "-listen", p.listen, "-dir", p.dir, "-redis", p.redis, "-insecure"}
 		if i < 3 {
 			p.args = append(p.args, "-peers", strings.Join(peers, ","))
 		} else {
@@ -303,8 +311,10 @@ func (l *load) check(t *testing.T, c *redis.Client) {
 	}
 }
 
-func TestKilledLeader(t *testing.T) {
-	list := launch(t, 3)
+func TestKilledLeader(t *testing.T) { onEach(t, testKilledLeader) }
+
+func testKilledLeader(t *testing.T, engine string) {
+	list := launch(t, engine, 3)
 	clients := connect(t, list)
 	l := startLoad(clients, 8)
 	for range 3 {
@@ -318,8 +328,10 @@ func TestKilledLeader(t *testing.T) {
 	l.check(t, clients[0])
 }
 
-func TestRollingRestart(t *testing.T) {
-	list := launch(t, 3)
+func TestRollingRestart(t *testing.T) { onEach(t, testRollingRestart) }
+
+func testRollingRestart(t *testing.T, engine string) {
+	list := launch(t, engine, 3)
 	clients := connect(t, list)
 	l := startLoad(clients, 8)
 	for _, p := range list {
@@ -334,8 +346,10 @@ func TestRollingRestart(t *testing.T) {
 	l.check(t, clients[2])
 }
 
-func TestReplaceAll(t *testing.T) {
-	list := launch(t, 6)
+func TestReplaceAll(t *testing.T) { onEach(t, testReplaceAll) }
+
+func testReplaceAll(t *testing.T, engine string) {
+	list := launch(t, engine, 6)
 	clients := connect(t, list)
 	ctx := context.Background()
 	l := startLoad(clients, 8)
@@ -367,8 +381,10 @@ func TestReplaceAll(t *testing.T) {
 	l.check(t, clients[4])
 }
 
-func TestTLS(t *testing.T) {
-	list := describe(t, 3)
+func TestTLS(t *testing.T) { onEach(t, testTLS) }
+
+func testTLS(t *testing.T, engine string) {
+	list := describe(t, engine, 3)
 	dir := t.TempDir()
 	require.NoError(t, tcp.WriteDevelopmentFiles(dir, "redis", 1, 2, 3))
 	for _, p := range list {
@@ -387,8 +403,10 @@ func TestTLS(t *testing.T) {
 	require.Equal(t, "1", clients[2].Get(t.Context(), "a").Val())
 }
 
-func TestTakenID(t *testing.T) {
-	list := launch(t, 4)
+func TestTakenID(t *testing.T) { onEach(t, testTakenID) }
+
+func testTakenID(t *testing.T, engine string) {
+	list := launch(t, engine, 4)
 	clients := connect(t, list)
 	ctx := context.Background()
 	require.NoError(t, clients[0].Set(ctx, "a", 1, 0).Err())
@@ -409,6 +427,39 @@ func TestTakenID(t *testing.T) {
 	require.ErrorContains(t, err, "at least one")
 	require.ErrorContains(t, clients[2].Do(ctx, "SYNOD", "REMOVE", 9).Err(), "MEMBER")
 	require.Equal(t, "1", clients[2].Get(ctx, "a").Val())
+}
+
+// A node that is started with the other engine says so, and does no harm: not on a directory that the first one has
+// written, nor as one that is to join.
+func TestOtherEngine(t *testing.T) { onEach(t, testOtherEngine) }
+
+func testOtherEngine(t *testing.T, engine string) {
+	list := launch(t, engine, 4)
+	clients := connect(t, list)
+	ctx := context.Background()
+	require.NoError(t, clients[0].Set(ctx, "a", 1, 0).Err())
+	require.Equal(t, "1", clients[2].Get(ctx, "a").Val())
+	third := list[2]
+	for _, other := range slices.Sorted(maps.Keys(engines)) {
+		if other == engine {
+			continue
+		}
+		wrong := func(p *process) string {
+			args := slices.Clone(p.args)
+			args[slices.Index(args, "-engine")+1] = other
+			out, err := exec.Command(p.bin, args...).CombinedOutput()
+			require.Error(t, err)
+			return string(out)
+		}
+		require.NoError(t, third.end(syscall.SIGTERM))
+		require.Contains(t, wrong(third), fmt.Sprintf("the group is kept by %s, not by %s", engine, other))
+		third.start(t)
+		require.Eventually(t, func() bool { return clients[2].Get(ctx, "a").Val() == "1" }, time.Minute, 10*time.Millisecond)
+		require.Contains(t, wrong(list[3]), fmt.Sprintf("the cluster refuses this node: -MEMBER this cluster runs on %s, not on %s: use -engine %s", engine, other, engine))
+	}
+	members, err := clients[0].Do(ctx, "SYNOD", "MEMBERS").Slice()
+	require.NoError(t, err)
+	require.Len(t, members, 3)
 }
 
 // What the history is held against: a counter and a list that belong together.
@@ -490,8 +541,11 @@ func do(ctx context.Context, client *redis.Client, c call) (string, error) {
 	return items(found), err
 }
 
-func TestLinearizable(t *testing.T) {
-	list := launch(t, 3)
+func TestLinearizable(t *testing.T) { onEach(t, testLinearizable) }
+
+func testLinearizable(t *testing.T, engine string) {
+	t.Parallel() // it waits most of the time
+	list := launch(t, engine, 3)
 	clients := connect(t, list)
 	h := history.New(pairs)
 	var mu sync.Mutex // of the history

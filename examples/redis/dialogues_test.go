@@ -55,7 +55,7 @@ func TestDialogues(t *testing.T) {
 			require.Equal(t, closed, ended, d)
 		}
 	}
-	t.Run("three nodes", func(t *testing.T) { try(t, three(t)[1]) })
+	onEach(t, func(t *testing.T, engine string) { try(t, three(t, engine)[1]) })
 	t.Run("redis-server", func(t *testing.T) {
 		if _, err := exec.LookPath("redis-server"); err != nil {
 			t.Skip("redis-server is not installed: whether the file is right is not found out here")

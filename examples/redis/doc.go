@@ -8,13 +8,16 @@
 //	redis-cli -p 6381 set greeting hello
 //	redis-cli -p 6383 get greeting
 //
-// write and read, on any of them.
+// write and read, on any of them. -engine paxos runs them, and what follows, on Multi-Paxos instead of Raft.
 //
 //	redis -id 1 -peers 1=host1:7001,2=host2:7001,3=host3:7001 -dir /var/lib/redis -redis host1:6379 -tls-ca ca.pem -tls-cert node.pem -tls-key node-key.pem
 //
 // runs one node of three machines. -insecure in the place of the -tls flags is for networks that nobody
 // else reaches. A node that is to join a cluster later has its own address in -peers, and the Redis
 // address of a member in -join. It prints a line, "ready", once it serves.
+//
+// All nodes of a cluster have the same -engine, and keep it: a node refuses a directory that the other engine has
+// written, and does not listen to nodes that run it.
 //
 // # Guarantees
 //
@@ -32,7 +35,8 @@
 //	SYNOD MEMBERS                        who they are
 //	SYNOD LEADER                         who leads
 //	SYNOD TRANSFER id                    have another one lead
-//	SYNOD JOIN id address incarnation    what -join asks
+//	SYNOD JOIN id address incarnation engine
+//	                                     what -join asks
 //	SYNOD REMOVE id                      remove a member, which must run until the answer
 //
 // # Where it differs from Redis

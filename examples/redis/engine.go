@@ -9,16 +9,21 @@ import (
 	"strings"
 
 	"github.com/synod-go/synod"
+	"github.com/synod-go/synod/paxos"
 	"github.com/synod-go/synod/raft"
 	"github.com/synod-go/synod/storage"
 	"github.com/synod-go/synod/transport"
 )
 
-// engines are those that -engine chooses from. They are of one shape, so that another one takes a line
-// here, and as few below as raft does.
+// engines are those that -engine chooses from: one for all nodes of a cluster, and for good. They are of one
+// shape, so that each takes a line here, and some at the end of this file, which differ in the package's name.
 var engines = map[string]func(ctx context.Context, c engineConfig) (member, error){
-	"raft": startRaft,
+	"paxos": startPaxos,
+	"raft":  startRaft,
 }
+
+// engineNames are for a message.
+func engineNames() string { return strings.Join(slices.Sorted(maps.Keys(engines)), " or ") }
 
 // engineConfig is what an engine is told.
 type engineConfig struct {
@@ -46,7 +51,7 @@ type replica interface {
 	Err() error
 }
 
-// What all engines have in common.
+// What all engines have in common: it is the same in each.
 var (
 	newSession      = raft.NewSession
 	errBootstrapped = raft.ErrBootstrapped
@@ -58,7 +63,7 @@ type session = raft.Session
 // checkEngine says which engines there are.
 func checkEngine(name string) error {
 	if engines[name] == nil {
-		return fmt.Errorf("-engine: there is no %q in this release: use %s", name, strings.Join(slices.Sorted(maps.Keys(engines)), " or "))
+		return fmt.Errorf("-engine: there is no %q in this release: use %s", name, engineNames())
 	}
 	return nil
 }
@@ -75,6 +80,24 @@ func startRaft(ctx context.Context, c engineConfig) (member, error) {
 
 func (m raftMember) startGroup(ctx context.Context, group uint64, machine synod.StateMachine) (replica, error) {
 	g, err := m.StartGroup(ctx, raft.GroupConfig{ID: group, StateMachine: machine})
+	if err != nil {
+		return nil, err
+	}
+	return g, nil
+}
+
+type paxosMember struct{ *paxos.Node }
+
+func startPaxos(ctx context.Context, c engineConfig) (member, error) {
+	n, err := paxos.Start(ctx, paxos.Config{Cluster: "redis", Node: c.node, Transport: c.transport, Store: c.store, Logger: c.log, SetAddress: c.setAddress})
+	if err != nil {
+		return nil, err
+	}
+	return paxosMember{n}, nil
+}
+
+func (m paxosMember) startGroup(ctx context.Context, group uint64, machine synod.StateMachine) (replica, error) {
+	g, err := m.StartGroup(ctx, paxos.GroupConfig{ID: group, StateMachine: machine})
 	if err != nil {
 		return nil, err
 	}

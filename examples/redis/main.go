@@ -7,12 +7,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"maps"
 	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -31,7 +29,7 @@ type options struct {
 
 func main() {
 	var o options
-	flag.StringVar(&o.engine, "engine", "raft", "consensus engine: "+strings.Join(slices.Sorted(maps.Keys(engines)), " or "))
+	flag.StringVar(&o.engine, "engine", "raft", "consensus engine, the same on all nodes: "+engineNames())
 	flag.Uint64Var(&o.id, "id", 0, "run as this node of a cluster; without it: three nodes in this process")
 	flag.StringVar(&o.peers, "peers", "", "all nodes, this one too: id=host:port,…; with -join: this one")
 	flag.StringVar(&o.listen, "listen", "", "host:port to listen on for the other nodes, if it is not that in -peers")

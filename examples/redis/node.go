@@ -39,6 +39,7 @@ type config struct {
 // node is one replica, with all that it stands on.
 type node struct {
 	id          uint64
+	engine      string
 	address     string
 	incarnation uint64
 	store       *store
@@ -55,7 +56,7 @@ func start(ctx context.Context, c config) (_ *node, err error) {
 	if err := checkEngine(c.engine); err != nil {
 		return nil, err
 	}
-	n := &node{id: c.id, address: c.peers[c.id], store: newStore()}
+	n := &node{id: c.id, engine: c.engine, address: c.peers[c.id], store: newStore()}
 	var closers []func() error
 	n.close = func() error {
 		var errs []error

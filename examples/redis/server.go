@@ -656,15 +656,19 @@ func (c *client) synod(args [][]byte) {
 		ask(kindTransfer, id)
 	case verb == "REMOVE" && len(args) == 3:
 		ask(kindMembers, binary.LittleEndian.AppendUint64(id, 0))
-	case verb == "JOIN" && len(args) == 5:
+	case verb == "JOIN" && len(args) == 6:
 		incarnation, err := strconv.ParseUint(string(args[4]), 10, 64)
-		if err != nil || len(args[3]) == 0 {
-			c.problem("ERR SYNOD JOIN id address incarnation")
+		switch {
+		case err != nil || len(args[3]) == 0:
+			c.problem("ERR SYNOD JOIN id address incarnation engine")
+			return
+		case string(args[5]) != c.node.engine: // nobody would listen to it, and nobody to us
+			c.problem(fmt.Sprintf("MEMBER this cluster runs on %s, not on %s: use -engine %s, and an empty -dir", c.node.engine, clip(args[5], 32), c.node.engine))
 			return
 		}
 		ask(kindMembers, append(binary.LittleEndian.AppendUint64(id, incarnation), args[3]...))
 	default:
-		c.problem("ERR SYNOD MEMBERS | LEADER | TRANSFER id | JOIN id address incarnation | REMOVE id")
+		c.problem("ERR SYNOD MEMBERS | LEADER | TRANSFER id | JOIN id address incarnation engine | REMOVE id")
 	}
 }
 
@@ -680,7 +684,7 @@ func join(ctx context.Context, member string, n *node) error {
 			defer conn.Close()
 			stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 			defer stop()
-			if _, err := fmt.Fprintf(conn, "SYNOD JOIN %d %s %d\r\n", n.id, n.address, n.incarnation); err != nil {
+			if _, err := fmt.Fprintf(conn, "SYNOD JOIN %d %s %d %s\r\n", n.id, n.address, n.incarnation, n.engine); err != nil {
 				return err
 			}
 			line, err := newReader(conn).line()

@@ -22,7 +22,7 @@ import (
 )
 
 // three starts three nodes in this process, and returns the addresses at which they serve.
-func three(t *testing.T) []string {
+func three(t *testing.T, engine string) []string {
 	ports, err := freePorts(3)
 	require.NoError(t, err)
 	peers := make(map[uint64]string)
@@ -31,7 +31,7 @@ func three(t *testing.T) []string {
 	}
 	var addresses []string
 	for id := uint64(1); id <= 3; id++ {
-		n, err := start(t.Context(), config{engine: "raft", id: id, peers: peers, dir: filepath.Join(t.TempDir(), "data"), log: slog.New(slog.DiscardHandler)})
+		n, err := start(t.Context(), config{engine: engine, id: id, peers: peers, dir: filepath.Join(t.TempDir(), "data"), log: slog.New(slog.DiscardHandler)})
 		require.NoError(t, err)
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		require.NoError(t, err)
@@ -45,10 +45,12 @@ func three(t *testing.T) []string {
 	return addresses
 }
 
-func TestClients(t *testing.T) {
+func TestClients(t *testing.T) { onEach(t, testClients) }
+
+func testClients(t *testing.T, engine string) {
 	ctx := t.Context()
 	for _, protocol := range []int{2, 3} { // 3 is refused, and the client goes on with 2
-		addresses := three(t)
+		addresses := three(t, engine)
 		var clients []*redis.Client
 		for _, a := range addresses {
 			c := redis.NewClient(&redis.Options{Addr: a, Protocol: protocol, ClientName: "test"})
@@ -141,8 +143,10 @@ func talk(t *testing.T, address, send string, lines int) []string {
 	return got
 }
 
-func TestBadInput(t *testing.T) {
-	a := three(t)[0]
+func TestBadInput(t *testing.T) { onEach(t, testBadInput) }
+
+func testBadInput(t *testing.T, engine string) {
+	a := three(t, engine)[0]
 	require.Equal(t, []string{"+OK"}, talk(t, a, "SET a 1\r\n", 1))
 	for send, want := range map[string]string{
 		"*1\r\n$600000000\r\n":               "-ERR Protocol error: invalid bulk length",
@@ -187,9 +191,11 @@ func tools(t *testing.T) {
 	t.Skip("redis-benchmark is not installed; with SYNOD_REDIS_TOOLS=1 this fails")
 }
 
-func TestRedisCLI(t *testing.T) {
+func TestRedisCLI(t *testing.T) { onEach(t, testRedisCLI) }
+
+func testRedisCLI(t *testing.T, engine string) {
 	tools(t)
-	a := three(t)[1]
+	a := three(t, engine)[1]
 	_, port, err := net.SplitHostPort(a)
 	require.NoError(t, err)
 	cli := func(args ...string) string {
@@ -209,9 +215,11 @@ func TestRedisCLI(t *testing.T) {
 }
 
 // redis-benchmark goes on when the leader is killed: against a node that stays.
-func TestRedisBenchmark(t *testing.T) {
+func TestRedisBenchmark(t *testing.T) { onEach(t, testRedisBenchmark) }
+
+func testRedisBenchmark(t *testing.T, engine string) {
 	tools(t)
-	list := launch(t, 3)
+	list := launch(t, engine, 3)
 	p := leader(t, list)
 	stays := list[p.id%3]
 	_, port, err := net.SplitHostPort(stays.redis)

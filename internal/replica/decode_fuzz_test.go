@@ -13,7 +13,7 @@ import (
 )
 
 func FuzzFrame(f *testing.F) {
-	address := frameAddress{cluster: clusterHash("test"), from: 2, to: 1, incarnation: 99}
+	address := frameAddress{cluster: clusterHash("test", "pigeons"), from: 2, to: 1, incarnation: 99}
 	frame := appendFrameHeader(nil, frameCore, address)
 	f.Add(sealFrame(bytes.Clone(frame)))
 	frame = appendFrameMessage(frame, 1, []byte("head"), []byte("tail"))
@@ -322,7 +322,7 @@ func FuzzRepair(f *testing.F) {
 
 // Each bit of a frame counts, and each byte.
 func TestFrameBits(t *testing.T) {
-	frame := appendFrameHeader(nil, frameCore, frameAddress{cluster: clusterHash("test"), from: 2, to: 1, incarnation: 99})
+	frame := appendFrameHeader(nil, frameCore, frameAddress{cluster: clusterHash("test", "pigeons"), from: 2, to: 1, incarnation: 99})
 	frame = sealFrame(appendFrameMessage(frame, 1, []byte("head"), []byte("tail")))
 	_, _, rest, err := openFrame(frame)
 	require.NoError(t, err)

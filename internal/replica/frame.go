@@ -15,7 +15,7 @@ import (
 //
 //	version       1 byte
 //	kind          1 byte: what the messages are
-//	cluster       8 bytes: hash of the cluster's name
+//	cluster       8 bytes: hash of the names of the cluster and of the protocol
 //	from, to      8 bytes each
 //	incarnation   8 bytes: the sender's
 //	expected      8 bytes: the receiver's, as the sender durably remembers it; 0: it does not
@@ -27,7 +27,8 @@ import (
 //
 // The sender stands in the frame although the transport names it too, and the
 // checksum although TCP has one: a transport may be a user's own, and a message
-// that strays must not count anywhere.
+// that strays must not count anywhere. The messages of two protocols can look alike: a
+// node that was given the wrong one is a stranger, like one of another cluster.
 const (
 	frameVersion = 1
 	frameHeader  = 2 + 10*8
@@ -55,13 +56,15 @@ const (
 // Errors of a frame that is refused.
 var (
 	errFrame       = errors.New("replica: malformed frame")
-	ErrStray       = errors.New("replica: frame of another cluster or for another node")
+	ErrStray       = errors.New("replica: frame of another cluster, of another engine or for another node")
 	ErrIncarnation = errors.New("replica: node has another incarnation than before: its disk was wiped or replaced, or two nodes run under one ID")
 )
 
-func clusterHash(name string) uint64 {
+func clusterHash(name, protocol string) uint64 {
 	h := fnv.New64a()
 	h.Write([]byte(name))
+	h.Write([]byte{0})
+	h.Write([]byte(protocol))
 	return h.Sum64()
 }
 

@@ -185,7 +185,7 @@ func (g *Group) open() (err error) {
 		}
 		return ErrNotBootstrapped
 	case string(name) != g.node.cfg.Protocol.Name():
-		return fmt.Errorf("%w: the group is kept by %s, not by %s", ErrForeignStore, name, g.node.cfg.Protocol.Name())
+		return keptBy(name, g.node.cfg.Protocol)
 	}
 	if err := g.readIntroduced(); err != nil {
 		return err

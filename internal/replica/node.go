@@ -21,8 +21,8 @@ import (
 
 // Errors of identity, to be tested with errors.Is.
 var (
-	// ErrForeignStore says that the store holds another node's data.
-	ErrForeignStore = errors.New("replica: store belongs to another node")
+	// ErrForeignStore says that the store holds the data of another node, cluster or engine.
+	ErrForeignStore = errors.New("replica: store of another node, cluster or engine")
 	// ErrBootstrapped says that the group exists in this store.
 	ErrBootstrapped = errors.New("replica: group exists already")
 	// ErrNotBootstrapped says that the group does not exist in this store.
@@ -88,7 +88,7 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 	n := &Node{
 		cfg:       cfg,
 		ex:        executor.From(ctx, executor.Real()),
-		cluster:   clusterHash(cfg.Cluster),
+		cluster:   clusterHash(cfg.Cluster, cfg.Protocol.Name()),
 		groups:    make(map[uint64]*Group),
 		pins:      make(map[pinKey]*pin),
 		current:   make(map[uint64]uint64),
@@ -306,7 +306,7 @@ func (n *Node) Leave(ctx context.Context, group uint64) error {
 	case !found:
 		return fail(ErrNotBootstrapped)
 	case string(name) != n.cfg.Protocol.Name():
-		return fail(fmt.Errorf("%w: the group is kept by %s, not by %s", ErrForeignStore, name, n.cfg.Protocol.Name()))
+		return fail(keptBy(name, n.cfg.Protocol))
 	}
 	if counts, err := n.countedOn(keys); err != nil {
 		return fail(err)
@@ -364,9 +364,13 @@ func (n *Node) create(ctx context.Context, group uint64, what string, write func
 	}
 	defer release()
 	keys := GroupKeys(group)
-	if _, found, err := getRecord(n.cfg.Store, keys.key(tagMeta), group); err != nil {
+	switch name, found, err := getRecord(n.cfg.Store, keys.key(tagMeta), group); {
+	case err != nil:
 		return fail(err)
-	} else if found {
+	case found && string(name) != n.cfg.Protocol.Name():
+		// An application goes on after ErrBootstrapped, and would learn it only later.
+		return fail(keptBy(name, n.cfg.Protocol))
+	case found:
 		return fail(ErrBootstrapped)
 	}
 	switch name, left, err := getRecord(n.cfg.Store, keys.key(tagLeft), group); {
@@ -392,6 +396,11 @@ func (n *Node) create(ctx context.Context, group uint64, what string, write func
 		return fail(err)
 	}
 	return nil
+}
+
+// keptBy says that a group in the store is another protocol's.
+func keptBy(name []byte, p Protocol) error {
+	return fmt.Errorf("%w: the group is kept by %s, not by %s", ErrForeignStore, name, p.Name())
 }
 
 // dropLeftovers removes what an import that did not come to its end has left.

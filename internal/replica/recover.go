@@ -98,7 +98,7 @@ func Inspect(protocol Protocol, store storage.Store) (incarnation uint64, list [
 		switch {
 		case err == nil && !found: // it was left, or never came to be
 		case err == nil && string(name) != protocol.Name():
-			list = append(list, Remains{Group: group, Err: fmt.Errorf("%w: the group is kept by %s, not by %s", ErrForeignStore, name, protocol.Name())})
+			list = append(list, Remains{Group: group, Err: keptBy(name, protocol)})
 		default:
 			list = append(list, protocol.Inspect(GroupKeys(group), store))
 		}
@@ -151,7 +151,7 @@ func Recover(protocol Protocol, pkg string, c RecoverConfig) error {
 	case !found:
 		return fail(ErrNotBootstrapped)
 	case string(name) != protocol.Name():
-		return fail(fmt.Errorf("%w: the group is kept by %s, not by %s", ErrForeignStore, name, protocol.Name()))
+		return fail(keptBy(name, protocol))
 	}
 	remains := protocol.Inspect(keys, store)
 	if remains.Err != nil {

@@ -153,6 +153,11 @@ func testForeignProtocol(t *testing.T, engine Engine) {
 	err = m.startGroup(1)
 	require.ErrorIs(t, err, replica.ErrForeignStore)
 	require.ErrorContains(t, err, "pigeons")
+	for _, err := range []error{m.node.Bootstrap(c.ctx, 1, c.ids()), m.node.Join(c.ctx, 1)} {
+		require.ErrorIs(t, err, replica.ErrForeignStore)
+		require.ErrorContains(t, err, "pigeons")
+		require.NotErrorIs(t, err, replica.ErrBootstrapped, "an application would go on after that")
+	}
 	require.NoError(t, m.startGroup(2))
 	c.check(2)
 	// Nor is it left, recovered or read as what it is not.
