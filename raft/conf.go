@@ -137,6 +137,12 @@ func (c *core) Reconfigure(config []byte) error {
 	return nil
 }
 
+// Check implements replica.Core: a majority there always is.
+func (c *core) Check(config []byte) error {
+	_, err := replica.DecodeConfiguration(config)
+	return err
+}
+
 // reconfigured puts a change that is decided into effect, and returns the configuration.
 func (c *core) reconfigured(e *raftpb.Entry) []byte {
 	cc, next, err := decodeChange(e.GetData())

@@ -508,10 +508,7 @@ func (c *Core) Reconfigure(config []byte) error {
 	if err != nil {
 		return err
 	}
-	next, err := newElectorate(c.quorums, conf)
-	if err == nil {
-		err = c.quorums.checkTarget(conf)
-	}
+	next, err := c.check(conf)
 	if err != nil {
 		return err
 	}
@@ -522,6 +519,24 @@ func (c *Core) Reconfigure(config []byte) error {
 	c.bytes += valueSize(&v)
 	c.waiting = append(c.waiting, v)
 	return nil
+}
+
+// Check implements replica.Core.
+func (c *Core) Check(config []byte) error {
+	conf, err := replica.DecodeConfiguration(config)
+	if err == nil {
+		_, err = c.check(conf)
+	}
+	return err
+}
+
+// check returns those who decide under a configuration, if it can be taken up.
+func (c *Core) check(conf replica.Configuration) (electorate, error) {
+	next, err := newElectorate(c.quorums, conf)
+	if err == nil {
+		err = c.quorums.checkTarget(conf)
+	}
+	return next, err
 }
 
 // reaches reports whether enough of an electorate are heard to decide under it, and have promised or can. With

@@ -60,6 +60,10 @@ type Core interface {
 	// a given size.
 	Reconfigure(config []byte) error
 
+	// Check returns the error that Reconfigure will return, whoever leads, for a configuration that
+	// can't be taken up. Its target may name incarnations that are not known yet, as 0.
+	Check(config []byte) error
+
 	// Trust says that the members that could be reached know of no later state of this
 	// node than its store has. A core that was opened with OpenOptions.Held gives no vote
 	// and stands for no election before.

@@ -105,6 +105,12 @@ func (l *loop) setMembers(g *Group, c *call) {
 		refuse(synod.ErrChanging)
 		return
 	}
+	next := g.conf.Clone()
+	next.Target = c.members
+	if err := g.core.Check(next.Append(nil)); err != nil {
+		refuse(err) // before anybody is waited for
+		return
+	}
 	if g.change != nil {
 		if !sameVoters(g.conf, c.members) {
 			refuse(synod.ErrChanging) // also while it is in the log and not decided
