@@ -73,8 +73,8 @@ func newCore(p Protocol, o replica.OpenOptions) (*Core, error) {
 		return nil, err
 	}
 	if p.Whole {
-		if err := log.contradicted(hard); err != nil {
-			return nil, err
+		if err := errors.Join(log.contradicted(hard), log.damage(false)); err != nil {
+			return nil, err // before what the state machine has been told takes the place of a part of it
 		}
 	}
 	c := &Core{

@@ -95,6 +95,7 @@ var (
 	paxosBareSites = []string{
 		"paxos: a late promise knows more",
 		"paxos: a leader waits for somebody who knows a slot",
+		"paxos: a member has forgotten what it accepted",
 		"paxos: an acceptor does not know what it accepted",
 		"paxos: what was lost does not matter any more",
 	}
@@ -181,7 +182,6 @@ var paxosOwnSites = []string{
 	"paxos: a leader lacks decided values",
 	"paxos: a leader promises to another one",
 	"paxos: a leader that hears too few steps down",
-	"paxos: a member has forgotten what it accepted",
 	"paxos: a member takes over",
 	"paxos: a member that hears a leader says no",
 	"paxos: a missing record is named",
@@ -199,6 +199,7 @@ var paxosOwnSites = []string{
 	"paxos: a value that was given up is not proposed again",
 	"paxos: altered values are refused",
 	"paxos: an accept is sent again",
+	"paxos: others know more to be decided than the leader",
 	"paxos: the log begins inside a run",
 	"paxos: two sets of voters decide together",
 	"paxos: values are fetched from another member",
