@@ -17,12 +17,27 @@ import (
 	"time"
 )
 
-// rounds is how often both are measured in turn.
+// rounds is how often each is measured, in turn.
 const rounds = 3
 
-// compare measures three processes of this program, and one redis-server that syncs each write, with
-// redis-benchmark, in turn, and prints the medians as a table.
-func compare(ctx context.Context, out io.Writer) error {
+// contestant is what is measured: the port that takes the requests, and how many it answered in a second.
+type contestant struct {
+	name, port string
+	rates      map[string][]float64 // by command
+}
+
+// compare measures three processes of this program for each engine of a list, and one redis-server that syncs each
+// write, with redis-benchmark, in turn, and prints the medians as a table.
+func compare(ctx context.Context, out io.Writer, list string) error {
+	names := strings.Split(list, ",")
+	for i, name := range names {
+		if err := checkEngine(name); err != nil {
+			return err
+		}
+		if slices.Contains(names[:i], name) {
+			return fmt.Errorf("-engine: %s is there twice", name)
+		}
+	}
 	dir, err := os.MkdirTemp("", "redis-compare")
 	if err != nil {
 		return err
@@ -58,41 +73,57 @@ func compare(ctx context.Context, out io.Writer) error {
 		}
 		return fmt.Errorf("%s did not start: %w", name, errors.Join(lines.Err(), io.ErrUnexpectedEOF))
 	}
-	ports, err := freePorts(7)
+	ports, err := freePorts(1 + 6*len(names))
 	if err != nil {
 		return err
 	}
-	var peers []string
-	for i := range 3 {
-		peers = append(peers, fmt.Sprintf("%d=127.0.0.1:%s", i+1, ports[i]))
+	if err := run("Ready to accept", "redis-server", "--port", ports[0], "--dir", dir, "--save", "", "--appendonly", "yes", "--appendfsync", "always"); err != nil {
+		return err
 	}
-	for i := range 3 {
-		if err := run("ready", self, "-id", strconv.Itoa(i+1), "-peers", strings.Join(peers, ","), "-dir", filepath.Join(dir, strconv.Itoa(i+1)),
-			"-redis", "127.0.0.1:"+ports[3+i], "-insecure"); err != nil {
+	server := contestant{"one redis-server, appendfsync always", ports[0], make(map[string][]float64)}
+	contestants := []contestant{server}
+	for i, name := range names {
+		of := ports[1+6*i:][:6]
+		var peers []string
+		for i := range 3 {
+			peers = append(peers, fmt.Sprintf("%d=127.0.0.1:%s", i+1, of[i]))
+		}
+		for i := range 3 {
+			id := strconv.Itoa(i + 1)
+			if err := run("ready", self, "-engine", name, "-id", id, "-peers", strings.Join(peers, ","), "-dir", filepath.Join(dir, name+"-"+id),
+				"-redis", "127.0.0.1:"+of[3+i], "-insecure"); err != nil {
+				return err
+			}
+		}
+		// The leader is measured: clients that know it do not pay for passing requests on.
+		leader, err := leaderPort(ctx, of[3:])
+		if err != nil {
 			return err
 		}
+		contestants = append(contestants, contestant{"three nodes, " + name, leader, make(map[string][]float64)})
 	}
-	if err := run("Ready to accept", "redis-server", "--port", ports[6], "--dir", dir, "--save", "", "--appendonly", "yes", "--appendfsync", "always"); err != nil {
-		return err
-	}
-	// The leader is measured: clients that know it do not pay for passing requests on.
-	leader, err := leaderPort(ctx, ports[3:6])
-	if err != nil {
-		return err
-	}
-	ours, theirs := make(map[string][]float64), make(map[string][]float64)
-	for range rounds {
-		for port, into := range map[string]map[string][]float64{leader: ours, ports[6]: theirs} {
-			if err := benchmark(ctx, port, into); err != nil {
+	for round := range rounds {
+		for i := range contestants {
+			c := contestants[(round+i)%len(contestants)]
+			if err := benchmark(ctx, c.port, c.rates); err != nil {
 				return err
 			}
 		}
 	}
 	fmt.Fprintf(out, "redis-benchmark -t set,get,incr,lpush -P 16 -c 64 -n %s, requests a second, median of %d rounds in turn\n\n", requests, rounds)
-	fmt.Fprintln(out, "| command | three nodes | one redis-server, appendfsync always | ratio |\n|---|---|---|---|")
+	head, line := "| command | "+server.name+" |", "|---|---|"
+	for _, c := range contestants[1:] {
+		head, line = head+" "+c.name+" | ratio |", line+"---|---|"
+	}
+	fmt.Fprintln(out, head+"\n"+line)
 	for _, name := range []string{"SET", "GET", "INCR", "LPUSH"} {
-		a, b := median(ours[name]), median(theirs[name])
-		fmt.Fprintf(out, "| %s | %.0f | %.0f | %.2f |\n", name, a, b, a/b)
+		theirs := median(server.rates[name])
+		fmt.Fprintf(out, "| %s | %.0f |", name, theirs)
+		for _, c := range contestants[1:] {
+			ours := median(c.rates[name])
+			fmt.Fprintf(out, " %.0f | %.2f |", ours, ours/theirs)
+		}
+		fmt.Fprintln(out)
 	}
 	return nil
 }

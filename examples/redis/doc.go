@@ -48,6 +48,12 @@
 // it was watched, and does not when EXEC comes, has not changed, whatever was in between. What else is answered is
 // held to Redis 7: testdata/dialogues.txt.
 //
+// # Speed
+//
+//	go run . -compare -engine raft,paxos
+//
+// measures both engines, and a redis-server that syncs each write, with redis-benchmark in turn, and prints a table.
+//
 // # Files
 //
 // store.go is the state machine, commands.go what it executes; resp.go is the protocol, server.go the

@@ -29,7 +29,7 @@ type options struct {
 
 func main() {
 	var o options
-	flag.StringVar(&o.engine, "engine", "raft", "consensus engine, the same on all nodes: "+engineNames())
+	flag.StringVar(&o.engine, "engine", "raft", "consensus engine, the same on all nodes: "+engineNames()+"; with -compare: one or more, and commas")
 	flag.Uint64Var(&o.id, "id", 0, "run as this node of a cluster; without it: three nodes in this process")
 	flag.StringVar(&o.peers, "peers", "", "all nodes, this one too: id=host:port,…; with -join: this one")
 	flag.StringVar(&o.listen, "listen", "", "host:port to listen on for the other nodes, if it is not that in -peers")
@@ -48,8 +48,10 @@ func main() {
 	switch {
 	case flag.NArg() > 0:
 		err = fmt.Errorf("unexpected argument %q", flag.Arg(0))
+	case o.compare && o != options{engine: o.engine, compare: true}:
+		err = errors.New("-compare goes with -engine, and no other flag")
 	case o.compare:
-		err = compare(ctx, os.Stdout)
+		err = compare(ctx, os.Stdout, o.engine)
 	case o.id == 0 && o != options{engine: o.engine}:
 		err = errors.New("all flags but -engine and -compare go with -id, which is above 0")
 	case o.id == 0:

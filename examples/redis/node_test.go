@@ -260,6 +260,8 @@ func TestFlags(t *testing.T) {
 		require.ErrorContains(t, err, c.want)
 	}
 	require.ErrorContains(t, runThree(t.Context(), &bytes.Buffer{}, "zab"), "-engine")
+	require.ErrorContains(t, compare(t.Context(), &bytes.Buffer{}, "raft,zab"), `-engine: there is no "zab"`)
+	require.ErrorContains(t, compare(t.Context(), &bytes.Buffer{}, "raft,paxos,raft"), "-engine: raft is there twice")
 	entries, err := os.ReadDir(dir)
 	require.NoError(t, err)
 	require.Empty(t, entries, "flags that are wrong leave nothing behind")
