@@ -166,12 +166,17 @@ func (g *Group) endExports(items []applyItem) {
 	}
 }
 
-// endWaitingExports answers those that wait. It is called in a round, or after the last one.
+// endWaitingExports answers those that wait. It is called in a round, or after the last one, and then by
+// each who closes the group.
 func (g *Group) endWaitingExports() {
-	for _, x := range g.apply.exports {
+	s := &g.apply
+	s.mu.Lock()
+	exports := s.exports
+	s.exports = nil
+	s.mu.Unlock()
+	for _, x := range exports {
 		x.finish(SnapshotMeta{}, nil, g.closedError())
 	}
-	g.apply.exports = nil
 }
 
 // close waits until no round of the group runs and none will.
