@@ -25,6 +25,23 @@ func models() []*Model {
 			Voters: 3, Slots: 3, Ballots: 2, Values: 1, Lost: heartbeats,
 		},
 		{
+			Name: "gaps", For: "slots that a leader has left open before one that others have, and what it is told of them",
+			Voters: 3, Slots: 4, Ballots: 2, Candidates: []uint64{2, 3}, Lost: []string{"refused"},
+			Before: []string{
+				"campaign 1",
+				"persist 1",
+				"deliver from=1 to=2 type=prepare",
+				"persist 2",
+				"deliver from=2 to=1 type=promise",
+				"persist 1",
+				"propose 1 x",
+				"persist 1",
+				"deliver from=1 to=2 type=accept nth=2",
+				"persist 2",
+				"drop",
+			},
+		},
+		{
 			Name: "pipeline", For: "writes that become durable late, while other messages come and go",
 			Voters: 3, Slots: 2, Ballots: 2, Crashes: 1, Lags: 1, Lost: heartbeats,
 		},

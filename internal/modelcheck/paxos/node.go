@@ -141,6 +141,7 @@ func (n *node) FingerprintRunning(b []byte) []byte {
 	b = binary.AppendUvarint(b, n.applied.Index)
 	b = binary.AppendUvarint(b, n.applied.Term)
 	b = binary.AppendUvarint(b, n.applied.Commands)
+	b = append(binary.AppendUvarint(b, n.applied.Leader), n.applied.Priority)
 	b = replica.AppendBytes(b, n.config)
 	b = n.offered.Append(b)
 	b = n.incoming.Append(b)
@@ -621,7 +622,7 @@ func (n *node) handOut(o *replica.Output, out *network.Output) {
 		if e.Kind == replica.EntryConfig {
 			n.config = e.Data
 		}
-		n.applied = position(&e, n.applied.Commands+1)
+		n.applied = e.Position(n.applied.Commands + 1)
 	}
 	if n.m.Durable {
 		n.kept = n.meta()
