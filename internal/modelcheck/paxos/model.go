@@ -237,6 +237,9 @@ func (m *Model) Bounds() string {
 	if m.Phase1 > 0 {
 		words = append(words, fmt.Sprintf("quorums of %d and %d", m.Phase1, m.Phase2))
 	}
+	if m.fixed() {
+		words = append(words, "late promises lost")
+	}
 	if len(m.Lost) > 0 {
 		words = append(words, "without "+strings.Join(m.Lost, ", "))
 	}

@@ -51,7 +51,7 @@ func models() []*Model {
 		},
 		{
 			Name: "ticks", For: "elections by time: members are asked first, leaders that hear nobody step down, messages are sent again",
-			Voters: 3, Slots: 1, Ballots: 1, Ticks: 3,
+			Voters: 3, Slots: 1, Ballots: 1, Ticks: 2,
 		},
 		{
 			Name: "reads", For: "reads that leaders answer",
@@ -59,11 +59,11 @@ func models() []*Model {
 		},
 		{
 			Name: "looks", For: "reads without a leader",
-			Voters: 3, Slots: 2, Ballots: 1, Reads: 1, Ticks: 1, ElectionTicks: 8, Candidates: []uint64{1}, Readers: []uint64{3},
+			Voters: 3, Slots: 1, Ballots: 1, Reads: 1, Ticks: 1, ElectionTicks: 8, Candidates: []uint64{1}, Readers: []uint64{3},
 		},
 		{
 			Name: "leases", For: "members on whom a leader counts",
-			Voters: 3, Slots: 1, Ballots: 2, Crashes: 1, Ticks: 3, Leases: true, ElectionTicks: 2,
+			Voters: 3, Slots: 1, Ballots: 2, Crashes: 1, Ticks: 1, Leases: true, ElectionTicks: 2, Crashing: []uint64{2, 3}, Candidates: []uint64{2, 3},
 			Before: []string{"tick 1", "tick 1", "tick 2", "tick 2", "tick 3", "tick 3", "drop"},
 		},
 		{

@@ -1,6 +1,7 @@
 package paxos
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -272,13 +273,35 @@ func (n *node) Take(in network.Input, used int, out *network.Output) {
 
 // Deliver implements network.Node.
 func (n *node) Deliver(from int, body []byte, late bool, out *network.Output) {
-	if n.core == nil {
+	if n.core == nil || n.tooLate(uint64(from+1), body) {
 		return
+	}
+	var before []byte
+	if len(n.queue) > 0 {
+		before = n.FingerprintRunning(nil)
 	}
 	n.attempt(out, func() {
 		n.deliver(uint64(from+1), body, out)
+		if before != nil && out.Violation == nil && len(out.Messages)+len(out.Facts) == 0 && bytes.Equal(before, n.FingerprintRunning(nil)) {
+			return // what waits becomes durable by itself, not by a message that nobody takes
+		}
 		n.end(late, out)
 	})
+}
+
+// tooLate reports whether a message is a promise to a leader that has proposed all that was reported. Where it would only tell
+// that leader what its sender knows to be decided, the model loses it.
+func (n *node) tooLate(from uint64, body []byte) bool {
+	if !n.m.fixed() {
+		return false
+	}
+	_, message := unpack(body)
+	s, err := multipaxos.Read(group, from, message)
+	if err != nil || s.Kind != "promise" {
+		return false
+	}
+	v := n.core.View()
+	return v.Fenced && v.Ballot == s.Ballot
 }
 
 // attempt takes a step. By a panic a core says what its protocol excludes: the runtime stops the group on its node
@@ -820,7 +843,7 @@ func (n *node) Deaf(from int, body []byte) network.Deafness {
 		}
 	case "promise":
 		// A promise counts once, and no ballot is used twice.
-		if !inOffice || slices.Contains(v.Complete, uint64(from+1)) || n.m.fixed() && v.Fenced && s.Decided <= v.Held {
+		if !inOffice || slices.Contains(v.Complete, uint64(from+1)) || n.m.fixed() && v.Fenced {
 			return network.DeafForever
 		}
 	case "accepted":
