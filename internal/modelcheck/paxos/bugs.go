@@ -2,7 +2,9 @@ package paxos
 
 import "github.com/synod-go/synod/internal/modelcheck/network"
 
-// bugs are the mistakes that can be put into the core, and the models that find them, the fastest first.
+// bugs are the mistakes that can be put into the core, and the models that find them, the fastest first. One is missing, "a value
+// of the same round is given up": since positions name the whole ballot of a fence, all leaders give the same value up, and in none
+// of these models that violates anything; a script of package multipaxos tells that something else happens.
 var bugs = []network.Bug{
 	{Name: "a promise is forgotten", Models: []string{"base"}},
 	{Name: "a promise leaves before it is durable", Models: []string{"base"}},
@@ -31,7 +33,6 @@ var bugs = []network.Bug{
 	{Name: "a restarted member promises at once", Models: []string{"leases"}},
 	{Name: "a node that hears a leader stands for election", Models: []string{"leases"}},
 	{Name: "a node that may not be the only voter leads at once", Models: []string{"alone"}},
-	{Name: "a value of the same round is given up", Models: []string{"durable"}},
 	{Name: "a fence is about its own round, too", Models: []string{"durable"}},
 	{Name: "a quorum of one half decides", Models: []string{"reconfigure"}},
 	{Name: "the window open behind a configuration", Models: []string{"reconfigure"}},

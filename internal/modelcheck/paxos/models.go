@@ -18,7 +18,11 @@ func models() []*Model {
 	return []*Model{
 		{
 			Name: "base", For: "elections, proposals, crashes that lose what is not durable, in any order, with any loss and repetition",
-			Voters: 3, Slots: 2, Ballots: 3, Values: 2, Crashes: 1, Lost: heartbeats,
+			Voters: 3, Slots: 2, Ballots: 3, Values: 2, Crashes: 1, Lost: []string{"heartbeat", "refused"},
+		},
+		{
+			Name: "refused", For: "candidates and leaders that are told of a higher ballot",
+			Voters: 3, Slots: 2, Ballots: 3, Values: 2, Crashes: 1, Candidates: []uint64{1, 2}, Lost: heartbeats,
 		},
 		{
 			Name: "slots", For: "more slots, with gaps between them",
@@ -43,7 +47,7 @@ func models() []*Model {
 		},
 		{
 			Name: "pipeline", For: "writes that become durable late, while other messages come and go",
-			Voters: 3, Slots: 2, Ballots: 2, Crashes: 1, Lags: 1, Lost: heartbeats,
+			Voters: 3, Slots: 2, Ballots: 2, Crashes: 1, Lags: 1, Candidates: []uint64{2, 3}, Lost: heartbeats,
 		},
 		{
 			Name: "heartbeats", For: "heartbeats, that tell what is decided and what must be there",
@@ -81,7 +85,7 @@ func models() []*Model {
 		},
 		{
 			Name: "pieces", For: "promises that come in pieces",
-			Voters: 3, Slots: 3, Ballots: 2, Values: 1, MessageBytes: 1, Lost: heartbeats,
+			Voters: 3, Slots: 3, Ballots: 2, Values: 1, MessageBytes: 1, Candidates: []uint64{2, 3}, Lost: []string{"heartbeat", "refused"},
 		},
 		{
 			Name: "trim", For: "snapshots, logs that begin late",

@@ -810,9 +810,17 @@ func (n *node) durable(q *batch, out *network.Output) {
 	}
 }
 
+// below returns for how long a ballot stays below what is promised.
+func below(b multipaxos.Ballot, v *multipaxos.View) network.Deafness {
+	if b.Less(v.Durable) {
+		return network.DeafForever
+	}
+	return network.DeafUntilRestart
+}
+
 // Deaf implements network.Deaf.
 func (n *node) Deaf(from int, body []byte) network.Deafness {
-	if n.core == nil {
+	if n.core == nil || len(n.queue) > 0 {
 		return network.Hears
 	}
 	_, message := unpack(body)
@@ -824,13 +832,12 @@ func (n *node) Deaf(from int, body []byte) network.Deafness {
 	inOffice := v.Ballot == s.Ballot && (v.Role == "leading" || v.Role == "preparing")
 	switch s.Kind {
 	case "prepare":
-		// What is promised does not become less.
 		if s.Ballot.Less(v.Promised) {
-			return network.DeafForever
+			return below(s.Ballot, &v)
 		}
 	case "accept", "heartbeat":
 		if s.Ballot.Less(v.Promised) {
-			return network.DeafForever
+			return below(s.Ballot, &v)
 		}
 		// It has done all that it says, and does not do it again before a restart.
 		if n.m.timeless() && s.Ballot == v.Promised && s.Decided <= v.Held {
