@@ -49,7 +49,7 @@ func run(t *testing.T, m *Model, bug string, o explore.Options) (explore.Result,
 
 // smaller is each model with fewer of what makes it large.
 var smaller = map[string]func(*Model){
-	"base":        func(m *Model) { X },
+	"base":        func(m *Model) { m.Ballots, m.Values, m.Candidates, m.Crashing = 2, 0, []uint64{1, 2}, []uint64{2} },
 	"refused":     func(m *Model) { m.Ballots, m.Values = 1, 1 },
 	"slots":       func(m *Model) { m.Candidates = []uint64{1} },
 	"gaps":        func(m *Model) { m.Ballots = 1 },
@@ -207,7 +207,7 @@ func TestAllBugsHaveAModel(t *testing.T) {
 		}
 	}
 	slices.Sort(names)
-	known := []string{"a value of the same round is given up"} // see bugs
+	known := []string{"a value of the same round is given up", "a repair forgets what follows its snapshot"} // see bugs
 	for _, b := range bugs {
 		known = append(known, b.Name)
 		for _, name := range b.Models {
