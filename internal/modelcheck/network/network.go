@@ -264,12 +264,6 @@ func add(a, b explore.Hash) explore.Hash {
 	return explore.Hash{lo, hi}
 }
 
-func sub(a, b explore.Hash) explore.Hash {
-	lo, borrow := bits.Sub64(a[0], b[0], 0)
-	hi, _ := bits.Sub64(a[1], b[1], borrow)
-	return explore.Hash{lo, hi}
-}
-
 func (n *Network) internLocal(i int, node Node) uint32 {
 	return n.internLocalPrint(node, node.Fingerprint([]byte{byte(i)}))
 }
