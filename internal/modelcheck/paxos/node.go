@@ -820,7 +820,7 @@ func below(b multipaxos.Ballot, v *multipaxos.View) network.Deafness {
 
 // Deaf implements network.Deaf.
 func (n *node) Deaf(from int, body []byte) network.Deafness {
-	if n.core == nil || len(n.queue) > 0 {
+	if n.core == nil {
 		return network.Hears
 	}
 	_, message := unpack(body)
@@ -840,7 +840,7 @@ func (n *node) Deaf(from int, body []byte) network.Deafness {
 			return below(s.Ballot, &v)
 		}
 		// It has done all that it says, and does not do it again before a restart.
-		if n.m.timeless() && s.Ballot == v.Promised && s.Decided <= v.Held {
+		if len(n.queue) == 0 && n.m.timeless() && s.Ballot == v.Promised && s.Decided <= v.Held {
 			return network.DeafUntilRestart
 		}
 	case "refused":
