@@ -137,7 +137,7 @@ func command(args []string, out, progress io.Writer) error {
 		}
 	}
 	if len(violations) > 0 {
-		return fmt.Errorf("violated: %s", strings.Join(violations, ", "))
+		return fmt.Errorf("%w: %s", errViolated, strings.Join(violations, ", "))
 	}
 	return nil
 }
@@ -150,6 +150,8 @@ func (r *run) model(name string) (network.Model, bool) {
 	return r.system.Models[i], true
 }
 
+var errViolated = errors.New("violated")
+
 // play plays a script.
 func (r *run) play(m network.Model, file, bug string) error {
 	text, err := os.ReadFile(file)
@@ -159,6 +161,9 @@ func (r *run) play(m network.Model, file, bug string) error {
 	defer probe.Install(&planter{bug: bug, reached: map[string]bool{}})()
 	played, err := m.Play(network.Lines(string(text)))
 	fmt.Fprint(r.out, played)
+	if err == nil && strings.Contains(played, "\nVIOLATION: ") {
+		return errViolated
+	}
 	return err
 }
 

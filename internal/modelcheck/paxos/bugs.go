@@ -2,11 +2,13 @@ package paxos
 
 import "github.com/synod-go/synod/internal/modelcheck/network"
 
-// bugs are the mistakes that can be put into the core, and the models that find them, the fastest first.
+// bugs are the mistakes that can be put into the core, and the models that find them, the fastest first. Missing is "a value
+// of the same round is given up": since positions name the whole ballot of a fence, all leaders give the same value up, and in none
+// of these models that violates anything; a script of package multipaxos tells that something else happens. Nor is "a repair forgets what follows its snapshot": no model repairs.
 var bugs = []network.Bug{
 	{Name: "a promise is forgotten", Models: []string{"base"}},
 	{Name: "a promise leaves before it is durable", Models: []string{"base"}},
-	{Name: "a trimmed acceptor says empty", Models: []string{"base", "trim"}},
+	{Name: "a trimmed acceptor says empty", Models: []string{"trim", "base"}},
 	{Name: "an accept of a lower ballot is taken", Models: []string{"base"}},
 	{Name: "an accept does not raise the promise", Models: []string{"base"}},
 	{Name: "an accept is acknowledged before it is durable", Models: []string{"base"}},
@@ -14,8 +16,8 @@ var bugs = []network.Bug{
 	{Name: "a round is used twice", Models: []string{"base"}},
 	{Name: "the round is not durable before the prepare", Models: []string{"base"}},
 	{Name: "decided marks slots of other ballots", Models: []string{"base"}},
-	{Name: "a filled gap is a fence", Models: []string{"slots"}},
-	{Name: "a leader counts its accept before it is durable", Models: []string{"base"}},
+	{Name: "a filled gap is a fence", Models: []string{"gaps"}},
+	{Name: "a leader counts its accept before it is durable", Models: []string{"pipeline"}},
 	{Name: "a gap is filled where there is a value", Models: []string{"base"}},
 	{Name: "accepts of another ballot counted", Models: []string{"base"}},
 	{Name: "the lowest ballot's value taken", Models: []string{"base"}},
@@ -31,7 +33,6 @@ var bugs = []network.Bug{
 	{Name: "a restarted member promises at once", Models: []string{"leases"}},
 	{Name: "a node that hears a leader stands for election", Models: []string{"leases"}},
 	{Name: "a node that may not be the only voter leads at once", Models: []string{"alone"}},
-	{Name: "a value of the same round is given up", Models: []string{"durable"}},
 	{Name: "a fence is about its own round, too", Models: []string{"durable"}},
 	{Name: "a quorum of one half decides", Models: []string{"reconfigure"}},
 	{Name: "the window open behind a configuration", Models: []string{"reconfigure"}},

@@ -18,15 +18,36 @@ func models() []*Model {
 	return []*Model{
 		{
 			Name: "base", For: "elections, proposals, crashes that lose what is not durable, in any order, with any loss and repetition",
-			Voters: 3, Slots: 2, Ballots: 3, Values: 2, Crashes: 1, Lost: heartbeats,
+			Voters: 3, Slots: 2, Ballots: 3, Values: 2, Crashes: 1, Lost: []string{"heartbeat", "refused"},
+		},
+		{
+			Name: "refused", For: "candidates and leaders that are told of a higher ballot",
+			Voters: 3, Slots: 2, Ballots: 3, Values: 2, Crashes: 1, Candidates: []uint64{1, 2}, Lost: heartbeats,
 		},
 		{
 			Name: "slots", For: "more slots, with gaps between them",
 			Voters: 3, Slots: 3, Ballots: 2, Values: 1, Lost: heartbeats,
 		},
 		{
+			Name: "gaps", For: "slots that a leader has left open before one that others have, and what it is told of them",
+			Voters: 3, Slots: 4, Ballots: 2, Candidates: []uint64{2, 3}, Lost: []string{"refused"},
+			Before: []string{
+				"campaign 1",
+				"persist 1",
+				"deliver from=1 to=2 type=prepare",
+				"persist 2",
+				"deliver from=2 to=1 type=promise",
+				"persist 1",
+				"propose 1 x",
+				"persist 1",
+				"deliver from=1 to=2 type=accept nth=2",
+				"persist 2",
+				"drop",
+			},
+		},
+		{
 			Name: "pipeline", For: "writes that become durable late, while other messages come and go",
-			Voters: 3, Slots: 2, Ballots: 2, Crashes: 1, Lags: 1, Lost: heartbeats,
+			Voters: 3, Slots: 2, Ballots: 2, Crashes: 1, Lags: 1, Candidates: []uint64{2, 3}, Lost: heartbeats,
 		},
 		{
 			Name: "heartbeats", For: "heartbeats, that tell what is decided and what must be there",
@@ -34,7 +55,7 @@ func models() []*Model {
 		},
 		{
 			Name: "ticks", For: "elections by time: members are asked first, leaders that hear nobody step down, messages are sent again",
-			Voters: 3, Slots: 1, Ballots: 1, Ticks: 3,
+			Voters: 3, Slots: 1, Ballots: 1, Ticks: 2,
 		},
 		{
 			Name: "reads", For: "reads that leaders answer",
@@ -42,11 +63,11 @@ func models() []*Model {
 		},
 		{
 			Name: "looks", For: "reads without a leader",
-			Voters: 3, Slots: 2, Ballots: 1, Reads: 1, Ticks: 1, ElectionTicks: 8, Candidates: []uint64{1}, Readers: []uint64{3},
+			Voters: 3, Slots: 1, Ballots: 1, Reads: 1, Ticks: 1, ElectionTicks: 8, Candidates: []uint64{1}, Readers: []uint64{3},
 		},
 		{
 			Name: "leases", For: "members on whom a leader counts",
-			Voters: 3, Slots: 1, Ballots: 2, Crashes: 1, Ticks: 3, Leases: true, ElectionTicks: 2,
+			Voters: 3, Slots: 1, Ballots: 2, Crashes: 1, Ticks: 1, Leases: true, ElectionTicks: 2, Crashing: []uint64{2, 3}, Candidates: []uint64{2, 3},
 			Before: []string{"tick 1", "tick 1", "tick 2", "tick 2", "tick 3", "tick 3", "drop"},
 		},
 		{
@@ -64,7 +85,7 @@ func models() []*Model {
 		},
 		{
 			Name: "pieces", For: "promises that come in pieces",
-			Voters: 3, Slots: 3, Ballots: 2, Values: 1, MessageBytes: 1, Lost: heartbeats,
+			Voters: 3, Slots: 3, Ballots: 2, Values: 1, MessageBytes: 1, Candidates: []uint64{2, 3}, Lost: []string{"heartbeat", "refused"},
 		},
 		{
 			Name: "trim", For: "snapshots, logs that begin late",

@@ -1,6 +1,7 @@
 package paxos
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -141,6 +142,7 @@ func (n *node) FingerprintRunning(b []byte) []byte {
 	b = binary.AppendUvarint(b, n.applied.Index)
 	b = binary.AppendUvarint(b, n.applied.Term)
 	b = binary.AppendUvarint(b, n.applied.Commands)
+	b = append(binary.AppendUvarint(b, n.applied.Leader), n.applied.Priority)
 	b = replica.AppendBytes(b, n.config)
 	b = n.offered.Append(b)
 	b = n.incoming.Append(b)
@@ -271,13 +273,35 @@ func (n *node) Take(in network.Input, used int, out *network.Output) {
 
 // Deliver implements network.Node.
 func (n *node) Deliver(from int, body []byte, late bool, out *network.Output) {
-	if n.core == nil {
+	if n.core == nil || n.tooLate(uint64(from+1), body) {
 		return
+	}
+	var before []byte
+	if len(n.queue) > 0 {
+		before = n.FingerprintRunning(nil)
 	}
 	n.attempt(out, func() {
 		n.deliver(uint64(from+1), body, out)
+		if before != nil && out.Violation == nil && len(out.Messages)+len(out.Facts) == 0 && bytes.Equal(before, n.FingerprintRunning(nil)) {
+			return // what waits becomes durable by itself, not by a message that nobody takes
+		}
 		n.end(late, out)
 	})
+}
+
+// tooLate reports whether a message is a promise to a leader that has proposed all that was reported. Where it would only tell
+// that leader what its sender knows to be decided, the model loses it.
+func (n *node) tooLate(from uint64, body []byte) bool {
+	if !n.m.fixed() {
+		return false
+	}
+	_, message := unpack(body)
+	s, err := multipaxos.Read(group, from, message)
+	if err != nil || s.Kind != "promise" {
+		return false
+	}
+	v := n.core.View()
+	return v.Fenced && v.Ballot == s.Ballot
 }
 
 // attempt takes a step. By a panic a core says what its protocol excludes: the runtime stops the group on its node
@@ -621,7 +645,7 @@ func (n *node) handOut(o *replica.Output, out *network.Output) {
 		if e.Kind == replica.EntryConfig {
 			n.config = e.Data
 		}
-		n.applied = position(&e, n.applied.Commands+1)
+		n.applied = e.Position(n.applied.Commands + 1)
 	}
 	if n.m.Durable {
 		n.kept = n.meta()
@@ -786,6 +810,14 @@ func (n *node) durable(q *batch, out *network.Output) {
 	}
 }
 
+// below returns for how long a ballot stays below what is promised.
+func below(b multipaxos.Ballot, v *multipaxos.View) network.Deafness {
+	if b.Less(v.Durable) {
+		return network.DeafForever
+	}
+	return network.DeafUntilRestart
+}
+
 // Deaf implements network.Deaf.
 func (n *node) Deaf(from int, body []byte) network.Deafness {
 	if n.core == nil {
@@ -800,16 +832,15 @@ func (n *node) Deaf(from int, body []byte) network.Deafness {
 	inOffice := v.Ballot == s.Ballot && (v.Role == "leading" || v.Role == "preparing")
 	switch s.Kind {
 	case "prepare":
-		// What is promised does not become less.
 		if s.Ballot.Less(v.Promised) {
-			return network.DeafForever
+			return below(s.Ballot, &v)
 		}
 	case "accept", "heartbeat":
 		if s.Ballot.Less(v.Promised) {
-			return network.DeafForever
+			return below(s.Ballot, &v)
 		}
 		// It has done all that it says, and does not do it again before a restart.
-		if n.m.timeless() && s.Ballot == v.Promised && s.Decided <= v.Held {
+		if len(n.queue) == 0 && n.m.timeless() && s.Ballot == v.Promised && s.Decided <= v.Held {
 			return network.DeafUntilRestart
 		}
 	case "refused":
@@ -819,7 +850,7 @@ func (n *node) Deaf(from int, body []byte) network.Deafness {
 		}
 	case "promise":
 		// A promise counts once, and no ballot is used twice.
-		if !inOffice || slices.Contains(v.Complete, uint64(from+1)) || n.m.fixed() && v.Fenced && s.Decided <= v.Held {
+		if !inOffice || slices.Contains(v.Complete, uint64(from+1)) || n.m.fixed() && v.Fenced {
 			return network.DeafForever
 		}
 	case "accepted":
