@@ -64,14 +64,14 @@ var smaller = map[string]func(*Model){
 	"trim":        func(m *Model) { m.Ballots = 1 },
 	"damage":      func(m *Model) { m.Ballots = 1 },
 	"durable":     func(m *Model) { m.Ballots = 1 },
-	"reconfigure": func(m *Model) { m.Ballots = 1 },
+	"reconfigure": func(m *Model) { m.Ballots = 1; m.Candidates = []uint64{1} },
 	"twice":       func(m *Model) { m.Candidates = []uint64{4} },
 	"leave":       func(*Model) {},
 	"quorums":     func(m *Model) { m.Ballots = 1 },
 }
 
 // deep are those that are large even so: of them what is near the beginning is explored here.
-var deep = map[string]int{"ticks": 5, "reads": 9, "looks": 8, "leases": 5, "slots": 9}
+var deep = map[string]int{"ticks": 5, "reads": 9, "looks": 8, "leases": 5, "slots": 9, "reconfigure": 7, "twice": 8}
 
 // Within smaller bounds all models are right, in every state.
 func TestModels(t *testing.T) {
