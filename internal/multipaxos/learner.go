@@ -155,6 +155,12 @@ func (c *Core) findLost() {
 	probe.Sometimes("paxos: what was lost does not matter any more", true)
 	c.lost, c.lostLast = Ballot{}, 0
 	c.unwritten = true
+	if p := c.promiseOf(c.node); p != nil { // others are asked again
+		p.lost = Ballot{}
+		if c.role == leading {
+			c.cover()
+		}
+	}
 }
 
 // reconfigured puts a configuration into effect that is decided.

@@ -136,10 +136,12 @@ func (c *Core) sendPrepares() {
 		}
 		from := c.from
 		if p := c.promiseOf(m.Node); p != nil {
-			if p.complete {
+			switch {
+			case !p.complete:
+				from = p.next
+			case p.lost.IsZero():
 				continue
-			}
-			from = p.next
+			} // or it may know again what it had lost: see takePiece
 		}
 		c.sendPrepare(m.Node, from)
 	}
@@ -195,7 +197,8 @@ func (c *Core) onPromise(from uint64, m *message) {
 	c.recover()
 }
 
-// takePiece takes in the next piece of a node's promise; false if it is another one.
+// takePiece takes in the next piece of a node's promise; false if it is another one. A node that had
+// lost something, and has not any more, begins anew.
 func (c *Core) takePiece(from uint64, m *message) bool {
 	p := c.promiseOf(from)
 	if p == nil {
@@ -205,6 +208,10 @@ func (c *Core) takePiece(from uint64, m *message) bool {
 		i, _ := slices.BinarySearchFunc(c.promises, from, func(p promise, node uint64) int { return cmp.Compare(p.node, node) })
 		c.promises = slices.Insert(c.promises, i, promise{node: from, next: c.from})
 		p = &c.promises[i]
+	}
+	if p.complete && !p.lost.IsZero() && m.other.IsZero() && m.from == c.from {
+		probe.Sometimes("paxos: a node promises again, since it knows all now", true)
+		*p = promise{node: from, next: c.from}
 	}
 	if m.from != p.next || p.complete {
 		return false
