@@ -238,6 +238,9 @@ func (c *Core) Applied(index uint64) {
 
 // hearsOf notes that a node can tell what is chosen up to a slot.
 func (c *Core) hearsOf(node, decided uint64) {
+	if decided > c.held {
+		c.unaided = 0
+	}
 	if decided > c.held && (c.source == 0 || decided > c.sourceEnd || node == c.source) {
 		c.source, c.sourceEnd = node, decided
 	}

@@ -22,6 +22,7 @@ type proposer struct {
 	fenceBelow Ballot      // the highest origin of a fresh value in the slots that are decided and maybe not here
 
 	base       uint64 // slots up to here were decided when this node became the leader
+	unaided    int    // ticks since somebody was heard who knows what is decided and not here
 	next       uint64 // the next slot to be proposed in
 	fenced     bool   // all that was reported is proposed
 	fenceSlot  uint64 // of the first fresh value
@@ -702,6 +703,16 @@ func (c *Core) tickLeader() {
 	}
 	if !c.voters.phase2(mask) && !c.leaving {
 		probe.Sometimes("paxos: a leader that hears too few steps down", true)
+		c.follow()
+		c.elapsed, c.timeout = 0, c.randomTimeout()
+		return
+	}
+	if c.unaided++; c.held >= c.base {
+		c.unaided = 0
+	} else if c.unaided >= 2*c.electionTicks {
+		// Who has said that these slots are decided is gone, and those who are left may have accepted the
+		// values, but can't know. Phase 1 without its promise finds them.
+		probe.Sometimes("paxos: a leader finds nobody who knows what is decided", true)
 		c.follow()
 		c.elapsed, c.timeout = 0, c.randomTimeout()
 		return
