@@ -221,7 +221,7 @@ func (c *Core) Persisted(token uint64) {
 	case c.role == leading:
 		c.acceptedSelf()
 	}
-	c.log.evict(min(c.handed, c.held)+1, c.persisted)
+	c.log.evict(c.held+1, c.persisted) // what waits for the state machine is read again, if it is much
 }
 
 // Ready implements replica.Core.

@@ -37,7 +37,8 @@
 //   - Ballots are (round, priority, node). A round is durable, as the candidate's own promise, before
 //     the first prepare leaves.
 //   - A promise says "decided through k, fetch it" for what is chosen; it is never silent about a slot
-//     that was trimmed ("Paxos Made Simple" has no trimming).
+//     that was trimmed ("Paxos Made Simple" has no trimming). Should nobody be left who knows that, a leader that has
+//     not fetched it steps down: the next phase 1 finds the values where they are accepted.
 //   - A leader's accept leaves before its own record is durable; its own vote counts after.
 //   - A configuration is a value in the log. Nothing is proposed beyond it before it is decided, and
 //     phase 1 is done with a quorum of the new one before anything is proposed under it: a window of one

@@ -155,6 +155,12 @@ func (c *Core) findLost() {
 	probe.Sometimes("paxos: what was lost does not matter any more", true)
 	c.lost, c.lostLast = Ballot{}, 0
 	c.unwritten = true
+	if p := c.promiseOf(c.node); p != nil { // others are asked again
+		p.lost = Ballot{}
+		if c.role == leading {
+			c.cover()
+		}
+	}
 }
 
 // reconfigured puts a configuration into effect that is decided.
@@ -232,6 +238,9 @@ func (c *Core) Applied(index uint64) {
 
 // hearsOf notes that a node can tell what is chosen up to a slot.
 func (c *Core) hearsOf(node, decided uint64) {
+	if decided > c.held {
+		c.unaided = 0
+	}
 	if decided > c.held && (c.source == 0 || decided > c.sourceEnd || node == c.source) {
 		c.source, c.sourceEnd = node, decided
 	}

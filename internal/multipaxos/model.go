@@ -137,7 +137,7 @@ func (c *Core) Fingerprint(dst []byte, timeless, fixed bool) []byte {
 		p.ballots(c.ballot)
 	}
 	if !timeless {
-		p.numbers(uint64(c.elapsed), uint64(c.timeout), c.attempt, uint64(c.ticks), uint64(c.transfer))
+		p.numbers(uint64(c.elapsed), uint64(c.timeout), c.attempt, uint64(c.ticks), uint64(c.transfer), uint64(c.unaided))
 	}
 	p.b = replica.AppendBytes(p.b, c.config)
 	p.numbers(uint64(len(c.grants)))

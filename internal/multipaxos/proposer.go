@@ -22,6 +22,7 @@ type proposer struct {
 	fenceBelow Ballot      // the highest origin of a fresh value in the slots that are decided and maybe not here
 
 	base       uint64 // slots up to here were decided when this node became the leader
+	unaided    int    // ticks since somebody was heard who knows what is decided and not here
 	next       uint64 // the next slot to be proposed in
 	fenced     bool   // all that was reported is proposed
 	fenceSlot  uint64 // of the first fresh value
@@ -136,10 +137,12 @@ func (c *Core) sendPrepares() {
 		}
 		from := c.from
 		if p := c.promiseOf(m.Node); p != nil {
-			if p.complete {
+			switch {
+			case !p.complete:
+				from = p.next
+			case p.lost.IsZero():
 				continue
-			}
-			from = p.next
+			} // or it may know again what it had lost: see takePiece
 		}
 		c.sendPrepare(m.Node, from)
 	}
@@ -195,7 +198,8 @@ func (c *Core) onPromise(from uint64, m *message) {
 	c.recover()
 }
 
-// takePiece takes in the next piece of a node's promise; false if it is another one.
+// takePiece takes in the next piece of a node's promise; false if it is another one. A node that had
+// lost something, and has not any more, begins anew.
 func (c *Core) takePiece(from uint64, m *message) bool {
 	p := c.promiseOf(from)
 	if p == nil {
@@ -205,6 +209,10 @@ func (c *Core) takePiece(from uint64, m *message) bool {
 		i, _ := slices.BinarySearchFunc(c.promises, from, func(p promise, node uint64) int { return cmp.Compare(p.node, node) })
 		c.promises = slices.Insert(c.promises, i, promise{node: from, next: c.from})
 		p = &c.promises[i]
+	}
+	if p.complete && !p.lost.IsZero() && m.other.IsZero() && m.from == c.from {
+		probe.Sometimes("paxos: a node promises again, since it knows all now", true)
+		*p = promise{node: from, next: c.from}
 	}
 	if m.from != p.next || p.complete {
 		return false
@@ -695,6 +703,16 @@ func (c *Core) tickLeader() {
 	}
 	if !c.voters.phase2(mask) && !c.leaving {
 		probe.Sometimes("paxos: a leader that hears too few steps down", true)
+		c.follow()
+		c.elapsed, c.timeout = 0, c.randomTimeout()
+		return
+	}
+	if c.unaided++; c.held >= c.base {
+		c.unaided = 0
+	} else if c.unaided >= 2*c.electionTicks {
+		// Who has said that these slots are decided is gone, and those who are left may have accepted the
+		// values, but can't know. Phase 1 without its promise finds them.
+		probe.Sometimes("paxos: a leader finds nobody who knows what is decided", true)
 		c.follow()
 		c.elapsed, c.timeout = 0, c.randomTimeout()
 		return

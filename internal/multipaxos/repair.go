@@ -52,8 +52,8 @@ func (d *repairedLog) lacks(slot uint64) (*span, bool) {
 	switch {
 	case s == nil:
 		return nil, d.lost && slot <= d.hard.last
-	case s.rec.bad:
-		return s, !s.rec.forgotten
+	case s.rec.bad: // a record that is missing may be one of a higher ballot than what was forgotten
+		return s, !s.rec.forgotten || d.lost && slot <= d.hard.last
 	}
 	return s, d.lost && slot <= d.hard.last && !s.rec.ballot.isChosen()
 }
@@ -61,8 +61,8 @@ func (d *repairedLog) lacks(slot uint64) (*span, bool) {
 // Gap implements replica.Repair. It is the highest one; its term is the round in which its last value was
 // accepted, if that is known.
 //
-// What a replica has forgotten since it had left the group is none: nobody owes it that, and the core asks
-// for what it needs of it. One that has just joined was told nothing yet, and lacks nothing.
+// What a replica has forgotten since it had left the group is none, unless records are missing besides: nobody
+// owes it that, and the core asks for what it needs of it. One that has just joined was told nothing yet, and lacks nothing.
 func (d *repairedLog) Gap() (replica.Gap, bool) {
 	start := d.log.start.Index
 	if start == 0 {

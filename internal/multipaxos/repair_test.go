@@ -333,3 +333,58 @@ func TestRepairNeedsItsOwnRecords(t *testing.T) {
 		require.ErrorIs(t, err, storage.ErrCorrupt)
 	}
 }
+
+// rejoin lets the replica leave, join again, and be told what is decided up to a slot.
+func (b *logBuilder) rejoin(upTo uint64) {
+	for _, step := range []func(replica.Keys, storage.Store, *storage.Batch) error{Protocol{}.Leave, Protocol{}.Join} {
+		var batch storage.Batch
+		require.NoError(b.t, step(b.keys, b.store, &batch))
+		require.NoError(b.t, b.store.Commit(&batch))
+	}
+	b.open()
+	var batch storage.Batch
+	b.log.begin(startRecord{replica.Position{Index: upTo, Term: 2, Leader: 1}, members(1, 2, 3).Append(nil)}, &batch)
+	b.hard.decided = upTo
+	b.hard.last, b.hard.runs, b.hard.digest = max(b.hard.last, upTo), b.log.runs, b.log.digest
+	b.write(&batch)
+}
+
+// What a replica has accepted since it joined again, in slots in which it has accepted something before that,
+// may be missing like any other record. What it has forgotten does not stand for it.
+func TestRepairBehindWhatWasForgotten(t *testing.T) {
+	b := newLogBuilder(t)
+	b.accept(Ballot{Round: 2, Node: 1}, 2, 20)
+	b.rejoin(10)
+	b.accept(Ballot{Round: 3, Node: 2}, 15, 15)
+	b.remove((&record{first: 15, last: 15, ballot: Ballot{Round: 3, Node: 2}}).key(b.keys))
+	open := func() (*Core, error) {
+		c, err := Protocol{Whole: true}.Open(replica.OpenOptions{Node: 1, Keys: b.keys, Store: b.store,
+			Start: replica.Position{Index: 10, Term: 2, Leader: 1}, Config: members(1, 2, 3).Append(nil)})
+		if err != nil {
+			return nil, err
+		}
+		return c.(*Core), nil
+	}
+	_, err := open()
+	require.ErrorIs(t, err, storage.ErrCorrupt)
+
+	d, err := Protocol{}.Repair(b.keys, b.store)
+	require.NoError(t, err)
+	gap, missing := d.Gap()
+	if !missing { // as the runtime does it
+		var batch storage.Batch
+		d.Finish(&batch)
+		require.NoError(t, b.store.Commit(&batch))
+		c, err := open()
+		require.NoError(t, err)
+		piece := c.piece(Ballot{Round: 4, Node: 3}, 11)
+		t.Fatalf("it has accepted something in ballot 3.2, and promises: %v", piece)
+	}
+	require.Equal(t, replica.Gap{First: 11, Last: 20}, replica.Gap{First: gap.First, Last: gap.Last})
+	var batch storage.Batch
+	_, err = d.Fill(newLogBuilder(t).accept(chosen(), 11, 20).bytes, &batch)
+	require.NoError(t, err)
+	require.NoError(t, b.store.Commit(&batch))
+	_, err = open()
+	require.NoError(t, err)
+}

@@ -93,10 +93,10 @@ func (l *loop) setMembers(g *Group, c *call) {
 	case g.conf.Target == nil && g.change == nil && g.conf.Is(c.members):
 		c.answer(nil, nil)
 		return
-	case g.change != nil && sameMembers(g.change.target, c.members):
+	case g.change != nil && l.sameMembers(g, g.wanted(), c.members):
 		g.change.calls = append(g.change.calls, c) // the same again
 		return
-	case g.change == nil && g.conf.Target != nil && sameMembers(g.conf.Target, c.members):
+	case g.change == nil && g.conf.Target != nil && l.sameMembers(g, g.conf.Target, c.members):
 		// The last leader began it.
 		g.change = &change{id: g.conf.Change, target: c.members, calls: []*call{c}, term: g.term, ticks: g.ticks}
 		return
@@ -127,10 +127,22 @@ func (l *loop) setMembers(g *Group, c *call) {
 	l.drive(g)
 }
 
-// sameMembers reports whether two lists of members ask for the same.
-func sameMembers(a, b []synod.Member) bool {
-	return slices.EqualFunc(a, b, func(x, y synod.Member) bool {
-		return x.Node == y.Node && x.Address == y.Address && x.Learner == y.Learner && (x.Incarnation == y.Incarnation || x.Incarnation == 0 || y.Incarnation == 0)
+// wanted returns what the change under way wants, with the incarnations that it was begun with.
+func (g *Group) wanted() []synod.Member {
+	if g.conf.Target != nil && g.conf.Change == g.change.id {
+		return g.conf.Target
+	}
+	return g.change.target
+}
+
+// sameMembers reports whether a call asks for the target of a change. An incarnation that is 0 in the call is
+// any; in the target, that of the member which is there.
+func (l *loop) sameMembers(g *Group, target, members []synod.Member) bool {
+	return slices.EqualFunc(target, members, func(t, m synod.Member) bool {
+		if p, is := g.conf.Find(t.Node); is && t.Incarnation == 0 {
+			t.Incarnation = l.incarnationIn(g, p)
+		}
+		return t.Node == m.Node && t.Address == m.Address && t.Learner == m.Learner && (m.Incarnation == 0 || m.Incarnation == t.Incarnation)
 	})
 }
 

@@ -73,7 +73,7 @@ type liveSnapshot struct {
 	limit  int // bytes of a chunk
 	busy   bool
 	known  bool      // to the core
-	until  time.Time // kept so long for a transfer that broke off
+	until  time.Time // kept so long for a transfer that broke off, or does not begin
 }
 
 // requestSnapshot has the applier take a snapshot for a peer, unless one is on its way to the core: that a
@@ -122,6 +122,7 @@ func (g *Group) captureLive() {
 			defer g.loop.recover(g)
 			g.snapMu.Lock()
 			live.known = true
+			live.until = g.node.ex.Now().Add(resumeTimeouts * g.node.cfg.ElectionTimeout)
 			g.snapMu.Unlock()
 			g.core.SnapshotAvailable(live.meta)
 			g.loop.mark(g)
@@ -147,7 +148,7 @@ func (g *Group) releaseLive() {
 }
 
 // After a transfer broke off, the sender keeps the captured state, and the log behind it, for
-// so many election timeouts; the receiver keeps what it has for as many as partialTimeouts.
+// so many election timeouts, and as long one for which nobody has come yet; the receiver keeps what it has for as many as partialTimeouts.
 const (
 	resumeTimeouts  = 20
 	partialTimeouts = 500

@@ -47,6 +47,7 @@ type hooks struct {
 	apply    func(index uint64, command []byte)
 	snapshot func() error
 	write    func() error
+	release  func() // what was captured is closed
 	restore  func() error
 	padding  int  // bytes that make a snapshot larger
 	lazy     bool // a durable one makes nothing durable by itself
@@ -181,6 +182,15 @@ type capture struct {
 	commands []string
 	padding  int
 	hook     func() error
+	release  func()
+}
+
+// Close implements io.Closer.
+func (c *capture) Close() error {
+	if c.release != nil {
+		c.release()
+	}
+	return nil
 }
 
 // Snapshot implements synod.StateMachine.
@@ -194,7 +204,7 @@ func (m *machine) Snapshot() (io.WriterTo, error) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return &capture{commands: slices.Clone(m.commands), padding: h.padding, hook: h.write}, nil
+	return &capture{commands: slices.Clone(m.commands), padding: h.padding, hook: h.write, release: h.release}, nil
 }
 
 // pad appends n bytes of the padding from an offset on. No two of its pieces are equal.

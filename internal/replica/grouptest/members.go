@@ -532,11 +532,21 @@ func testChangesAtOnce(t *testing.T, engine Engine) {
 	require.Nil(t, l.group(1).Status().Target)
 	require.ErrorIs(t, l.group(1).SetMembers(c.ctx, voters(l.id, rest[1], rest[2])), synod.ErrChanging)
 	same := background(func() error { return l.group(1).SetMembers(c.ctx, voters(l.id, rest[0], rest[1])) })
+	// So is one that names the incarnation that a member has; one that names another wants that one in its place.
+	named := voters(l.id, rest[0], rest[1])
+	named[1].Incarnation = c.member(rest[0]).node.Status().Incarnation
+	alike := background(func() error { return l.group(1).SetMembers(c.ctx, named) })
+	wiped := slices.Clone(named)
+	wiped[1].Incarnation++
+	short, cancel := contextFor(c, attempt)
+	defer cancel()
+	require.ErrorIs(t, l.group(1).SetMembers(short, wiped), synod.ErrChanging)
 	for _, id := range rest {
 		c.disks[id].ReleaseSync()
 	}
 	require.NoError(t, receive(c, first, "the first change"))
 	require.NoError(t, receive(c, same, "the same again"))
+	require.NoError(t, receive(c, alike, "the same, by its incarnation"))
 	require.Equal(t, slices.Sorted(slices.Values([]uint64{l.id, rest[0], rest[1]})), l.group(1).Status().Members)
 	c.writes(1, 1, 3, l)
 }

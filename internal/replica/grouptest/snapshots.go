@@ -43,6 +43,7 @@ var snapshotRules = concat(
 		}},
 		{"a receiver that restarts before the end of a small snapshot is sent another one soon", testSmallSnapshotReceiverRestarts},
 		{"a member is brought up though its leader takes longer to capture a state than to be asked for it again", testSlowCapture},
+		{"a state that was captured for a member that has gone is let go", testCaptureForNobody},
 		{"a proposal that may stand in a snapshot that is installed has an unknown outcome", testSnapshotOutcome},
 		{"the log is cut up to the durable index of its state machine, and no further", testDurableCut},
 		{"a DurableIndex that lost its data is refused", testDurableLost},
@@ -384,6 +385,58 @@ func testSlowCapture(t *testing.T, engine Engine) {
 	mu.Lock()
 	defer mu.Unlock()
 	require.LessOrEqual(t, captured, 2, "what is captured is dropped before it is used") // two, if the leader has changed
+}
+
+func testCaptureForNobody(t *testing.T, engine Engine) {
+	c := newCluster(t, engine, options{kind: durable, group: compacting, machine: large})
+	c.writes(1, 2, 5)
+	f := c.others(c.leader(1))[0].id
+	c.leaveBehind(f)
+	begun, gone := make(chan *member, 100), make(chan struct{})
+	captured, released := make(chan struct{}, 100), make(chan struct{}, 1)
+	for _, m := range c.running() {
+		m.machine(1).set(func(h *hooks) {
+			h.snapshot = func() error {
+				begun <- m
+				select {
+				case <-gone:
+				case <-c.ctx.Done():
+				}
+				captured <- struct{}{}
+				return nil
+			}
+			h.release = func() {
+				select {
+				case released <- struct{}{}:
+				default:
+				}
+			}
+		})
+	}
+	c.start(f)
+	wait := func(what string, signal <-chan struct{}) {
+		select {
+		case <-signal:
+		case <-c.ctx.Done():
+			require.Fail(t, what)
+		}
+	}
+	var l *member
+	select {
+	case l = <-begun:
+	case <-c.ctx.Done():
+		require.Fail(t, "nobody captures anything")
+	}
+	c.crash(f)
+	c.eventually("it is missed", func() bool {
+		peers := l.group(1).Status().Peers
+		return !slices.ContainsFunc(peers, func(p synod.PeerStatus) bool { return p.Node == f && p.Active })
+	})
+	close(gone)
+	wait("nothing was captured", captured)
+	wait("what was captured is kept for nobody", released)
+	c.start(f).awaitKind(0, synod.EventSnapshotInstalled, 1)
+	c.check(1)
 }
 
 func testSnapshotLinkBreaks(t *testing.T, engine Engine, k kind) {

@@ -94,8 +94,10 @@ var (
 	}
 	paxosBareSites = []string{
 		"paxos: a late promise knows more",
+		"paxos: a leader finds nobody who knows what is decided",
 		"paxos: a leader waits for somebody who knows a slot",
 		"paxos: a member has forgotten what it accepted",
+		"paxos: a node promises again, since it knows all now",
 		"paxos: an acceptor does not know what it accepted",
 		"paxos: what was lost does not matter any more",
 	}
