@@ -548,11 +548,12 @@ func (c *Core) check(conf replica.Configuration) (electorate, error) {
 }
 
 // reaches reports whether enough of an electorate are heard to decide under it, and have promised or can. With
-// fewer, the group could decide nothing once it is in effect, though the present one still can.
+// fewer, the group could decide nothing once it is in effect, though the present one still can. Who has joined and
+// was told nothing yet can't: it would promise nothing to a leader after this one, which could tell it nothing.
 func (c *Core) reaches(e *electorate) bool {
 	mask := e.bit(c.node)
 	for i := range c.peers {
-		if p := &c.peers[i]; p.silent < c.electionTicks && p.number > 0 {
+		if p := &c.peers[i]; p.silent < c.electionTicks && p.number > 0 && p.match > 0 {
 			mask |= e.bit(p.node)
 		}
 	}

@@ -503,10 +503,16 @@ func testWrongIncarnation(t *testing.T, engine Engine) {
 		require.NoError(t, m.group(1).Err())
 	}
 	// Of one that is not there nobody knows.
-	short, cancel := contextFor(c, attempt)
-	defer cancel()
-	err := c.leader(1).group(1).SetMembers(short, append(voters(1, 2, 3), synod.Member{Node: 5, Incarnation: 77}))
-	require.ErrorIs(t, err, context.DeadlineExceeded)
+	c.eventually("it is waited for", func() bool {
+		short, cancel := contextFor(c, attempt)
+		defer cancel()
+		err := c.leader(1).group(1).SetMembers(short, append(voters(1, 2, 3), synod.Member{Node: 5, Incarnation: 77}))
+		if errors.As(err, new(*synod.NotLeaderError)) {
+			return false
+		}
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		return true
+	})
 	require.Equal(t, []uint64{1, 2, 3}, c.leader(1).group(1).Status().Members)
 	// The right one is taken.
 	members := append(voters(1, 2, 3), synod.Member{Node: 4, Incarnation: c.member(4).node.Status().Incarnation})
