@@ -54,7 +54,8 @@ type held[T any] struct {
 // horizon is what a node knows of a coordinator's incarnation.
 type horizon struct {
 	origin   origin
-	floor    uint64 // transactions below are over: none is prepared any more
+	over     uint64 // transactions below are over, says the coordinator
+	floor    uint64 // the same or higher: none below is prepared any more
 	readOnly uint64 // below it, there may be read-only votes
 	doubtful uint64 // the same, of earlier runs: they are not remembered
 	finished []key  // ascending, those that are remembered
@@ -92,6 +93,7 @@ type Core struct {
 	entries  []*entry // in the order in which they came
 	byKey    map[key]*entry
 	finished map[key]finish
+	ones     int // of those, that decided
 	horizons map[origin]*horizon
 	damages  []Report
 }
@@ -99,6 +101,7 @@ type Core struct {
 // finish is how a branch ended. It is remembered until the transaction is over for everybody.
 type finish struct {
 	outcome  Outcome
+	one      bool // the branch decided: it must be able to say what
 	readOnly bool // it voted so, and does not know the outcome
 	token    uint64
 }
@@ -186,11 +189,11 @@ func (c *Core) load(k, payload []byte, delegated *[]Decision) error {
 			c.addEntry(e)
 			return nil
 		}
-		o := Outcome(v.byte(byte(OutcomeAborted)))
+		o, one := Outcome(v.byte(byte(OutcomeAborted))), v.byte(1) == 1
 		if err := v.end("finished branch"); err != nil {
 			return err
 		}
-		c.remember(kk, finish{outcome: o})
+		c.remember(kk, finish{outcome: o, one: one})
 	case TagHorizon:
 		o := origin{r.fixed(), r.fixed()}
 		if err := r.end("horizon"); err != nil {
@@ -252,7 +255,7 @@ func (c *Core) settle() {
 
 func (c *Core) step(m Message) {
 	if m.From == m.ID.Node && m.Floor != 0 {
-		c.raise(originOf(m.ID), m.Floor)
+		c.coordinatorSays(originOf(m.ID), m.Floor)
 	}
 	switch m.Kind {
 	case KindVote, KindAck, KindResult:
@@ -295,7 +298,7 @@ func (c *Core) Tick() {
 	for _, e := range slices.Clone(c.entries) {
 		c.tickEntry(e)
 	}
-	c.raise(origin{c.cfg.Node, c.cfg.Incarnation}, c.floor())
+	c.coordinatorSays(origin{c.cfg.Node, c.cfg.Incarnation}, c.floor())
 	if c.batch.Len() > 0 {
 		c.forced = true // what was left to go with another one goes now
 	}
@@ -361,6 +364,14 @@ func (c *Core) write(k, payload []byte, forced bool) uint64 {
 	return c.next
 }
 
+// newest returns the token after which everything that was written so far is durable.
+func (c *Core) newest() uint64 {
+	if c.batch.Len() > 0 {
+		return c.next
+	}
+	return c.next - 1
+}
+
 func (c *Core) erase(k []byte) { c.batch.Delete(k) }
 
 func (c *Core) send(m Message) {
@@ -406,27 +417,37 @@ func (c *Core) writeHorizon(h *horizon, forced bool) uint64 {
 	return c.write(horizonKey(h.origin), binary.AppendUvarint(b, h.readOnly), forced)
 }
 
-// raise takes in that all transactions of a coordinator below a counter are over: nothing of them needs to be
-// remembered.
-func (c *Core) raise(o origin, floor uint64) {
+// coordinatorSays takes in that all transactions of a coordinator below a counter are over: nothing of them needs to
+// be remembered.
+func (c *Core) coordinatorSays(o origin, floor uint64) {
 	h := c.horizon(o)
-	if floor <= h.floor {
-		return
+	if floor > h.over {
+		h.over = floor
+		c.raise(h, max(floor, h.floor))
 	}
+}
+
+// raise forgets what is below a floor.
+func (c *Core) raise(h *horizon, floor uint64) {
 	h.floor = floor
-	n := 0
-	for n < len(h.finished) && h.finished[n].id.Counter < floor {
-		k := h.finished[n]
-		if !c.finished[k].readOnly {
+	forgotten := false
+	h.finished = slices.DeleteFunc(h.finished, func(k key) bool {
+		f := c.finished[k]
+		if k.id.Counter >= floor || f.one && k.id.Counter >= h.over {
+			return false
+		}
+		if !f.readOnly {
 			c.erase(branchKey(TagFinished, k))
 		}
+		if f.one {
+			c.ones--
+		}
 		delete(c.finished, k)
-		n++
-	}
-	if n > 0 {
-		// Until then what is in the store says the same.
-		h.finished = slices.Delete(h.finished, 0, n)
-		c.writeHorizon(h, false)
+		forgotten = true
+		return true
+	})
+	if forgotten {
+		c.writeHorizon(h, false) // until then what is in the store says the same
 	}
 }
 
@@ -434,15 +455,18 @@ func (c *Core) raise(o origin, floor uint64) {
 // nothing below them is prepared any more.
 func (c *Core) remember(k key, f finish) {
 	h := c.horizon(originOf(k.id))
-	if k.id.Counter < h.floor {
+	if !c.remembers(h, k, f.one) {
 		return
 	}
 	if _, there := c.finished[k]; !there {
 		i, _ := slices.BinarySearchFunc(h.finished, k, key.compare)
 		h.finished = slices.Insert(h.finished, i, k)
+		if f.one {
+			c.ones++
+		}
 	}
 	c.finished[k] = f
-	if len(c.finished) <= c.cfg.MaxFinished {
+	if len(c.finished)-c.ones <= c.cfg.MaxFinished {
 		return
 	}
 	most := h
@@ -451,7 +475,18 @@ func (c *Core) remember(k key, f finish) {
 			most = other
 		}
 	}
-	c.raise(most.origin, most.finished[len(most.finished)/16].id.Counter+1)
+	c.raise(most, max(most.floor, most.finished[len(most.finished)/16].id.Counter+1))
+}
+
+// remembers reports whether a branch that is over is to be remembered.
+func (c *Core) remembers(h *horizon, k key, one bool) bool {
+	if h == nil {
+		return true
+	}
+	if one {
+		return k.id.Counter >= h.over
+	}
+	return k.id.Counter >= h.floor
 }
 
 func (c *Core) floor() uint64 {

@@ -229,7 +229,7 @@ func (c *Core) Voted(id ID, resource string, v Vote, reason string) {
 	default:
 		if e.one {
 			// It decides: the same request, should it come again after a crash, must find that.
-			c.result(e.key, c.refuse(e.key), OutcomeAborted, reason)
+			c.result(e.key, c.refuse(e.key, true), OutcomeAborted, reason)
 		} else {
 			c.vote(e.key, 0, VoteNo, reason)
 		}
@@ -281,14 +281,16 @@ func (c *Core) onCommitOne(k key, m Message) {
 		c.result(k, f.token, OutcomeCommitted, "")
 	case over:
 		c.result(k, f.token, f.outcome, "it was aborted here")
-	case h != nil && k.id.Counter < h.floor:
-		c.result(k, 0, OutcomeUnknown, fmt.Sprintf("transactions of node %d below %d are not remembered", k.id.Node, h.floor))
+	case h != nil && k.id.Counter < h.over:
+		// A request that comes late: nobody waits for it.
+	case c.ones >= c.cfg.MaxFinished:
+		// What is begun has to be remembered. The request comes again, and by then there may be room.
 	case m.Only:
-		c.result(k, c.refuse(k), OutcomeAborted, "it had not begun in time")
+		c.result(k, c.refuse(k, true), OutcomeAborted, "it had not begun in time")
 	default:
 		if reason := c.admit(k); reason != "" {
 			// Nothing has begun, and what is refused must stay so, whenever the request comes again.
-			c.result(k, c.refuse(k), OutcomeAborted, reason)
+			c.result(k, c.refuse(k, true), OutcomeAborted, reason)
 			return
 		}
 		e := &entry{key: k, one: true, mayLeave: true}
@@ -308,9 +310,9 @@ func (c *Core) onCommitOne(k key, m Message) {
 }
 
 // refuse aborts a branch that has not begun: it never will. The token is that of the record.
-func (c *Core) refuse(k key) uint64 {
-	token := c.write(branchKey(TagFinished, k), []byte{byte(OutcomeAborted)}, true)
-	c.remember(k, finish{outcome: OutcomeAborted, token: token})
+func (c *Core) refuse(k key, one bool) uint64 {
+	token := c.write(branchKey(TagFinished, k), []byte{byte(OutcomeAborted), flags(one)}, true)
+	c.remember(k, finish{outcome: OutcomeAborted, one: one, token: token})
 	return token
 }
 
@@ -349,7 +351,16 @@ func (c *Core) onOutcome(k key, m Message) {
 			// It has voted yes, says the coordinator, and the record of that is gone.
 			ack.Damage = Forgotten
 		}
-		c.sendAfter(f.token, ack)
+		token := f.token
+		if !over {
+			// That it is over may stand in no record of its own, if the floor was raised over it; but the deletion of
+			// the one that says that it is not must be durable.
+			token = c.newest()
+			if probe.Bug("2pc: what is below the floor is acknowledged at once") {
+				token = 0
+			}
+		}
+		c.sendAfter(token, ack)
 	case m.Outcome == OutcomeAborted && !over && !below:
 		if _, here := c.cfg.OnePhase[k.resource]; !here {
 			return
@@ -441,14 +452,17 @@ func (c *Core) finish(e *entry, outcome Outcome, forced bool) {
 	if e.stage != 0 {
 		c.erase(branchKey(TagBranch, e.key))
 	}
-	h := c.horizons[originOf(e.id)]
 	token := e.token
-	if h == nil || e.id.Counter >= h.floor {
-		token = c.write(branchKey(TagFinished, e.key), []byte{byte(outcome)}, forced || e.damage != NoDamage)
+	if c.remembers(c.horizons[originOf(e.id)], e.key, e.one) {
+		token = c.write(branchKey(TagFinished, e.key), []byte{byte(outcome), flags(e.one)}, forced || e.damage != NoDamage)
 	} else if e.stage != 0 {
-		token = c.next // the deletion
+		// With the record of the branch goes all that is known of it but the floor.
+		token = c.next
+		if !probe.Bug("2pc: a floor that stands for a record is not written") {
+			c.writeHorizon(c.horizon(originOf(e.id)), false)
+		}
 	}
-	c.remember(e.key, finish{outcome: outcome, token: token})
+	c.remember(e.key, finish{outcome: outcome, one: e.one, token: token})
 	c.removeEntry(e)
 	if outcome == OutcomeCommitted && !e.one {
 		if probe.Bug("2pc: the acknowledgement leaves before its record is durable") {
@@ -557,7 +571,7 @@ func (c *Core) onPeerInquire(m Message) {
 	default:
 		// It has not voted, and now it never will.
 		probe.Sometimes("2pc: a participant that has not voted lets another one abort", true)
-		a.Outcome, token = OutcomeAborted, c.refuse(k)
+		a.Outcome, token = OutcomeAborted, c.refuse(k, false)
 	}
 	c.sendAfter(token, a)
 }

@@ -250,7 +250,7 @@ func describe(k, payload []byte) string {
 	case TagBranch, TagFinished:
 		r := &reader{b: k[1:]}
 		id := r.id()
-		if k[0] == TagFinished && len(payload) == 1 {
+		if k[0] == TagFinished && len(payload) == 2 {
 			return fmt.Sprintf("finished %s %s %s", shorten(id), r.b, Outcome(payload[0]))
 		}
 		e, err := decodeBranch(key{id, string(r.b)}, payload)

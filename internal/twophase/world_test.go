@@ -31,9 +31,10 @@ func newResource(onePhase bool) *resource {
 
 // action is something that a node does.
 type action struct {
-	node *node
-	what string
-	do   func()
+	node  *node
+	order string // those with the same one happen in their order; "": none
+	what  string
+	do    func()
 }
 
 // node is a machine: a core that crashes, and a disk that stays.
@@ -213,9 +214,9 @@ func (n *node) work() {
 		n.stopped = err
 	}
 	r := n.core.Ready()
-	act := func(what string, do func()) { n.w.queue = append(n.w.queue, action{n, what, do}) }
+	act := func(order, what string, do func()) { n.w.queue = append(n.w.queue, action{n, order, what, do}) }
 	for _, m := range r.Messages {
-		act(fmt.Sprintf("send to %d: %v", m.To, m), func() {
+		act("", fmt.Sprintf("send to %d: %v", m.To, m), func() {
 			n.w.sent[m.Kind]++
 			b, err := DecodeMessage(AppendMessage(nil, m))
 			if err != nil {
@@ -233,7 +234,7 @@ func (n *node) work() {
 		n.w.logf("result %v", res)
 	}
 	if r.Batch != nil {
-		act("write "+strings.Join(DescribeBatch(r.Batch), ", "), func() {
+		act("write", "write "+strings.Join(DescribeBatch(r.Batch), ", "), func() {
 			for _, op := range r.Batch.Ops() {
 				if op.Kind == storage.KindSet {
 					n.store[string(op.Key)] = op.Value
@@ -246,18 +247,18 @@ func (n *node) work() {
 		})
 	}
 	for _, d := range r.Decide {
-		act(fmt.Sprintf("decide %v %v", d.ID, d.Outcome), func() {
+		act("", fmt.Sprintf("decide %v %v", d.ID, d.Outcome), func() {
 			v := n.decisions.decide(d)
 			n.core.Decided(d.ID, v, n.decisions.decided[d.ID].Branches)
 		})
 	}
 	if r.Floor != 0 || len(r.Forget) > 0 {
-		act(fmt.Sprintf("forget %v below %d", r.Forget, r.Floor), func() {
+		act("forget", fmt.Sprintf("forget %v below %d", r.Forget, r.Floor), func() {
 			n.decisions.forget(origin{n.id, n.w.cfg.Incarnation * n.id}, r.Forget, r.Floor)
 		})
 	}
 	for _, call := range r.Calls {
-		act(call.String(), func() { n.call(call) })
+		act(fmt.Sprint(call.ID, call.Resource), call.String(), func() { n.call(call) })
 	}
 }
 
@@ -497,4 +498,56 @@ func (w *world) check() {
 			w.violation("transaction %v: the client was told that it is aborted, and it is not by %v", id, committed)
 		}
 	}
+}
+
+// pick returns an action that may be next.
+func (w *world) pick() int {
+	a := w.queue[w.random.IntN(len(w.queue))]
+	return slices.IndexFunc(w.queue, func(b action) bool {
+		return b.node == a.node && b.order == a.order && (a.order != "" || b.what == a.what)
+	})
+}
+
+// chaos does steps in any order, loses and repeats messages, and lets nodes crash.
+func (w *world) chaos(steps int, begin func()) {
+	var old []Message
+	for range steps {
+		switch x := w.random.IntN(100); {
+		case x < 4:
+			begin()
+		case x < 5:
+			if n := w.nodes[w.order[w.random.IntN(len(w.order))]]; n.core != nil {
+				n.crash()
+				n.down = 1 + w.random.IntN(30)
+			}
+		case x < 15:
+			w.tick()
+		case x < 18 && len(old) > 0:
+			w.net = append(w.net, old[w.random.IntN(len(old))])
+		case x < 60 && len(w.queue) > 0:
+			w.act(w.pick())
+		case len(w.net) > 0:
+			i := w.random.IntN(len(w.net))
+			m := w.net[i]
+			switch w.random.IntN(12) {
+			case 0:
+				w.net = slices.Delete(w.net, i, i+1)
+			case 1:
+				w.net = append(w.net, m)
+			default:
+				w.deliver(i)
+			}
+			if len(old) < 200 {
+				old = append(old, m)
+			} else {
+				old[w.random.IntN(200)] = m
+			}
+		}
+	}
+	for _, m := range old {
+		if w.random.IntN(3) == 0 {
+			w.net = append(w.net, m)
+		}
+	}
+	w.stable = true
 }

@@ -1,0 +1,148 @@
+package twophase
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/synod-go/synod/internal/probe"
+)
+
+// named are the mistakes that a test of their own finds: what they break is no split.
+var named = map[string]func(t *testing.T) (broken bool){
+	"2pc: a coordinator presumes what it has lost": func(*testing.T) bool { return lostIncarnation() != Lost },
+	"2pc: a prepare of a transaction that is over is accepted": func(*testing.T) bool {
+		return latePrepare(true) != VoteNo
+	},
+	"2pc: a tombstone is not looked at": func(*testing.T) bool { return latePrepare(false) != VoteNo },
+	"2pc: read-only participants leave while locks are taken": func(*testing.T) bool {
+		return leavesEarly()
+	},
+}
+
+// Each mistake that the code can be told to make is found: by a crash, alone or in a pair, by a random run, or by the
+// test that is named.
+func TestPlantedBugs(t *testing.T) {
+	var bugs []string
+	files, err := filepath.Glob("*.go")
+	require.NoError(t, err)
+	for _, f := range files {
+		if strings.HasSuffix(f, "_test.go") {
+			continue
+		}
+		source, err := os.ReadFile(f)
+		require.NoError(t, err)
+		for _, m := range regexp.MustCompile(`probe\.Bug\("([^"]+)"\)`).FindAllStringSubmatch(string(source), -1) {
+			if !slices.Contains(bugs, m[1]) {
+				bugs = append(bugs, m[1])
+			}
+		}
+	}
+	require.GreaterOrEqual(t, len(bugs), 15)
+	for _, bug := range bugs {
+		t.Run(bug, func(t *testing.T) {
+			p := &planted{bug: bug, reached: map[string]bool{}}
+			defer probe.Install(p)()
+			if find := named[bug]; find != nil {
+				require.True(t, find(t), "not found")
+				require.True(t, p.made)
+				return
+			}
+			for _, s := range scenarios() {
+				points, w := s.play(nil, false)
+				if len(w.broken) > 0 {
+					t.Logf("found by: %s, without a crash", s.name)
+					return
+				}
+				for i := range 2 * points {
+					if s.fail(nil, []crash{{i / 2, i%2 == 1}}) {
+						t.Logf("found by: %s, crash %d", s.name, i/2)
+						return
+					}
+				}
+			}
+			for seed := uint64(1); seed <= 3000; seed++ {
+				if len(random(seed, false).broken) > 0 {
+					t.Logf("found by: seed %d", seed)
+					return
+				}
+			}
+			t.Errorf("not found, made: %v", p.made)
+		})
+	}
+}
+
+func branchesOf(nodes ...uint64) []Branch {
+	var list []Branch
+	for _, n := range nodes {
+		list = append(list, Branch{Node: n, Resource: "a"})
+	}
+	return list
+}
+
+// lostIncarnation asks a coordinator about a transaction of an earlier incarnation of its node.
+func lostIncarnation() Knowledge {
+	w := newWorld(2, false, false)
+	w.open()
+	n := w.nodes[1]
+	n.core.Step(Message{Kind: KindInquire, From: 2, To: 1, ID: ID{1, 99, 5}, Resource: "a"})
+	return n.core.Ready().Messages[0].Knowledge
+}
+
+// latePrepare returns what a participant votes if a request to prepare comes after the abort, and after what it
+// remembered of it was collected.
+func latePrepare(collected bool) Vote {
+	w := newWorld(2, false, false)
+	w.open()
+	n := w.nodes[2]
+	id := ID{1, 7, 1000}
+	deliver := func(m Message) {
+		m.From, m.To, m.Resource = 1, 2, "a"
+		n.core.Step(m)
+		n.work()
+		for len(w.queue) > 0 {
+			w.act(0)
+		}
+	}
+	deliver(Message{Kind: KindOutcome, ID: id, Outcome: OutcomeAborted})
+	n.core.Tick()
+	n.work()
+	if collected {
+		deliver(Message{Kind: KindOutcome, ID: ID{1, 7, 1002}, Outcome: OutcomeAborted, Floor: 1002})
+		n.core.Tick()
+		n.work()
+	}
+	for len(w.queue) > 0 {
+		w.act(0)
+	}
+	n.crash() // all of it is durable
+	w.stable = true
+	n.start()
+	w.net = nil
+	deliver(Message{Kind: KindPrepare, ID: id, Branches: branchesOf(2), MayLeave: true})
+	for _, m := range w.net {
+		if m.Kind == KindVote {
+			return m.Vote
+		}
+	}
+	return 0
+}
+
+// leavesEarly reports whether a participant that has nothing to commit is let go while another one is still given
+// work, for which it takes locks.
+func leavesEarly() bool {
+	w := newWorld(3, false, false)
+	w.open()
+	b := branchesOf(2, 3)
+	b[1].Work = []byte("work")
+	id := w.begin(1, b...)
+	if err := w.nodes[1].core.Commit(id, b); err != nil {
+		return true
+	}
+	return slices.ContainsFunc(w.nodes[1].core.Ready().Messages, func(m Message) bool { return m.MayLeave })
+}
