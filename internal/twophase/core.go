@@ -133,13 +133,19 @@ func Fence(o ID, base uint64, keys [][]byte) uint64 {
 // forgotten. It is called once, first.
 func (c *Core) Load(keys, values [][]byte, decisions []Decision) error {
 	var delegated []Decision
-	for i, k := range keys {
-		payload, err := storage.OpenRecord(k, values[i])
-		if err != nil {
-			return err
-		}
-		if err := c.load(k, payload, &delegated); err != nil {
-			return &storage.CorruptError{Key: slices.Clone(k), Reason: err.Error()}
+	// The marks first: what is remembered beyond a limit raises them.
+	for _, marks := range []bool{true, false} {
+		for i, k := range keys {
+			if len(k) == 0 || (k[0] == TagHorizon) != marks {
+				continue
+			}
+			payload, err := storage.OpenRecord(k, values[i])
+			if err != nil {
+				return err
+			}
+			if err := c.load(k, payload, &delegated); err != nil {
+				return &storage.CorruptError{Key: slices.Clone(k), Reason: err.Error()}
+			}
 		}
 	}
 	for _, h := range c.horizons { //synod:ordered each on its own

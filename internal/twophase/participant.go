@@ -260,6 +260,9 @@ func (c *Core) result(k key, token uint64, outcome Outcome, reason string) {
 	if len(reason) > MaxReasonBytes {
 		reason = reason[:MaxReasonBytes]
 	}
+	if outcome == OutcomeCommitted {
+		reason = ""
+	}
 	c.sendAfter(token, Message{Kind: KindResult, To: k.id.Node, ID: k.id, Resource: k.resource, Outcome: outcome, Reason: reason})
 }
 
