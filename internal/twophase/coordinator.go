@@ -106,7 +106,7 @@ func (c *Core) end(t *transaction) {
 		return
 	}
 	if t.decided {
-		c.forget = append(c.forget, t.id)
+		c.overNow(t.id)
 	}
 	delete(c.byID, t.id)
 	i, found := slices.BinarySearchFunc(c.transactions, t.id, func(t *transaction, id ID) int { return t.id.Compare(id) })
@@ -338,12 +338,11 @@ const (
 	VerdictForgotten                // the transaction is over, for all that were in doubt and said so
 )
 
-// Decided takes in what the decision log says of a proposal, and the branches of a commit that has won.
-func (c *Core) Decided(id ID, v Verdict, branches []Branch) {
+// Decided takes in what the decision log says of a proposal.
+func (c *Core) Decided(id ID, v Verdict) {
 	if c.err != nil {
 		return
 	}
-	c.answerInquiries(id, v, branches)
 	if t := c.byID[id]; t != nil && t.phase == phaseDeciding {
 		t.proposed = false
 		switch v {
@@ -351,6 +350,7 @@ func (c *Core) Decided(id ID, v Verdict, branches []Branch) {
 			c.committed(t)
 		case VerdictAborted:
 			probe.Sometimes("2pc: a coordinator is fenced", true)
+			t.decided = true
 			c.abort(t, "aborted by a participant that had waited too long", 0)
 		case VerdictForgotten:
 			c.answer(t, OutcomeUnknown, "", 0)
@@ -363,28 +363,6 @@ func (c *Core) Decided(id ID, v Verdict, branches []Branch) {
 		}
 	}
 	c.settle()
-}
-
-// answerInquiries answers those that asked about a transaction of an earlier run.
-func (c *Core) answerInquiries(id ID, v Verdict, branches []Branch) {
-	i := slices.IndexFunc(c.inquiries, func(m Message) bool { return m.ID == id })
-	if i < 0 {
-		return
-	}
-	m := c.inquiries[i]
-	c.inquiries = slices.Delete(c.inquiries, i, i+1)
-	switch v {
-	case VerdictCommitted:
-		// It was decided after all, by a proposal that was on its way for long.
-		probe.Sometimes("2pc: a proposal of an earlier run wins", true)
-		if c.byID[id] == nil {
-			t := &transaction{id: id, parts: partsOf(branches, VoteYes), last: -1, answered: true}
-			c.addTransaction(t)
-			c.committed(t)
-		}
-	case VerdictAborted, VerdictForgotten:
-		c.send(Message{Kind: KindAnswer, To: m.From, ID: id, Resource: m.Resource, Outcome: OutcomeAborted})
-	}
 }
 
 func (c *Core) stepCoordinator(m Message) {
@@ -514,15 +492,6 @@ func (c *Core) onInquire(m Message) {
 	default:
 		if !c.known(m.ID) {
 			return
-		}
-		if m.ID.Counter >= c.cfg.Fence && m.ID.Counter < c.cfg.Base && m.ID.Incarnation == c.cfg.Incarnation {
-			// Of an earlier run, and not fenced: what that run proposed may still arrive at the decision log.
-			if len(c.inquiries) < c.cfg.MaxTransactions && !slices.ContainsFunc(c.inquiries, func(o Message) bool { return o.ID == m.ID }) {
-				c.inquiries = append(c.inquiries, m)
-				c.ready.Decide = append(c.ready.Decide, Decision{ID: m.ID, Outcome: OutcomeAborted, Branches: []Branch{{Node: m.From, Resource: m.Resource}}})
-			}
-			a.Knowledge = Undecided
-			break
 		}
 		a.Outcome = OutcomeAborted
 		if probe.Bug("2pc: a coordinator presumes commit") {

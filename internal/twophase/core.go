@@ -37,13 +37,12 @@ type Ready struct {
 	Results  []Result
 	Damages  []Report
 
-	Forget []ID   // whose decisions may be forgotten
-	Floor  uint64 // below which transactions of this incarnation are over
+	Over []Progress // for the decision log: what it may forget
 }
 
 // Empty reports whether there is nothing to do.
 func (r *Ready) Empty() bool {
-	return len(r.Messages) == 0 && r.Batch == nil && len(r.Calls) == 0 && len(r.Decide) == 0 && len(r.Results) == 0 && len(r.Damages) == 0 && len(r.Forget) == 0 && r.Floor == 0
+	return len(r.Messages) == 0 && r.Batch == nil && len(r.Calls) == 0 && len(r.Decide) == 0 && len(r.Results) == 0 && len(r.Damages) == 0 && len(r.Over) == 0
 }
 
 type held[T any] struct {
@@ -85,9 +84,7 @@ type Core struct {
 	upcoming     uint64         // the lowest counter that was not given
 	transactions []*transaction // ascending by ID
 	byID         map[ID]*transaction
-	forget       []ID
-	inquiries    []Message // about transactions of earlier runs that the decision log is asked about
-	told         uint64    // the floor that the decision log was told last
+	over         []uint64 // incarnations of this node of which decisions may be forgotten
 
 	// Participant.
 	entries  []*entry // in the order in which they came
@@ -109,24 +106,26 @@ type finish struct {
 // New returns a core that knows nothing. Load tells it what its store has.
 func New(cfg Config) *Core {
 	return &Core{
-		cfg: cfg, next: 1, batch: new(storage.Batch), upcoming: cfg.Base, told: cfg.Base,
+		cfg: cfg, next: 1, batch: new(storage.Batch), upcoming: cfg.Base,
 		byID: make(map[ID]*transaction), byKey: make(map[key]*entry), finished: make(map[key]finish), horizons: make(map[origin]*horizon),
 	}
 }
 
-// Fence returns below which counter the decision log must refuse proposals, before anything else is asked of it: what an
-// earlier run proposed may still be on its way there. That is the first counter of the new run, but for
-// transactions whose last agent was asked: those are still to be decided.
-func Fence(o ID, base uint64, keys [][]byte) uint64 {
+// Delegated returns the transactions of an incarnation whose last agent was asked, as the keys of a store say: they are
+// still to be decided. All others of earlier runs that have no decision never will have one; the decision log must be
+// told so before it is asked anything, for what an earlier run has proposed may still be on its way there.
+func Delegated(node, incarnation uint64, keys [][]byte) []uint64 {
+	var list []uint64
 	for _, k := range keys {
-		if k[0] != TagDelegated {
+		if len(k) == 0 || k[0] != TagDelegated {
 			continue
 		}
-		if id, err := DecodeID(k[1:]); err == nil && originOf(id) == originOf(o) {
-			base = min(base, id.Counter)
+		if id, err := DecodeID(k[1:]); err == nil && originOf(id) == (origin{node, incarnation}) {
+			list = append(list, id.Counter)
 		}
 	}
-	return base
+	slices.Sort(list)
+	return list
 }
 
 // Load takes in the records of the store, and the decisions of this node's transactions that are not
@@ -154,8 +153,8 @@ func (c *Core) Load(keys, values [][]byte, decisions []Decision) error {
 	for _, d := range decisions {
 		if d.Outcome == OutcomeCommitted {
 			c.addTransaction(&transaction{id: d.ID, phase: phaseCommitting, parts: partsOf(d.Branches, VoteYes), last: -1, answered: true, decided: true})
-		} else if d.ID.Incarnation != c.cfg.Incarnation || d.ID.Node != c.cfg.Node {
-			c.forget = append(c.forget, d.ID) // no floor of this incarnation does it
+		} else {
+			c.overNow(d.ID)
 		}
 	}
 	for _, d := range delegated {
@@ -308,11 +307,10 @@ func (c *Core) Tick() {
 	if c.batch.Len() > 0 {
 		c.forced = true // what was left to go with another one goes now
 	}
-	if f := c.floor(); f > c.told || len(c.forget) > 0 {
-		c.ready.Floor = f
-		c.ready.Forget = append(c.ready.Forget, c.forget...)
-		c.told, c.forget = f, nil
+	for _, incarnation := range c.over {
+		c.ready.Over = append(c.ready.Over, c.progress(incarnation))
 	}
+	c.over = nil
 	c.settle()
 }
 
@@ -493,6 +491,26 @@ func (c *Core) remembers(h *horizon, k key, one bool) bool {
 		return k.id.Counter >= h.over
 	}
 	return k.id.Counter >= h.floor
+}
+
+// overNow notes that the decision of a transaction may be forgotten.
+func (c *Core) overNow(id ID) {
+	if !slices.Contains(c.over, id.Incarnation) {
+		c.over = append(c.over, id.Incarnation)
+	}
+}
+
+func (c *Core) progress(incarnation uint64) Progress {
+	p := Progress{Node: c.cfg.Node, Incarnation: incarnation, Upcoming: c.upcoming}
+	if incarnation != c.cfg.Incarnation {
+		p.Upcoming = 1<<64 - 1 // it is gone
+	}
+	for _, t := range c.transactions {
+		if t.id.Incarnation == incarnation {
+			p.Open = append(p.Open, t.id.Counter)
+		}
+	}
+	return p
 }
 
 func (c *Core) floor() uint64 {

@@ -203,6 +203,23 @@ type Decision struct {
 	Branches []Branch // those that have to acknowledge it, without their work
 }
 
+// Progress says which transactions of an incarnation are over: all below Upcoming, but for those in Open.
+type Progress struct {
+	Node        uint64
+	Incarnation uint64
+	Upcoming    uint64
+	Open        []uint64 // ascending
+}
+
+// Over reports whether a transaction of the incarnation is over.
+func (p *Progress) Over(counter uint64) bool {
+	if counter >= p.Upcoming {
+		return false
+	}
+	_, open := slices.BinarySearch(p.Open, counter)
+	return !open
+}
+
 // CallKind says what is asked of a resource.
 type CallKind uint8
 
@@ -245,7 +262,6 @@ type Config struct {
 	Node        uint64
 	Incarnation uint64
 	Base        uint64          // the first counter of this run
-	Fence       uint64          // below it no transaction of earlier runs can be decided any more; see Fence
 	OnePhase    map[string]bool // the resources of this node, and whether they commit in one phase
 
 	// In ticks.

@@ -57,11 +57,11 @@ type node struct {
 // register is a decision log.
 type register struct {
 	decided map[ID]Decision
-	floor   map[origin]uint64
+	over    map[origin]Progress
 	writes  int
 }
 
-func newRegister() *register { return &register{map[ID]Decision{}, map[origin]uint64{}, 0} }
+func newRegister() *register { return &register{map[ID]Decision{}, map[origin]Progress{}, 0} }
 
 func (r *register) decide(d Decision) Verdict {
 	if old, there := r.decided[d.ID]; there {
@@ -70,7 +70,7 @@ func (r *register) decide(d Decision) Verdict {
 		}
 		return VerdictAborted
 	}
-	if d.ID.Counter < r.floor[originOf(d.ID)] {
+	if p := r.over[originOf(d.ID)]; p.Over(d.ID.Counter) {
 		return VerdictForgotten
 	}
 	r.writes++
@@ -81,22 +81,26 @@ func (r *register) decide(d Decision) Verdict {
 	return VerdictAborted
 }
 
-func (r *register) forget(o origin, ids []ID, floor uint64) {
-	r.floor[o] = max(r.floor[o], floor)
-	for id, d := range r.decided {
-		if slices.Contains(ids, id) || originOf(id) == o && d.Outcome == OutcomeAborted && id.Counter < floor {
+func (r *register) forget(p Progress) {
+	r.over[origin{p.Node, p.Incarnation}] = p
+	for id := range r.decided {
+		if originOf(id) == (origin{p.Node, p.Incarnation}) && p.Over(id.Counter) {
 			delete(r.decided, id)
 		}
 	}
 }
 
-func (r *register) pending(node uint64) []Decision {
+// recover ends what an earlier run has begun, but for what is decided, or delegated.
+func (r *register) recover(p Progress) []Decision {
 	var list []Decision
 	for _, d := range r.decided {
-		if d.ID.Node == node {
+		if originOf(d.ID) == (origin{p.Node, p.Incarnation}) {
 			list = append(list, d)
+			p.Open = append(p.Open, d.ID.Counter)
 		}
 	}
+	slices.Sort(p.Open)
+	r.forget(p)
 	slices.SortFunc(list, func(a, b Decision) int { return a.ID.Compare(b.ID) })
 	return list
 }
@@ -183,10 +187,9 @@ func (n *node) start() {
 	for _, k := range slices.Sorted(maps.Keys(n.store)) {
 		keys, values = append(keys, []byte(k)), append(values, n.store[k])
 	}
-	cfg.Fence = Fence(ID{n.id, cfg.Incarnation, 0}, n.base, keys)
-	n.decisions.forget(origin{n.id, cfg.Incarnation}, nil, cfg.Fence)
+	decisions := n.decisions.recover(Progress{Node: n.id, Incarnation: cfg.Incarnation, Upcoming: n.base, Open: Delegated(n.id, cfg.Incarnation, keys)})
 	n.core = New(cfg)
-	if err := n.core.Load(keys, values, n.decisions.pending(n.id)); err != nil {
+	if err := n.core.Load(keys, values, decisions); err != nil {
 		n.w.violation("node %d does not start: %v", n.id, err)
 	}
 	for _, name := range slices.Sorted(maps.Keys(n.resources)) {
@@ -249,13 +252,11 @@ func (n *node) work() {
 	for _, d := range r.Decide {
 		act("", fmt.Sprintf("decide %v %v", d.ID, d.Outcome), func() {
 			v := n.decisions.decide(d)
-			n.core.Decided(d.ID, v, n.decisions.decided[d.ID].Branches)
+			n.core.Decided(d.ID, v)
 		})
 	}
-	if r.Floor != 0 || len(r.Forget) > 0 {
-		act("forget", fmt.Sprintf("forget %v below %d", r.Forget, r.Floor), func() {
-			n.decisions.forget(origin{n.id, n.w.cfg.Incarnation * n.id}, r.Forget, r.Floor)
-		})
+	for _, p := range r.Over {
+		act("over", fmt.Sprintf("over below %d but for %v", p.Upcoming, p.Open), func() { n.decisions.forget(p) })
 	}
 	for _, call := range r.Calls {
 		act(fmt.Sprint(call.ID, call.Resource), call.String(), func() { n.call(call) })
@@ -416,7 +417,7 @@ func (w *world) idle() bool {
 		if w.gone[n.id] {
 			continue
 		}
-		if n.core == nil || len(n.core.entries) > 0 || len(n.core.transactions) > 0 || n.core.batch.Len() > 0 || len(n.core.forget) > 0 {
+		if n.core == nil || len(n.core.entries) > 0 || len(n.core.transactions) > 0 || n.core.batch.Len() > 0 || len(n.core.over) > 0 {
 			return false
 		}
 	}
