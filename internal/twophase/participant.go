@@ -286,8 +286,9 @@ func (c *Core) onCommitOne(k key, m Message) {
 		c.result(k, f.token, f.outcome, "it was aborted here")
 	case h != nil && k.id.Counter < h.over:
 		// A request that comes late: nobody waits for it.
-	case c.ones >= c.cfg.MaxFinished:
-		// What is begun has to be remembered. The request comes again, and by then there may be room.
+	case c.ones >= c.cfg.MaxFinished && m.Floor != k.id.Counter:
+		// What is begun has to be remembered. The request comes again, and by then there may be room: the oldest
+		// transaction of a coordinator always has some, and when it is over, the floor rises.
 	case m.Only:
 		c.result(k, c.refuse(k, true), OutcomeAborted, "it had not begun in time")
 	default:

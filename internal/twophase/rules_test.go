@@ -416,3 +416,21 @@ func TestLimits(t *testing.T) {
 	require.Equal(t, OutcomeCommitted, w.results[a].Outcome)
 	require.Empty(t, w.broken)
 }
+
+// What is remembered of commits in one phase is limited; the oldest transaction, which holds the limit up, goes on.
+func TestALimitOfOnePhaseDoesNotStopTheOldest(t *testing.T) {
+	w := newWorld(2, true, false)
+	w.cfg.MaxFinished = 2
+	w.open()
+	oldest := w.begin(1, branchesOf(2)...)
+	for range 6 {
+		id := w.begin(1, branchesOf(2)...)
+		w.commit(id)
+		w.drain()
+	}
+	w.commit(oldest)
+	w.finish()
+	require.Empty(t, w.broken)
+	require.Len(t, w.results, 7)
+	require.Equal(t, OutcomeCommitted, w.results[oldest].Outcome)
+}

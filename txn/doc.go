@@ -1,0 +1,6 @@
+// Package txn is atomic commitment.
+//
+// # Usage
+//
+// # Limits
+package txn
