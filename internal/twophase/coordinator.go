@@ -127,7 +127,7 @@ func (c *Core) Open(id ID) error {
 		return fmt.Errorf("%w: ID %v is not a new one of this node", ErrInvalid, id)
 	}
 	c.upcoming = id.Counter + 1
-	c.addTransaction(&transaction{id: id, last: -1})
+	c.addTransaction(&transaction{id: id, last: -1, deadline: c.cfg.OpenTicks})
 	return nil
 }
 
@@ -451,7 +451,14 @@ func (c *Core) Settle(id ID, outcome Outcome) error {
 }
 
 func (c *Core) tickTransaction(t *transaction) {
-	if t.phase == phaseOpen || t.phase == phaseClosing {
+	if t.phase == phaseClosing {
+		return
+	}
+	if t.phase == phaseOpen {
+		// Nobody was asked to prepare: whoever did something for it has to end that by himself.
+		if t.deadline--; t.deadline == 0 {
+			c.end(t)
+		}
 		return
 	}
 	t.timer--

@@ -51,7 +51,8 @@ type entry struct {
 	since     int64 // when it voted
 	age       int   // ticks in doubt, in this run
 	timer     int
-	asked     int       // how often the coordinator was asked
+	asked     int // how often the coordinator was asked
+	heard     bool
 	silent    Knowledge // what the coordinator said last
 	proposed  bool
 	failure   string // what the resource said last
@@ -537,7 +538,7 @@ func (c *Core) onAnswer(m Message) {
 		if m.From != m.ID.Node {
 			return
 		}
-		e.silent = m.Knowledge
+		e.heard, e.silent = true, m.Knowledge
 	} else if !slices.ContainsFunc(e.peers, func(b Branch) bool { return b.Node == m.From && b.Resource == m.Peer }) {
 		return
 	}

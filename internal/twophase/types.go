@@ -265,6 +265,7 @@ type Config struct {
 	OnePhase    map[string]bool // the resources of this node, and whether they commit in one phase
 
 	// In ticks.
+	OpenTicks     int // until a transaction that nobody commits is abandoned; 0: never
 	PrepareTicks  int // until a transaction without all votes is aborted
 	ResendTicks   int // until what was not answered is sent again
 	InquireTicks  int // until a participant in doubt asks
