@@ -196,6 +196,12 @@ func (a *accounts) InDoubt(context.Context) (list []txn.ID, err error) {
 	return list, err
 }
 
+func (a *accounts) locks() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.locked)
+}
+
 func (a *accounts) count(call string) (n int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -208,6 +214,8 @@ type direct struct{ *accounts }
 func (d direct) Prepare(context.Context, txn.PrepareRequest) (txn.Vote, error) {
 	return txn.No, errors.New("it can't prepare")
 }
+
+func (d direct) InDoubt(context.Context) ([]txn.ID, error) { return nil, nil }
 
 func (d direct) CommitOnePhase(_ context.Context, id txn.ID, work []byte) (txn.Outcome, error) {
 	if err := d.called("one", id); err != nil {
