@@ -153,33 +153,46 @@ func (l *LocalLog) begin(w *write, b *storage.Batch, finish func(error)) {
 
 // writer is the task that commits, while there is something to commit.
 func (l *LocalLog) writer() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for len(l.queue) > 0 {
-		round := l.queue
-		l.queue = nil
-		err := l.failed
+	for {
+		round, err := l.round()
+		if len(round) == 0 {
+			return
+		}
 		if err == nil {
 			all := new(storage.Batch)
 			for _, w := range round {
 				all.Append(w.batch)
 			}
-			l.mu.Unlock()
 			err = l.store.Commit(all)
-			l.mu.Lock()
 		}
-		if err != nil && !errors.Is(err, storage.ErrNoSpace) && l.failed == nil {
-			l.failed = fmt.Errorf("txn: decision log: the store failed, and what was decided last is in doubt until the next start: %w", err)
-		}
-		for _, w := range round {
-			w.done, w.err = true, err
-			w.finish(err)
-			for _, e := range w.waiters {
-				e.Set()
-			}
+		l.written(round, err)
+	}
+}
+
+// round takes what is to be committed; none: the task ends.
+func (l *LocalLog) round() ([]*write, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	round := l.queue
+	l.queue = nil
+	l.writing = len(round) > 0
+	return round, l.failed
+}
+
+// written tells those that wait.
+func (l *LocalLog) written(round []*write, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err != nil && !errors.Is(err, storage.ErrNoSpace) && l.failed == nil {
+		l.failed = fmt.Errorf("txn: decision log: the store failed, and what was decided last is in doubt until the next start: %w", err)
+	}
+	for _, w := range round {
+		w.done, w.err = true, err
+		w.finish(err)
+		for _, e := range w.waiters {
+			e.Set()
 		}
 	}
-	l.writing = false
 }
 
 // wait waits for a write, and gives the lock back. nil: there is none to wait for.

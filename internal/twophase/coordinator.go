@@ -63,15 +63,6 @@ func partsOf(branches []Branch, vote Vote) []part {
 	return parts
 }
 
-func (t *transaction) find(node uint64, resource string) *part {
-	for i := range t.parts {
-		if t.parts[i].Node == node && t.parts[i].Resource == resource {
-			return &t.parts[i]
-		}
-	}
-	return nil
-}
-
 // branches returns the parts for which a condition holds, without their work.
 func (t *transaction) branches(want func(i int, p *part) bool) []Branch {
 	var list []Branch

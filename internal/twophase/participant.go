@@ -51,7 +51,6 @@ type entry struct {
 	since     int64 // when it voted
 	age       int   // ticks in doubt, in this run
 	timer     int
-	asked     int // how often the coordinator was asked
 	heard     bool
 	silent    Knowledge // what the coordinator said last
 	proposed  bool

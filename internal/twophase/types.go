@@ -66,6 +66,7 @@ type Branch struct {
 	Work      []byte // handed to the resource with the request to prepare
 }
 
+// String returns node and resource, and marks a last agent.
 func (b Branch) String() string {
 	s := fmt.Sprintf("%d/%s", b.Node, b.Resource)
 	if b.LastAgent {

@@ -50,7 +50,6 @@ type node struct {
 	next      uint64
 	down      int // ticks until it starts again
 	forced    int // writes that somebody waited for
-	flushes   int
 	stopped   error
 }
 
@@ -128,7 +127,6 @@ type world struct {
 	downFor int
 
 	random *rand.Rand // nil: messages arrive in their order, once
-	lossy  bool
 	sent   map[Kind]int
 	stable bool // no crashes and losses any more
 	gone   map[uint64]bool
