@@ -442,12 +442,12 @@ func (c *Core) raise(h *horizon, floor uint64) {
 		}
 		if !f.readOnly {
 			c.erase(branchKey(TagFinished, k))
+			forgotten = true
 		}
 		if f.one {
 			c.ones--
 		}
 		delete(c.finished, k)
-		forgotten = true
 		return true
 	})
 	if forgotten {

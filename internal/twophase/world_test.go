@@ -121,6 +121,7 @@ type world struct {
 	broken  []string
 	trace   []string
 	loud    bool
+	script  bool // a person reads it
 
 	points  int // actions so far
 	crashes []crash
@@ -232,7 +233,7 @@ func (n *node) work() {
 			n.w.violation("transaction %v has two results: %v and %v", res.ID, old, res)
 		}
 		n.w.results[res.ID] = res
-		n.w.logf("result %v", res)
+		n.w.logf("result of %v: %v %s", shorten(res.ID), res.Outcome, res.Reason)
 	}
 	if r.Batch != nil {
 		act("write", "write "+strings.Join(DescribeBatch(r.Batch), ", "), func() {
@@ -357,7 +358,11 @@ func (w *world) act(i int) {
 		a.node.crash()
 		return
 	}
-	w.logf("%d: node %d: %s", point, a.node.id, a.what)
+	if w.script {
+		w.logf("node %d: %s", a.node.id, a.what)
+	} else {
+		w.logf("%d: node %d: %s", point, a.node.id, a.what)
+	}
 	a.do()
 	if planned(true) {
 		a.node.crash()
