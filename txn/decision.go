@@ -48,8 +48,9 @@ type DecisionLog interface {
 	// in earlier runs: those in progress.Open are still to be decided, all others below progress.Upcoming never
 	// will be: a proposal for one, though it was made long ago and is still on its way, has ErrForgotten. But what is decided
 	// stays. All transactions of other incarnations of the node are treated alike, with no exceptions: its store
-	// is new, and nobody will decide them. It returns the decisions that stay, of all incarnations, ascending by ID. The
-	// error wraps ErrRolledBack if the log knows that progress.Upcoming is old.
+	// is new, and nobody will decide them. It returns the decisions that stay, of all incarnations, ascending by ID.
+	// Each call has a higher progress.Upcoming than all before, those that failed included: if the log knows the same
+	// or a higher one the error wraps ErrRolledBack.
 	Recover(ctx context.Context, progress Progress) ([]Decision, error)
 
 	// Forget removes the decisions of transactions that are over: a commit after each participant has acknowledged

@@ -99,13 +99,12 @@ func Start(ctx context.Context, cfg Config) (*Manager, error) {
 	if err != nil {
 		return nil, err
 	}
-	base := m.next
-	known, err := m.recover(ctx, Progress{Node: cfg.Node, Incarnation: m.incarnation, Upcoming: base, Open: twophase.Delegated(cfg.Node, m.incarnation, keys)})
+	known, err := m.recover(ctx, twophase.Delegated(cfg.Node, m.incarnation, keys))
 	if err != nil {
 		return nil, err
 	}
 	settings := cfg.core()
-	settings.Incarnation, settings.Base = m.incarnation, base
+	settings.Incarnation, settings.Base = m.incarnation, m.next
 	m.core = twophase.New(settings)
 	m.core.SetNow(ex.Now().UnixNano())
 	if err := m.core.Load(keys, values, known); err != nil {
@@ -153,7 +152,7 @@ func (m *Manager) identify() (fresh bool, b *storage.Batch, err error) {
 	case len(payload) != 8:
 		return false, nil, fmt.Errorf("txn: node %d: %w", m.cfg.Node, &storage.CorruptError{Key: []byte(keyCounter), Reason: "the counter is cut"})
 	default:
-		m.next = binary.BigEndian.Uint64(payload)
+		m.next = binary.BigEndian.Uint64(payload) + 1 // above all that was ever said to be upcoming
 	}
 	m.reserved = m.next + idBlock
 	setCounter(b, m.reserved)
@@ -183,10 +182,14 @@ func (m *Manager) load() (keys, values [][]byte, err error) {
 	return keys, values, nil
 }
 
-// recover ends in the decision log what earlier runs have begun, and returns what they decided.
-func (m *Manager) recover(ctx context.Context, p Progress) ([]twophase.Decision, error) {
-	for {
-		list, err := m.decisions.Recover(ctx, p)
+// recover ends in the decision log what earlier runs have begun, but for what is open, and returns what they decided.
+// The first counter of this run is higher with each attempt, so that none is taken for one of an old copy of the store.
+func (m *Manager) recover(ctx context.Context, open []uint64) ([]twophase.Decision, error) {
+	for ; ; m.next++ {
+		if m.next >= m.reserved {
+			return nil, overloaded(fmt.Sprintf("node %d: too many attempts to reach the decision log", m.cfg.Node))
+		}
+		list, err := m.decisions.Recover(ctx, Progress{Node: m.cfg.Node, Incarnation: m.incarnation, Upcoming: m.next, Open: open})
 		if err == nil {
 			var known []twophase.Decision
 			for _, d := range list {

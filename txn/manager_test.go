@@ -426,3 +426,65 @@ func TestStrangersAreRefused(t *testing.T) {
 	require.GreaterOrEqual(t, s.Refused, uint64(2))
 	require.Empty(t, c.nodes[1].accounts.count("prepare"))
 }
+
+// With decisions that all nodes share, a coordinator that is gone blocks nobody; and one that comes back learns what was
+// decided without it. Pitfall 41.
+func TestTakeOver(t *testing.T) {
+	shared, err := txn.OpenLocalLog(t.Context(), memory.Open(memory.Config{}))
+	require.NoError(t, err)
+	c := newCluster(t, 3, func(cfg *txn.Config) {
+		cfg.Decisions, cfg.TakeOver, cfg.PeerTimeout = shared, 50*time.Millisecond, time.Hour
+	})
+	c.network.Cut(1, 3) // node 1 never gets the vote of node 3, for node 3 is not asked
+	tx := c.begin(1)
+	result := make(chan error, 1)
+	go func() {
+		result <- tx.Commit(c.ctx, on(2, change{"ann", 1}), on(3, change{"bob", 1}))
+	}()
+	for _, doubts := range []int{1, 0} {
+		c.eventually("node 2 is in doubt, and then not any more", func() bool {
+			s, err := c.nodes[2].Status(c.ctx)
+			require.NoError(t, err)
+			return len(s.InDoubt) == doubts && (doubts > 0 || c.nodes[2].accounts.locks() == 0)
+		})
+	}
+	s, err := c.nodes[1].Status(c.ctx)
+	require.NoError(t, err)
+	require.Len(t, s.Transactions, 1, "while the coordinator still waits")
+	c.network.Heal(1, 3)
+	require.ErrorIs(t, <-result, txn.ErrAborted, "its proposal came second")
+	c.idle()
+
+	// The coordinator decides, and dies before anybody hears of it.
+	require.NoError(t, c.begin(1).Commit(c.ctx, on(2, change{"ann", 5}), on(3, change{"bob", 5})))
+	c.network.Cut(1, 2)
+	c.network.Cut(1, 3)
+	c.crash(1)
+	c.eventually("the others commit", func() bool {
+		return c.nodes[2].accounts.balance("ann") == 5 && c.nodes[3].accounts.balance("bob") == 5
+	})
+	c.network.Heal(1, 2)
+	c.network.Heal(1, 3)
+	require.NoError(t, c.start(1))
+	c.idle()
+	require.Equal(t, 5, c.nodes[2].accounts.balance("ann"))
+}
+
+// Pitfall 40: a coordinator whose store is an old copy is found out by a decision log that it shares.
+func TestAnOldCopyIsRefused(t *testing.T) {
+	shared, err := txn.OpenLocalLog(t.Context(), memory.Open(memory.Config{}))
+	require.NoError(t, err)
+	c := newCluster(t, 2, func(cfg *txn.Config) { cfg.Decisions = shared })
+	c.crash(1)
+	old := c.nodes[1].store
+	c.nodes[1].store = old.Crash()
+	copied := c.nodes[1].store
+	for range 2 {
+		require.NoError(t, c.start(1))
+		c.crash(1)
+	}
+	c.nodes[1].store = copied.Crash()
+	require.ErrorIs(t, c.start(1), txn.ErrRolledBack)
+	c.nodes[1].store = memory.Open(memory.Config{})
+	require.NoError(t, c.start(1))
+}

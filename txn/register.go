@@ -81,7 +81,7 @@ func (r *registers) forget(p Progress) (sum Progress, gone []ID) {
 
 // recover does what DecisionLog.Recover does, and returns what has changed.
 func (r *registers) recover(p Progress) (stay []Decision, changed []Progress, err error) {
-	if old, there := r.over[coordinator{p.Node, p.Incarnation}]; there && p.Upcoming < old.Upcoming {
+	if old, there := r.over[coordinator{p.Node, p.Incarnation}]; there && p.Upcoming <= old.Upcoming {
 		return nil, nil, fmt.Errorf("%w: node %d begins at transaction %d, and the decision log knows of it up to %d", ErrRolledBack, p.Node, p.Upcoming, old.Upcoming)
 	}
 	ended := map[coordinator]Progress{{p.Node, p.Incarnation}: p}

@@ -227,9 +227,14 @@ var rules = []struct {
 	{"a coordinator whose store is an old copy is told so", func(e *env) {
 		log := e.start()
 		e.recover(log, progress(1000))
-		_, err := log.Recover(e.ctx, progress(999))
+		for _, upcoming := range []uint64{1, 999, 1000} {
+			_, err := log.Recover(e.ctx, progress(upcoming))
+			require.ErrorIs(e, err, txn.ErrRolledBack)
+		}
+		require.NoError(e, log.Forget(e.ctx, progress(2000)))
+		_, err := log.Recover(e.ctx, progress(2000))
 		require.ErrorIs(e, err, txn.ErrRolledBack)
-		e.recover(log, progress(1000))
+		e.recover(log, progress(2001))
 	}},
 	{"a progress survives with many exceptions", func(e *env) {
 		log, end := e.open(e.T, e.name)
