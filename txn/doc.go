@@ -88,7 +88,7 @@
 // asked again, and may be in doubt until the coordinator answers.
 //
 // A decision in a ReplicatedLog is proposed through the log of the coordinator's node: raft and paxos take proposals on their leader
-// alone, so that other nodes need a synod.Log that passes proposals on to it.
+// alone, so that it stands over a [Forwarder], which passes them on to it.
 //
 // # Differences from the papers
 //

@@ -521,7 +521,9 @@ func (m *Manager) tell() {
 	p := m.over[0]
 	m.over = m.over[1:]
 	m.telling = m.task(func() {
-		err := m.decisions.Forget(m.ctx, Progress(p))
+		ctx, cancel := m.limited()
+		err := m.decisions.Forget(ctx, Progress(p))
+		cancel()
 		_ = m.post(func() {
 			m.telling = false
 			if err == nil {
@@ -536,8 +538,21 @@ func (m *Manager) tell() {
 	})
 }
 
+// limited returns a context for one attempt to reach the decision log: it may be one that waits for a leader, or for an
+// answer that is lost.
+func (m *Manager) limited() (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(m.ctx)
+	timer := m.ex.AfterFunc(m.cfg.PrepareTimeout, cancel)
+	return ctx, func() {
+		timer.Stop()
+		cancel()
+	}
+}
+
 func (m *Manager) decide(d twophase.Decision) {
-	winner, err := m.decisions.Decide(m.ctx, decisionOf(d))
+	ctx, cancel := m.limited()
+	defer cancel()
+	winner, err := m.decisions.Decide(ctx, decisionOf(d))
 	v := twophase.VerdictUnknown
 	switch {
 	case err == nil && winner.Outcome == Committed:

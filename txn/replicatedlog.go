@@ -192,8 +192,8 @@ type ReplicatedLog struct{ log synod.Log }
 var _ DecisionLog = (*ReplicatedLog)(nil)
 
 // NewReplicatedLog returns the decision log that a group replicates, whose state machine is a DecisionMachine. What log.Propose
-// refuses, Decide refuses, with its error; a *raft.Group and a *paxos.Group take proposals on their leader alone, so that the
-// coordinators of other nodes need a Log that passes them on. A proposal whose outcome is unknown may be made again.
+// refuses, Decide refuses, with its error; a *raft.Group and a *paxos.Group take proposals on their leader alone, a Forwarder over
+// one on any member. A proposal whose outcome is unknown may be made again.
 func NewReplicatedLog(log synod.Log) *ReplicatedLog { return &ReplicatedLog{log} }
 
 func (l *ReplicatedLog) propose(ctx context.Context, op byte, body []byte) ([]byte, error) {
