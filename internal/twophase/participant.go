@@ -194,7 +194,8 @@ func (c *Core) Voted(id ID, resource string, v Vote, reason string) {
 	e.calling = false
 	switch {
 	case e.doomed:
-		if v == VoteReadOnly {
+		// Whatever it says: one that is read-only may keep its locks until it is told.
+		if v == VoteReadOnly && probe.Bug("2pc: a read-only participant is not told of an abort") {
 			c.finish(e, OutcomeAborted, false)
 			break
 		}

@@ -21,12 +21,13 @@ type resource struct {
 	fails     map[CallKind]int  // so many calls fail
 	heuristic map[ID]Outcome    // decided on its own
 	began     map[ID]int        // how often it was asked to prepare
+	staying   map[ID]bool       // it voted read-only, and keeps its read locks until it is told; gone with a crash
 	broken    func(text string) // says what must not be
 }
 
 func newResource(onePhase bool) *resource {
 	return &resource{onePhase: onePhase, votes: map[ID]Vote{}, prepared: map[ID]bool{}, committed: map[ID]int{}, aborted: map[ID]bool{},
-		fails: map[CallKind]int{}, heuristic: map[ID]Outcome{}, began: map[ID]int{}}
+		fails: map[CallKind]int{}, heuristic: map[ID]Outcome{}, began: map[ID]int{}, staying: map[ID]bool{}}
 }
 
 // action is something that a node does.
@@ -204,6 +205,9 @@ func (n *node) crash() {
 	n.w.logf("node %d crashes", n.id)
 	n.core = nil
 	n.down = n.w.downFor
+	for _, r := range n.resources {
+		clear(r.staying)
+	}
 	n.w.queue = slices.DeleteFunc(n.w.queue, func(a action) bool { return a.node == n })
 }
 
@@ -286,8 +290,12 @@ func (n *node) call(call Call) {
 			r.prepared[id] = true
 			delete(r.aborted, id)
 		}
+		if v == VoteReadOnly && !call.MayLeave {
+			r.staying[id] = true
+		}
 		n.core.Voted(id, call.Resource, v, "not today")
 	case CallCommit:
+		delete(r.staying, id)
 		if h := r.heuristic[id]; h != 0 {
 			n.core.Done(id, call.Resource, h, "")
 			return
@@ -300,6 +308,7 @@ func (n *node) call(call Call) {
 		}
 		n.core.Done(id, call.Resource, OutcomeUnknown, "")
 	case CallAbort:
+		delete(r.staying, id)
 		if r.committed[id] > 0 && r.heuristic[id] == 0 {
 			r.broken(fmt.Sprintf("abort of %v, which was committed", id))
 		}
@@ -463,6 +472,9 @@ func (w *world) check() {
 			w.violation("node %d stopped: %v", id, n.stopped)
 		}
 		for name, r := range n.resources {
+			if len(r.staying) > 0 && !w.gone[id] {
+				w.violation("node %d: resource %s keeps read locks of %v", id, name, slices.Collect(maps.Keys(r.staying)))
+			}
 			if len(r.prepared) > 0 && !w.gone[id] {
 				w.violation("node %d: resource %s is still prepared for %v", id, name, slices.Collect(maps.Keys(r.prepared)))
 			}
