@@ -19,7 +19,16 @@ var named = map[string]func(t *testing.T) (broken bool){
 	"2pc: a prepare of a transaction that is over is accepted": func(*testing.T) bool {
 		return latePrepare(true) != VoteNo
 	},
-	"2pc: a tombstone is not looked at": func(*testing.T) bool { return latePrepare(false) != VoteNo },
+	"2pc: a tombstone is not looked at":                    func(*testing.T) bool { return latePrepare(false) != VoteNo },
+	"2pc: what is below the floor is acknowledged at once": func(*testing.T) bool { return acknowledgesEarly() },
+	"2pc: an abort that is not durable is told to others":  func(*testing.T) bool { return tellsEarly() },
+	"2pc: what is refused is not given up": func(*testing.T) bool {
+		w := newWorld(2, false, false)
+		w.open()
+		c := w.nodes[2].core
+		c.Step(Message{Kind: KindOutcome, From: 1, To: 2, ID: ID{1, 7, 1000}, Resource: "a", Outcome: OutcomeAborted})
+		return len(c.Ready().Calls) == 0
+	},
 	"2pc: read-only participants leave while locks are taken": func(*testing.T) bool {
 		return leavesEarly()
 	},
@@ -145,4 +154,52 @@ func leavesEarly() bool {
 		return true
 	}
 	return slices.ContainsFunc(w.nodes[1].core.Ready().Messages, func(m Message) bool { return m.MayLeave })
+}
+
+// says has node 2 take in messages, without making anything durable, and reports whether a kind of message left it.
+func says(n *node, kind Kind, messages ...Message) bool {
+	for _, m := range messages {
+		m.To = 2
+		n.core.Step(m)
+		n.work()
+		for {
+			i := slices.IndexFunc(n.w.queue, func(a action) bool { return a.order != "write" })
+			if i < 0 {
+				break
+			}
+			n.w.act(i)
+		}
+	}
+	return slices.ContainsFunc(n.w.net, func(m Message) bool { return m.Kind == kind })
+}
+
+// acknowledgesEarly reports whether a commit is acknowledged though a crash would bring the branch back as one that is in
+// doubt.
+func acknowledgesEarly() bool {
+	w := newWorld(3, false, false)
+	w.open()
+	n := w.nodes[2]
+	id := ID{1, 7, 1000}
+	says(n, 0, Message{Kind: KindPrepare, From: 1, ID: id, Resource: "a", Branches: branchesOf(2, 3)})
+	w.drain()
+	// The floor passes it, as when too much is remembered. What is known of the branch is its record, and then nothing.
+	n.core.raise(n.core.horizon(originOf(id)), 1001)
+	commit := Message{Kind: KindOutcome, From: 1, ID: id, Resource: "a", Outcome: OutcomeCommitted}
+	return says(n, KindAck, commit, commit)
+}
+
+// tellsEarly reports whether a participant relies on a no that a crash would undo.
+func tellsEarly() bool {
+	w := newWorld(3, false, false)
+	w.open()
+	n := w.nodes[2]
+	id := ID{1, 7, 1000}
+	n.resources["a"].votes[id] = VoteNo
+	return says(n, KindAnswer, Message{Kind: KindPrepare, From: 1, ID: id, Resource: "a", Branches: branchesOf(2, 3)},
+		Message{Kind: KindInquire, From: 3, ID: id, Resource: "a", Peer: "a"})
+}
+
+func TestNothingIsSaidEarly(t *testing.T) {
+	require.False(t, acknowledgesEarly())
+	require.False(t, tellsEarly())
 }

@@ -172,6 +172,9 @@ func (c *Core) onPrepare(k key, m Message) {
 	}
 	if reason := c.admit(k); reason != "" {
 		c.vote(k, 0, VoteNo, reason)
+		if h := c.horizons[originOf(k.id)]; h == nil || k.id.Counter >= h.floor {
+			c.giveUp(&entry{key: k}) // below the floor it may have been committed, long ago
+		}
 		return
 	}
 	e := &entry{key: k, fixed: m.Fixed, mayLeave: m.MayLeave}
@@ -318,7 +321,17 @@ func (c *Core) onCommitOne(k key, m Message) {
 func (c *Core) refuse(k key, one bool) uint64 {
 	token := c.write(branchKey(TagFinished, k), []byte{byte(OutcomeAborted), flags(one)}, true)
 	c.remember(k, finish{outcome: OutcomeAborted, one: one, token: token})
+	c.giveUp(&entry{key: k, one: one})
 	return token
+}
+
+// giveUp has the resource take back what it may have done for a transaction that was not prepared.
+func (c *Core) giveUp(e *entry) {
+	_, here := c.cfg.OnePhase[e.resource]
+	if here && c.byKey[e.key] == nil && len(c.entries) < 2*c.cfg.MaxBranches && !probe.Bug("2pc: what is refused is not given up") {
+		c.addEntry(e)
+		c.resolve(e, OutcomeAborted)
+	}
 }
 
 // DoneOne takes in what a resource answers to CallOne or CallOutcome.
@@ -367,15 +380,8 @@ func (c *Core) onOutcome(k key, m Message) {
 		}
 		c.sendAfter(token, ack)
 	case m.Outcome == OutcomeAborted && !over && !below:
-		if _, here := c.cfg.OnePhase[k.resource]; !here {
-			return
-		}
-		// It may have work here that was not prepared. Afterwards there is a tombstone.
-		if len(c.entries) < 2*c.cfg.MaxBranches {
-			e := &entry{key: k, told: true}
-			c.addEntry(e)
-			c.resolve(e, OutcomeAborted)
-		}
+		// Afterwards there is a tombstone.
+		c.giveUp(&entry{key: k, told: true})
 	}
 }
 

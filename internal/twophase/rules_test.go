@@ -2,6 +2,7 @@ package twophase
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -433,4 +434,61 @@ func TestALimitOfOnePhaseDoesNotStopTheOldest(t *testing.T) {
 	require.Empty(t, w.broken)
 	require.Len(t, w.results, 7)
 	require.Equal(t, OutcomeCommitted, w.results[oldest].Outcome)
+}
+
+// Pitfall 34: what was done for a transaction and never prepared is given up, whoever refuses it, and why.
+func TestWhatIsRefusedIsAborted(t *testing.T) {
+	id := ID{1, 7, 1000}
+	prepare := Message{Kind: KindPrepare, ID: id, Branches: branchesOf(2, 3), MayLeave: true}
+	for name, tc := range map[string]struct {
+		before  []Message
+		limit   int
+		message Message
+	}{
+		"too many branches":             {limit: 1, before: []Message{{Kind: KindPrepare, ID: ID{1, 7, 1001}, Branches: branchesOf(2, 3)}}, message: prepare},
+		"too many branches, alone":      {limit: 1, before: []Message{{Kind: KindPrepare, ID: ID{1, 7, 1001}, Branches: branchesOf(2, 3)}}, message: Message{Kind: KindCommitOne, ID: id}},
+		"given up by its coordinator":   {message: Message{Kind: KindCommitOne, ID: id, Only: true}},
+		"aborted by its coordinator":    {message: Message{Kind: KindOutcome, ID: id, Outcome: OutcomeAborted}},
+		"given up for another in doubt": {message: Message{Kind: KindInquire, ID: id, Peer: "a"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(3, false, false)
+			if tc.limit > 0 {
+				w.cfg.MaxBranches = tc.limit
+			}
+			w.loud = true
+			w.open()
+			n := w.nodes[2]
+			for _, m := range append(tc.before, tc.message) {
+				m.From, m.To, m.Resource = 1, 2, "a"
+				if m.Kind == KindInquire {
+					m.From = 3
+				}
+				n.core.Step(m)
+				n.work()
+				for len(w.queue) > 0 {
+					w.act(0)
+				}
+			}
+			aborted := 0
+			for _, line := range w.trace {
+				if strings.HasSuffix(line, "node 2: abort 1.1000 a") {
+					aborted++
+				}
+			}
+			require.Equal(t, 1, aborted, strings.Join(w.trace, "\n"))
+			// And it stays so.
+			for range 3 {
+				n.core.Flush()
+				n.work()
+				for len(w.queue) > 0 {
+					w.act(0)
+				}
+			}
+			n.crash()
+			n.start()
+			v := latePrepareAt(w, 2, id)
+			require.Equal(t, VoteNo, v)
+		})
+	}
 }
