@@ -205,7 +205,7 @@ func (c *Core) load(k, payload []byte, delegated *[]Decision) error {
 			return err
 		}
 		h := c.horizon(o)
-		h.floor, h.readOnly = v.number(), v.number()
+		h.over, h.floor, h.readOnly = v.number(), v.number(), v.number()
 		return v.end("horizon")
 	case TagDelegated:
 		d, err := DecodeDecision(payload)
@@ -417,7 +417,8 @@ func (c *Core) horizon(o origin) *horizon {
 }
 
 func (c *Core) writeHorizon(h *horizon, forced bool) uint64 {
-	b := binary.AppendUvarint(nil, h.floor)
+	b := binary.AppendUvarint(nil, h.over)
+	b = binary.AppendUvarint(b, h.floor)
 	return c.write(horizonKey(h.origin), binary.AppendUvarint(b, h.readOnly), forced)
 }
 

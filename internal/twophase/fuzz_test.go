@@ -71,7 +71,7 @@ func FuzzLoad(f *testing.F) {
 	e := &entry{key: key{ID{1, 7, 9}, "a"}, stage: stagePrepared, since: 5, peers: branchesOf(2, 3)}
 	f.Add(branchKey(TagBranch, e.key), encodeBranch(e))
 	f.Add(branchKey(TagFinished, e.key), []byte{1, 0})
-	f.Add(horizonKey(origin{2, 14}), []byte{1, 2})
+	f.Add(horizonKey(origin{2, 14}), []byte{1, 2, 3})
 	f.Add(delegatedKey(ID{1, 7, 5}), AppendDecision(nil, Decision{ID: ID{1, 7, 5}, Outcome: OutcomeCommitted, Branches: []Branch{{Node: 2, Resource: "a", LastAgent: true}}}))
 	f.Add(damageKey(Report{ID: ID{1, 2, 3}, Node: 4, Resource: "a"}), []byte{1})
 	f.Fuzz(func(t *testing.T, k, payload []byte) {

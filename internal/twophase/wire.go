@@ -266,7 +266,7 @@ func describe(k, payload []byte) string {
 		r := &reader{b: k[1:]}
 		node := r.fixed()
 		v := &reader{b: payload}
-		return fmt.Sprintf("horizon of %d: floor=%d read-only=%d", node, v.number(), v.number())
+		return fmt.Sprintf("horizon of %d: over=%d floor=%d read-only=%d", node, v.number(), v.number(), v.number())
 	case TagDelegated:
 		r := &reader{b: k[1:]}
 		return "delegated " + shorten(r.id())
