@@ -9,8 +9,10 @@ import (
 	"time"
 
 	"github.com/synod-go/synod"
+	"github.com/synod-go/synod/raft"
 	"github.com/synod-go/synod/sim"
 	"github.com/synod-go/synod/storage"
+	"github.com/synod-go/synod/transport"
 	"github.com/synod-go/synod/txn"
 )
 
@@ -19,6 +21,7 @@ var simulations = flag.Uint64("simulations", 40, "how many seeds are simulated")
 // bank is a simulated cluster whose nodes have accounts, between which clients transfer.
 type bank struct {
 	w        *sim.World
+	shared   bool // decisions are in a group of raft, and participants take over
 	managers map[uint64]*txn.Manager
 	accounts map[uint64]*accounts
 	outcomes map[txn.ID]error
@@ -49,14 +52,47 @@ func (b *bank) start(ctx context.Context, env *sim.Env) (func(), error) {
 	} else if err != nil {
 		return nil, err
 	}
-	m, err := txn.Start(ctx, txn.Config{Cluster: "bank", Node: env.ID, Transport: env.Transport, Store: storage.Prefix(env.Store, []byte("t")), Logger: env.Logger,
+	cfg := txn.Config{Cluster: "bank", Node: env.ID, Transport: env.Transport, Store: storage.Prefix(env.Store, []byte("t")), Logger: env.Logger,
 		Resources:      map[string]txn.Resource{"accounts": a, "direct": direct{a}},
-		PrepareTimeout: 2 * time.Second, PeerTimeout: 2 * time.Second})
+		PrepareTimeout: 2 * time.Second, PeerTimeout: 2 * time.Second}
+	stop := func() {}
+	if b.shared {
+		if stop, err = b.share(ctx, env, &cfg); err != nil {
+			return nil, err
+		}
+	}
+	m, err := txn.Start(ctx, cfg)
 	if err != nil {
+		stop()
 		return nil, err
 	}
 	b.managers[env.ID], b.accounts[env.ID] = m, a
-	return func() { m.Close() }, nil
+	return func() { m.Close(); stop() }, nil
+}
+
+// share starts this node's member of the group that decides.
+func (b *bank) share(ctx context.Context, env *sim.Env, cfg *txn.Config) (func(), error) {
+	mux := transport.NewMux(env.Transport)
+	node, err := raft.Start(ctx, raft.Config{Cluster: "bank", Node: env.ID, Transport: mux.Channel(1), Store: storage.Prefix(env.Store, []byte("g")), Logger: env.Logger})
+	if err != nil {
+		return nil, err
+	}
+	if err := node.Bootstrap(ctx, 1, []uint64{1, 2, 3}); err != nil && !errors.Is(err, raft.ErrBootstrapped) {
+		node.Close()
+		return nil, err
+	}
+	group, err := node.StartGroup(ctx, raft.GroupConfig{ID: 1, StateMachine: new(txn.DecisionMachine)})
+	if err != nil {
+		node.Close()
+		return nil, err
+	}
+	forwarder, err := txn.NewForwarder(ctx, txn.ForwarderConfig{Log: group, Node: env.ID, Transport: mux.Channel(2)})
+	if err != nil {
+		node.Close()
+		return nil, err
+	}
+	cfg.Transport, cfg.Decisions, cfg.TakeOver = mux.Channel(3), txn.NewReplicatedLog(forwarder), 4*time.Second
+	return func() { forwarder.Close(); node.Close() }, nil
 }
 
 // client transfers, until there is no more time.
@@ -157,9 +193,14 @@ func TestSimulation(t *testing.T) {
 	if testing.Short() {
 		seeds = 3
 	}
+	t.Run("decisions in each coordinator's store", func(t *testing.T) { simulate(t, seeds, false) })
+	t.Run("decisions in a group of raft", func(t *testing.T) { simulate(t, seeds/2+1, true) })
+}
+
+func simulate(t *testing.T, seeds uint64, shared bool) {
 	var committed, aborted, unknown int
 	for seed := range sim.Seeds(1, seeds) {
-		b := &bank{managers: map[uint64]*txn.Manager{}, accounts: map[uint64]*accounts{}, outcomes: map[txn.ID]error{}, where: map[txn.ID][]uint64{}}
+		b := &bank{shared: shared, managers: map[uint64]*txn.Manager{}, accounts: map[uint64]*accounts{}, outcomes: map[txn.ID]error{}, where: map[txn.ID][]uint64{}}
 		sim.Run(t, seed, func(w *sim.World) {
 			b.w = w
 			for id := uint64(1); id <= bankNodes; id++ {
