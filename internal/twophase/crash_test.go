@@ -216,3 +216,62 @@ func TestCosts(t *testing.T) {
 		}
 	}
 }
+
+// What the optimisations save, and what an abort costs, of three remote participants.
+func TestCostsOfOptimisations(t *testing.T) {
+	for name, tc := range map[string]struct {
+		branches []Branch
+		votes    map[uint64]Vote
+		one      bool
+		outcome  Outcome
+		messages int // without acknowledgements
+		acks     int
+		forced   int
+	}{
+		"all vote yes":     {branchesOf(2, 3, 4), nil, false, OutcomeCommitted, 9, 3, 4},
+		"one is read-only": {branchesOf(2, 3, 4), map[uint64]Vote{3: VoteReadOnly}, false, OutcomeCommitted, 8, 2, 3},
+		"all read-only":    {branchesOf(2, 3, 4), map[uint64]Vote{2: VoteReadOnly, 3: VoteReadOnly, 4: VoteReadOnly}, false, OutcomeCommitted, 6, 0, 0},
+		// Two have voted, and are told.
+		"the last says no": {branchesOf(2, 3, 4), map[uint64]Vote{4: VoteNo}, false, OutcomeAborted, 8, 0, 2},
+		// Two prepared, that the agent was asked, that it began, and the decision.
+		"a last agent": {[]Branch{{Node: 2, Resource: "a"}, {Node: 3, Resource: "a"}, {Node: 4, Resource: "a", LastAgent: true}}, nil, true, OutcomeCommitted, 8, 2, 5},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(4, tc.one, false)
+			w.open()
+			// The block of transactions in which there may be read-only votes is there already.
+			warm := w.begin(1, branchesOf(2, 3, 4)...)
+			for i := uint64(2); i <= 4; i++ {
+				w.nodes[i].resources["a"].votes[warm] = VoteReadOnly
+			}
+			w.commit(warm)
+			w.finish()
+			clear(w.sent)
+			for _, n := range w.nodes {
+				n.forced, n.decisions.writes = 0, 0
+			}
+			id := w.begin(1, tc.branches...)
+			for node, v := range tc.votes {
+				w.nodes[node].resources["a"].votes[id] = v
+			}
+			w.commit(id)
+			w.settle()
+			forced, messages := 0, 0
+			for _, n := range w.nodes {
+				forced += n.forced + n.decisions.writes
+			}
+			for _, count := range w.sent {
+				messages += count
+			}
+			if tc.branches[2].LastAgent {
+				forced-- // that the record of the last agent is erased: nobody waits for it but the floor
+			}
+			require.Equal(t, tc.outcome, w.results[id].Outcome)
+			require.Equal(t, tc.messages, messages)
+			require.Equal(t, tc.forced, forced)
+			w.finish()
+			require.Empty(t, w.broken)
+			require.Equal(t, tc.acks, w.sent[KindAck])
+		})
+	}
+}

@@ -492,3 +492,12 @@ func TestWhatIsRefusedIsAborted(t *testing.T) {
 		})
 	}
 }
+
+// Pitfall 39.
+func TestALatePrepareIsRefused(t *testing.T) {
+	require.Equal(t, VoteNo, latePrepare(false), "by its tombstone")
+	require.Equal(t, VoteNo, latePrepare(true), "after that was collected")
+}
+
+// Pitfall 48.
+func TestReadOnlyParticipantsStayWhileLocksAreTaken(t *testing.T) { require.False(t, leavesEarly()) }
