@@ -149,6 +149,47 @@ func TestEveryCrash(t *testing.T) {
 	t.Logf("%d runs", total)
 }
 
+// Every message is lost once, or comes again when all is over; alone, and with every crash of every node.
+func TestEveryMessageLostOrRepeated(t *testing.T) {
+	total := 0
+	for _, s := range scenarios() {
+		run := func(lose, repeat int, crashes []crash) (points int, w *world) {
+			w = newWorld(s.nodes, s.one, s.shared)
+			w.downFor, w.crashes = s.down, crashes
+			w.open()
+			w.finish()
+			w.points, w.sends = 0, nil
+			w.lose, w.repeat = map[int]bool{lose: true}, map[int]bool{repeat: true}
+			id := s.prepare(w)
+			w.commit(id)
+			w.finish()
+			points = w.points
+			w.net = append(w.net, w.again...)
+			w.finish()
+			total++
+			require.Empty(t, w.broken, "%s: message %d is lost, %d comes again, crashes %v", s.name, lose, repeat, crashes)
+			return points, w
+		}
+		_, w := run(-1, -1, nil)
+		for _, m := range w.sends {
+			for _, lost := range []bool{true, false} {
+				lose, repeat := m, -1
+				if !lost {
+					lose, repeat = -1, m
+				}
+				points, _ := run(lose, repeat, nil)
+				if testing.Short() {
+					continue
+				}
+				for i := range 2 * points {
+					run(lose, repeat, []crash{{i / 2, i%2 == 1}})
+				}
+			}
+		}
+	}
+	t.Logf("%d runs", total)
+}
+
 // Exact costs. Gray and Lamport ("Consensus on Transaction Commit", 2006) count for N resource managers, the first of which
 // begins the commit: 3N-1 messages, 3N-3 where the coordinator is beside it, and N+1 stable writes. They leave the
 // acknowledgements out, with which decisions can be forgotten.

@@ -124,8 +124,12 @@ type world struct {
 	loud    bool
 	script  bool // a person reads it
 
-	points  int // actions so far
+	points  int   // actions so far
+	sends   []int // those of them that were messages
 	crashes []crash
+	lose    map[int]bool // messages that are lost, by the number of their action
+	repeat  map[int]bool // messages that come again when everything is over
+	again   []Message
 	downFor int
 
 	random *rand.Rand // nil: messages arrive in their order, once
@@ -372,7 +376,16 @@ func (w *world) act(i int) {
 	} else {
 		w.logf("%d: node %d: %s", point, a.node.id, a.what)
 	}
-	a.do()
+	isSend := strings.HasPrefix(a.what, "send")
+	if isSend {
+		w.sends = append(w.sends, point)
+	}
+	if !isSend || w.stable || !w.lose[point] {
+		a.do()
+		if isSend && w.repeat[point] {
+			w.again = append(w.again, w.net[len(w.net)-1])
+		}
+	}
 	if planned(true) {
 		a.node.crash()
 		return
