@@ -68,7 +68,7 @@
 //
 // [Manager.Force] decides what is in doubt by hand. If the outcome turns out to be another, that is damage: it is
 // recorded, durably, on the participant's node and, for a commit, on the coordinator's, reported in Status, and stays until
-// [Manager.ClearDamage]. A resource that decided by itself says so by a [HeuristicError], with the same effect.
+// [Manager.ClearDamage]; of more than 16,384 only the log says more. A resource that decided by itself says so by a [HeuristicError], with the same effect.
 //
 // # Limits
 //

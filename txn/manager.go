@@ -38,6 +38,7 @@ type Manager struct {
 	wake        *executor.Event
 	refused     atomic.Uint64
 	dropped     atomic.Uint64
+	inflight    atomic.Int64 // batches that are not durable yet
 
 	mu         sync.Mutex
 	inbox      []func()
@@ -290,6 +291,10 @@ func (m *Manager) handle(from uint64, payload []byte) {
 	if err == nil {
 		err = m.meet(from, a.incarnation)
 	}
+	if err == nil && m.inflight.Load() > maxWrites {
+		m.dropped.Add(1) // the store does not keep up: what comes would only pile up before it
+		return
+	}
 	if err != nil {
 		m.refused.Add(1)
 		m.cfg.Logger.Warn("a frame was refused", "node", m.cfg.Node, "from", from, "error", err)
@@ -414,6 +419,7 @@ func (m *Manager) tick() {
 func (m *Manager) perform(r twophase.Ready) {
 	m.send(r.Messages)
 	if r.Batch != nil {
+		m.inflight.Add(1)
 		token := r.Token
 		m.writes = append(m.writes, unwritten{r.Batch, func(err error) {
 			_ = m.post(func() { // refused: nobody waits any more
@@ -501,6 +507,7 @@ func (m *Manager) pump() {
 				refused.Store(true) // told before CommitAsync returns
 				return
 			}
+			m.inflight.Add(-1)
 			w.done(err)
 		})
 		over.Store(true)

@@ -67,8 +67,9 @@ func (m *Manager) alive() error {
 	return nil
 }
 
-// maxWrites is how many batches may wait for a store that is full before nothing new is begun.
-const maxWrites = 1024
+// maxWrites is how many batches may wait for a store that is slow, or full, before nothing new is begun, and nothing
+// taken in.
+const maxWrites = 4096
 
 // Begin begins a transaction that this node coordinates, and gives it its ID. Nothing is written, and nobody is told: the
 // application tells the resources what they are to do, under the ID, and then calls Commit or Abort. Too many
@@ -76,7 +77,7 @@ const maxWrites = 1024
 func (m *Manager) Begin(ctx context.Context) (*Tx, error) {
 	var id twophase.ID
 	err := m.do(ctx, func() error {
-		if m.next >= m.reserved || len(m.writes) > maxWrites {
+		if m.next >= m.reserved || m.inflight.Load() > maxWrites {
 			return overloaded(fmt.Sprintf("node %d: the store does not keep up", m.cfg.Node))
 		}
 		id = twophase.ID{Node: m.cfg.Node, Incarnation: m.incarnation, Counter: m.next}

@@ -392,11 +392,12 @@ func (c *Core) send(m Message) {
 
 // sendAfter sends once the record of a token is durable: the message promises what stands there.
 func (c *Core) sendAfter(token uint64, m Message) {
-	if token > c.durable {
+	if token <= c.durable {
+		c.send(m)
+	} else if len(c.heldMessages) < 4*(c.cfg.MaxBranches+c.cfg.MaxTransactions) {
+		// Beyond that the store has stood still for long, and what is asked for again is answered later.
 		c.heldMessages = append(c.heldMessages, held[Message]{token, m})
-		return
 	}
-	c.send(m)
 }
 
 func (c *Core) callAfter(token uint64, call Call) {
@@ -523,14 +524,20 @@ func (c *Core) floor() uint64 {
 	return c.upcoming
 }
 
+// MaxDamages is how many damages are recorded: where there are more, nobody looks.
+const MaxDamages = 1 << 14
+
 // damage records that a participant did not do what was decided.
 func (c *Core) damage(r Report) uint64 {
 	i := slices.IndexFunc(c.damages, func(o Report) bool { return o.ID == r.ID && o.Node == r.Node && o.Resource == r.Resource })
 	if i >= 0 {
 		return 0
 	}
-	c.damages = append(c.damages, r)
 	c.ready.Damages = append(c.ready.Damages, r)
+	if len(c.damages) >= MaxDamages {
+		return 0
+	}
+	c.damages = append(c.damages, r)
 	return c.write(damageKey(r), []byte{byte(r.Damage)}, true)
 }
 
