@@ -78,7 +78,7 @@ type Config struct {
 	MaxParticipants int
 
 	// MaxWorkBytes limits the work of a transaction, all participants together. The transport must take messages of
-	// that and 512 KiB. Default: 1 MiB.
+	// that and 1 MiB. Default: 1 MiB.
 	MaxWorkBytes int
 
 	// MaxFinished limits the branches that are over and remembered, for others that are in doubt. Beyond it the

@@ -190,8 +190,8 @@ func (b *bank) check() (committed, aborted, unknown int) {
 // the truth, and afterwards nothing is locked or in doubt.
 func TestSimulation(t *testing.T) {
 	seeds := *simulations
-	if testing.Short() {
-		seeds = 3
+	if testing.Short() || racing {
+		seeds = min(seeds, 3)
 	}
 	t.Run("decisions in each coordinator's store", func(t *testing.T) { simulate(t, seeds, false) })
 	t.Run("decisions in a group of raft", func(t *testing.T) { simulate(t, seeds/2+1, true) })

@@ -132,7 +132,7 @@ func TestEveryCrash(t *testing.T) {
 				if single++; s.fail(t, []crash{first}) {
 					return
 				}
-				if testing.Short() {
+				if testing.Short() || racing {
 					continue
 				}
 				after, _ := s.play([]crash{first}, false)
@@ -178,7 +178,7 @@ func TestEveryMessageLostOrRepeated(t *testing.T) {
 					lose, repeat = -1, m
 				}
 				points, _ := run(lose, repeat, nil)
-				if testing.Short() {
+				if testing.Short() || racing {
 					continue
 				}
 				for i := range 2 * points {
