@@ -11,7 +11,7 @@ import (
 var protocols = []struct{ dir, core string }{
 	{"raft", "raft"},
 	{"paxos", "internal/multipaxos"}, // which internal/modelcheck explores, too
-	{"txn", "txn"},
+	{"txn", "internal/twophase"},
 	{"shard", "shard"},
 }
 

@@ -21,6 +21,7 @@ var floors = map[string]int{
 	"sim":                 3,
 	"internal/replica":    3,
 	"internal/multipaxos": 4, // the core of paxos, which internal/modelcheck explores, too
+	"internal/twophase":   4, // the core of txn
 	"raft":                5,
 	"paxos":               5,
 	"txn":                 6,

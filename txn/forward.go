@@ -1,0 +1,273 @@
+package txn
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"sync"
+	"time"
+
+	"github.com/synod-go/synod"
+	"github.com/synod-go/synod/internal/executor"
+	"github.com/synod-go/synod/transport"
+)
+
+// ForwarderConfig says how a Forwarder works. Log and Transport are required.
+type ForwarderConfig struct {
+	// Log is this node's replica of the group.
+	Log synod.Log
+
+	// Node is this node's ID, above 0, as the group has it.
+	Node uint64
+
+	// Transport reaches the other members, under the node IDs that the group has. The forwarder sets its handler, and uses it until
+	// Close: hand in a channel of a transport.Mux.
+	Transport transport.Transport
+
+	// RequestTimeout is how long a request to the leader may take until its outcome is unknown. Default: 5 s.
+	RequestTimeout time.Duration
+
+	// RetryInterval is how long a proposal waits that no leader has taken. Default: 50 ms.
+	RetryInterval time.Duration
+
+	// MaxServed limits the requests of others that are under way here; what exceeds them is refused. Default: 4,096.
+	MaxServed int
+
+	// MaxCommandBytes is the largest command that is passed on. Default: 1 MiB.
+	MaxCommandBytes int
+}
+
+// Forwarder is a synod.Log that takes proposals on every member of a group, and passes them on to the leader: a ReplicatedLog
+// over one works on any node. It must run on all members. A request whose answer does not come is synod.ErrUnknownOutcome, and
+// is not repeated; while there is no leader Propose waits, until its context ends. All methods may be called concurrently.
+type Forwarder struct {
+	cfg ForwarderConfig
+	ex  executor.Executor
+	ctx context.Context
+
+	mu      sync.Mutex
+	cancel  context.CancelFunc
+	next    uint64
+	calls   map[uint64]*forwarded
+	served  int
+	closed  bool
+	waiting []*executor.Event // in Close, for what is served
+}
+
+var _ synod.Log = (*Forwarder)(nil)
+
+// forwarded is a request that waits for its answer.
+type forwarded struct {
+	to   uint64
+	done *executor.Event
+	kind byte
+	body []byte
+}
+
+// The kinds of a forwarder's messages. Behind the kind are the request's number, eight bytes, and the rest.
+const (
+	forwardRequest   = 'q' // the command
+	forwardResult    = 'r' // the result
+	forwardNotLeader = 'n'
+	forwardUnknown   = 'u' // why
+	forwardRefused   = 'e' // why: it has no effect
+)
+
+const forwardHead = 4 + 1 + 8
+
+// NewForwarder begins to serve the other members. ctx carries the executor; it does not bound the forwarder's life. The error is a
+// *synod.ConfigError.
+func NewForwarder(ctx context.Context, cfg ForwarderConfig) (*Forwarder, error) {
+	bad := func(field, reason string) error {
+		return &synod.ConfigError{Package: "txn", Field: field, Reason: reason}
+	}
+	switch {
+	case cfg.Log == nil:
+		return nil, bad("Log", "missing: a *raft.Group, or a *paxos.Group")
+	case cfg.Node == 0:
+		return nil, bad("Node", "missing: the ID that the group has for this node")
+	case cfg.Transport == nil:
+		return nil, bad("Transport", "missing: a channel of a transport.Mux")
+	case cfg.RequestTimeout < 0 || cfg.RetryInterval < 0:
+		return nil, bad("RequestTimeout", "neither it nor RetryInterval may be below 0")
+	case cfg.MaxServed < 0 || cfg.MaxCommandBytes < 0:
+		return nil, bad("MaxServed", "neither it nor MaxCommandBytes may be below 0")
+	}
+	if cfg.RequestTimeout == 0 {
+		cfg.RequestTimeout = 5 * time.Second
+	}
+	if cfg.RetryInterval == 0 {
+		cfg.RetryInterval = 50 * time.Millisecond
+	}
+	if cfg.MaxServed == 0 {
+		cfg.MaxServed = 4096
+	}
+	if cfg.MaxCommandBytes == 0 {
+		cfg.MaxCommandBytes = 1 << 20
+	}
+	ex := executor.From(ctx, executor.Real())
+	f := &Forwarder{cfg: cfg, ex: ex, calls: make(map[uint64]*forwarded)}
+	f.ctx, f.cancel = context.WithCancel(executor.With(context.WithoutCancel(ctx), ex))
+	f.next = ex.Uint64() // an answer to an earlier run is not taken for one to this
+	cfg.Transport.Handle(f.handle)
+	return f, nil
+}
+
+// Propose implements synod.Log.
+func (f *Forwarder) Propose(ctx context.Context, command []byte) ([]byte, error) {
+	for {
+		result, err := f.cfg.Log.Propose(ctx, command)
+		var elsewhere *synod.NotLeaderError
+		if !errors.As(err, &elsewhere) {
+			return result, err
+		}
+		if elsewhere.Leader != 0 && elsewhere.Leader != f.cfg.Node {
+			if len(command) > f.cfg.MaxCommandBytes {
+				return nil, fmt.Errorf("txn: forwarder: %w: %d bytes, ForwarderConfig.MaxCommandBytes is %d", synod.ErrTooLarge, len(command), f.cfg.MaxCommandBytes)
+			}
+			result, again, err := f.ask(ctx, elsewhere.Leader, command)
+			if !again {
+				return result, err
+			}
+		}
+		if err := f.pause(ctx); err != nil {
+			return nil, fmt.Errorf("txn: forwarder: no leader takes the command, which had no effect: %w", err)
+		}
+	}
+}
+
+// Barrier implements synod.Log.
+func (f *Forwarder) Barrier(ctx context.Context) error { return f.cfg.Log.Barrier(ctx) }
+
+func (f *Forwarder) pause(ctx context.Context) error {
+	e := executor.NewEvent()
+	timer := f.ex.AfterFunc(f.cfg.RetryInterval, e.Set)
+	defer timer.Stop()
+	return executor.From(ctx, f.ex).Wait(ctx, e)
+}
+
+func forwardFrame(kind byte, number uint64, body []byte) []byte {
+	b := make([]byte, 4, forwardHead+len(body)+transport.Overhead)
+	b = append(b, kind)
+	b = binary.BigEndian.AppendUint64(b, number)
+	b = append(b, body...)
+	binary.BigEndian.PutUint32(b, crc32.Checksum(b[4:], castagnoli))
+	return b
+}
+
+// ask sends the command to the leader. again: it certainly had no effect.
+func (f *Forwarder) ask(ctx context.Context, leader uint64, command []byte) (result []byte, again bool, err error) {
+	call := &forwarded{to: leader, done: executor.NewEvent()}
+	f.mu.Lock()
+	if f.closed {
+		f.mu.Unlock()
+		return nil, false, fmt.Errorf("txn: forwarder: %w", synod.ErrClosed)
+	}
+	f.next++
+	number := f.next
+	f.calls[number] = call
+	f.mu.Unlock()
+	defer func() {
+		f.mu.Lock()
+		delete(f.calls, number)
+		f.mu.Unlock()
+	}()
+	if f.cfg.Transport.Send(leader, forwardFrame(forwardRequest, number, command)) != nil {
+		return nil, true, nil
+	}
+	timer := f.ex.AfterFunc(f.cfg.RequestTimeout, call.done.Set)
+	defer timer.Stop()
+	if err := executor.From(ctx, f.ex).Wait(ctx, call.done); err != nil {
+		return nil, false, fmt.Errorf("txn: forwarder: %w: %w", synod.ErrUnknownOutcome, err)
+	}
+	f.mu.Lock()
+	kind, body := call.kind, call.body
+	f.mu.Unlock()
+	switch kind {
+	case forwardResult:
+		return body, false, nil
+	case forwardNotLeader:
+		return nil, true, nil
+	case forwardRefused:
+		return nil, false, fmt.Errorf("txn: forwarder: node %d refused the command: %s: %w", leader, body, synod.ErrOverloaded)
+	case forwardUnknown:
+		return nil, false, fmt.Errorf("txn: forwarder: %w: node %d: %s", synod.ErrUnknownOutcome, leader, body)
+	}
+	return nil, false, fmt.Errorf("txn: forwarder: %w: node %d does not answer", synod.ErrUnknownOutcome, leader)
+}
+
+func (f *Forwarder) handle(from uint64, payload []byte) {
+	if len(payload) < forwardHead || binary.BigEndian.Uint32(payload) != crc32.Checksum(payload[4:], castagnoli) {
+		return // whoever sent it asks again, or does not know
+	}
+	kind, number, body := payload[4], binary.BigEndian.Uint64(payload[5:]), payload[forwardHead:]
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return
+	}
+	if kind != forwardRequest {
+		if call := f.calls[number]; call != nil && call.to == from && call.kind == 0 {
+			call.kind, call.body = kind, body
+			call.done.Set()
+		}
+		return
+	}
+	if f.served >= f.cfg.MaxServed {
+		_ = f.cfg.Transport.Send(from, forwardFrame(forwardRefused, number, []byte("too many requests")))
+		return
+	}
+	f.served++
+	f.ex.Go(func() { f.serve(from, number, body) })
+}
+
+// serve proposes what another member asks for.
+func (f *Forwarder) serve(from, number uint64, command []byte) {
+	defer f.done()
+	kind := byte(forwardResult)
+	body, err := f.cfg.Log.Propose(f.ctx, command)
+	var elsewhere *synod.NotLeaderError
+	switch {
+	case err == nil:
+	case errors.As(err, &elsewhere):
+		kind, body = forwardNotLeader, nil
+	case errors.Is(err, synod.ErrUnknownOutcome):
+		kind, body = forwardUnknown, []byte(err.Error())
+	default:
+		kind, body = forwardRefused, []byte(err.Error())
+	}
+	_ = f.cfg.Transport.Send(from, forwardFrame(kind, number, body)) // lost: the outcome is unknown there
+}
+
+func (f *Forwarder) done() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.served--
+	if f.served == 0 {
+		for _, e := range f.waiting {
+			e.Set()
+		}
+		f.waiting = nil
+	}
+}
+
+// Close ends the forwarder: calls that wait for a leader's answer return, and what is served is waited for. It leaves
+// Log and Transport open. Calls after the first return nil.
+func (f *Forwarder) Close() error {
+	f.mu.Lock()
+	f.closed = true
+	f.cancel()
+	for _, call := range f.calls { //synod:ordered each is told on its own
+		call.done.Set()
+	}
+	if f.served == 0 {
+		f.mu.Unlock()
+		return nil
+	}
+	e := executor.NewEvent()
+	f.waiting = append(f.waiting, e)
+	f.mu.Unlock()
+	return f.ex.Wait(context.WithoutCancel(f.ctx), e)
+}
