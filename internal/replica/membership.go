@@ -616,6 +616,7 @@ func (l *loop) askMembership(g *Group) {
 	}
 	g.driver.asked = g.ticks
 	message := binary.LittleEndian.AppendUint64(nil, g.confIndex)
+	message = binary.LittleEndian.AppendUint64(message, g.boot)
 	for _, p := range g.conf.Members {
 		if p.Node != l.node.cfg.Node {
 			l.sendControl(g, p.Node, frameLost, message)
@@ -631,7 +632,7 @@ func (l *loop) sendControl(g *Group, to uint64, kind frameKind, message []byte) 
 // receiveLost answers a replica that has no leader, and is no member.
 func (l *loop) receiveLost(g *Group, from, incarnation uint64, body []byte) {
 	r := NewReader(body)
-	index := r.Uint64()
+	index, run := r.Uint64(), r.Uint64()
 	if err := r.Err(); err != nil {
 		l.node.refuse(from, g.id, fmt.Errorf("question about a member: %w", errFrame))
 		return
@@ -641,18 +642,23 @@ func (l *loop) receiveLost(g *Group, from, incarnation uint64, body []byte) {
 		return
 	}
 	message := binary.LittleEndian.AppendUint64(nil, g.confIndex)
+	message = binary.LittleEndian.AppendUint64(message, run)
 	l.sendControl(g, from, frameGone, append(message, g.conf.Append(nil)...))
 }
 
 // receiveGone takes the answer in. A configuration that is newer than all that was applied
 // here counts, for it is decided: this replica belongs to a member that was removed. So does the newest
-// that is known here, if it is this node's removal: the others know of no later one.
+// that is known here, if it is this node's removal: the others know of no later one. What an earlier run of the
+// replica has asked says nothing of this one, which may have been started again to be added again.
 func (l *loop) receiveGone(g *Group, from uint64, body []byte) {
 	r := NewReader(body)
-	index := r.Uint64()
+	index, run := r.Uint64(), r.Uint64()
 	conf, err := DecodeConfiguration(r.Rest())
 	if err != nil || r.Err() != nil {
 		l.node.refuse(from, g.id, fmt.Errorf("answer about a member: %w", errFrame))
+		return
+	}
+	if run != g.boot {
 		return
 	}
 	if _, is := g.conf.Find(l.node.cfg.Node); !is && !g.removed {

@@ -40,6 +40,7 @@ var memberRules = []rule{
 	{"an old copy of the only member of a group that has grown does not lead", testOldCopyAlone},
 	{"a node that starts gives no vote before others have answered it, or are silent for long", testHeldVote},
 	{"a member that was away while it was removed is told so", testRemovedWhileAway},
+	{"an answer to what an earlier run of a member has asked does not end a later one", testLateAnswer},
 	{"a joiner gets a snapshot that knows it, and then the log", testJoinerSnapshot},
 }
 
@@ -782,6 +783,41 @@ func testRemovedWhileAway(t *testing.T, engine Engine) {
 	require.ErrorIs(t, err, replica.ErrIncarnation)
 	c.stop(away)
 	c.check(1)
+}
+
+func testLateAnswer(t *testing.T, engine Engine) {
+	c := newCluster(t, engine, options{})
+	c.writes(1, 1, 5)
+	m := c.others(c.leader(1))[0]
+	rest := slices.DeleteFunc(c.ids(), func(id uint64) bool { return id == m.id })
+	var mu sync.Mutex
+	var late []packet
+	c.network.setRule(func(p packet) fate {
+		if p.to == m.id && p.payload[1] == goneKind {
+			mu.Lock()
+			defer mu.Unlock()
+			late = append(late, packet{link: p.link, payload: bytes.Clone(p.payload)})
+		}
+		return fate{}
+	})
+	c.setMembers(voters(rest...))
+	require.ErrorIs(t, m.awaitFailed(), synod.ErrRemoved)
+	c.network.setRule(nil)
+	c.network.drain()
+	require.NoError(t, m.closeGroup(1))
+	from := m.events.now()
+	require.NoError(t, m.startGroup(1))
+	mu.Lock()
+	require.NotEmpty(t, late)
+	for _, p := range late {
+		c.network.inject(p.from, p.to, p.payload)
+	}
+	mu.Unlock()
+	c.setMembers(voters(1, 2, 3))
+	c.check(1)
+	for _, e := range m.events.all(from) {
+		require.NotEqual(t, synod.EventGroupFailed, e.Kind, "%v", e.Err)
+	}
 }
 
 func testJoinerSnapshot(t *testing.T, engine Engine) {

@@ -34,9 +34,10 @@ var repairRules = []rule{
 }
 
 // Kinds of frames, as they stand in a frame's second byte: what cores say is 1, chunks of
-// snapshots are 2, a repair's questions and answers the last ones.
+// snapshots are 2, the answer that a member was removed is 8, a repair's questions and answers the last ones.
 const (
 	chunkKind = 2
+	goneKind  = 8
 	needKind  = 9
 	giveKind  = 10
 )
