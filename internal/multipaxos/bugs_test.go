@@ -135,7 +135,6 @@ var Scripted = []string{
 	"a node that may not be the only voter leads at once",
 	"a replica that joins again takes what it accepted for nothing",
 	"a replica that leaves forgets its promise",
-	"a value of the same round is given up",
 	"accepts of another ballot counted",
 	"an unknown slot taken for an empty one",
 	"phase 1 of the old configuration only",

@@ -97,7 +97,6 @@ var mistakes = []mistake{
 	{"records are not checked", "damaged_slot", true},
 	{"a lease binds nobody", "leases", false},
 	{"a restarted member promises at once", "leases", false},
-	{"a value of the same round is given up", "state_ahead_of_log", false},
 	{"a fence is about its own round, too", "state_ahead_of_log", true},
 	{"a node that may not be the only voter leads at once", "leases_only_voter", false},
 	{"a node that hears a leader stands for election", "leases", false},

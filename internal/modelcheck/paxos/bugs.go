@@ -2,9 +2,8 @@ package paxos
 
 import "github.com/synod-go/synod/internal/modelcheck/network"
 
-// bugs are the mistakes that can be put into the core, and the models that find them, the fastest first. Missing is "a value
-// of the same round is given up": since positions name the whole ballot of a fence, all leaders give the same value up, and in none
-// of these models that violates anything; a script of package multipaxos tells that something else happens. Nor is "a repair forgets what follows its snapshot": no model repairs.
+// bugs are the mistakes that can be put into the core, and the models that find them, the fastest first. Missing is
+// "a repair forgets what follows its snapshot": no model repairs. The simulation of whole nodes finds it.
 var bugs = []network.Bug{
 	{Name: "a promise is forgotten", Models: []string{"base"}},
 	{Name: "a promise leaves before it is durable", Models: []string{"base"}},

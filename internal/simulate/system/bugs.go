@@ -93,7 +93,6 @@ var (
 		{"a node that hears a leader stands for election", "and takes its office"},
 		{"a node that may not be the only voter leads at once", "and decides alone"},
 		{"a replica that joins again takes what it accepted for nothing", "what it had is empty instead of unknown"},
-		{"a value of the same round is given up", "which somebody may take for chosen"},
 		{"quorums need not intersect", "a phase 1 that misses what was decided"},
 		paxosReplays,
 	}
