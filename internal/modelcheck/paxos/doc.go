@@ -42,4 +42,7 @@
 // is given in one go, with all that the core wants done: batches in between are a model of their own (pipeline). Messages
 // of kinds that a model loses are never delivered in it. Nothing is said of progress, and nothing of the runtime's threads, frames
 // and sessions: the simulations of internal/simulate do.
+//
+// Values are named in the order in which they are proposed, so that runs which differ in their names alone are one. Nodes are
+// not interchangeable: ballots end in their numbers, which decide who wins, so that a symmetry of nodes would not be sound.
 package paxos
