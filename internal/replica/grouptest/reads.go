@@ -162,9 +162,15 @@ func newLeaderRule(t *testing.T, engine Engine, with func(options) options) {
 			slow.machine(1).set(func(h *hooks) { h.apply = nil })
 		}()
 		slow.machine(1).set(func(h *hooks) { h.apply = func(uint64, []byte) { g.pass() } })
-		end := c.writes(1, 1, 3)
+		var end uint64
+		for range 3 {
+			var err error
+			if end, err = c.propose(c.ctx, l, 1, c.newCommand(1)); err != nil {
+				return false // it does not lead any more: should the slow one lead, nothing would be answered
+			}
+		}
 		receive(c, g.reached, "the slow state machine is given a command")
-		if err := c.leader(1).group(1).TransferLeader(c.ctx, slow.id); err != nil {
+		if err := l.group(1).TransferLeader(c.ctx, slow.id); err != nil {
 			return false // it does not lead, for once
 		}
 		read := background(func() error { return slow.group(1).Barrier(c.ctx) })
