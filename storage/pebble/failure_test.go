@@ -31,9 +31,20 @@ type faultyDisk struct {
 	fault atomic.Pointer[func(errorfs.Op) error]
 }
 
+// recycling is a MemFS without its ReuseForWrite, which takes a read lock twice: a CrashClone in between, from another
+// goroutine, waits for the first and holds up the second.
+type recycling struct{ vfs.FS }
+
+func (r recycling) ReuseForWrite(from, to string, category vfs.DiskWriteCategory) (vfs.File, error) {
+	if err := r.Rename(from, to); err != nil {
+		return nil, err
+	}
+	return r.OpenReadWrite(to, category)
+}
+
 func newFaultyDisk() *faultyDisk {
 	d := &faultyDisk{mem: vfs.NewCrashableMem()}
-	d.FS = errorfs.Wrap(d.mem, errorfs.InjectorFunc(func(op errorfs.Op) error {
+	d.FS = errorfs.Wrap(recycling{d.mem}, errorfs.InjectorFunc(func(op errorfs.Op) error {
 		if f := d.fault.Load(); f != nil {
 			return (*f)(op)
 		}
