@@ -128,7 +128,6 @@ var runtimeSites = []string{
 	"replica: a member that was removed is told so",
 	"replica: a node learns that its disk is an old copy",
 	"replica: a node votes though some have not answered",
-	"replica: a node's own snapshot covers damaged entries",
 	"replica: a proposal is lost to a later term",
 	"replica: a read is answered by the lease",
 	"replica: a read is asked again",
@@ -148,7 +147,6 @@ var runtimeSites = []string{
 	"replica: a snapshot takes the place of damaged records",
 	"replica: a start finds sessions in a checkpoint",
 	"replica: a start removes the chunks of an unfinished snapshot",
-	"replica: a transfer is resumed",
 	"replica: a transfer waits for its turn",
 	"replica: a wiped node is refused",
 	"replica: an altered frame is refused",
@@ -160,6 +158,13 @@ var runtimeSites = []string{
 	"replica: the store has no space",
 	"replica: there are too many sessions",
 	"storage: an altered record is refused",
+}
+
+// runtimeRareSites are reached in so few seeds that a sweep of some hundreds may miss them; of 1,000, seven and forty
+// reached them (paxos, from seed 1 on). Rules of internal/replica/grouptest reach both each time.
+var runtimeRareSites = []string{
+	"replica: a node's own snapshot covers damaged entries",
+	"replica: a transfer is resumed",
 }
 
 // raftOwnSites are those of raft.
