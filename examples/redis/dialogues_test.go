@@ -57,7 +57,9 @@ func TestDialogues(t *testing.T) {
 	}
 	onEach(t, func(t *testing.T, engine string) { try(t, three(t, engine)[1]) })
 	t.Run("redis-server", func(t *testing.T) {
-		if _, err := exec.LookPath("redis-server"); err != nil {
+		// The model is not what is tested: without it, the file is what it was held against where there was one. With
+		// SYNOD_REDIS_SERVER it must be there.
+		if _, err := exec.LookPath("redis-server"); err != nil && os.Getenv("SYNOD_REDIS_SERVER") == "" {
 			t.Skip("redis-server is not installed: whether the file is right is not found out here")
 		}
 		ports, err := freePorts(1)

@@ -12,9 +12,6 @@ import (
 // The engine that is made for it makes progress where one member reaches a majority, in four
 // election timeouts: what OmniPaxos' paper claims. Time is virtual, and the seed decides.
 func TestPartialConnectivity(t *testing.T) {
-	if testing.Short() || racing {
-		t.Skip("simulates minutes, on one thread")
-	}
 	for _, s := range scenarios[:2] {
 		o, err := s.outage(engine{"paxos", startPaxos}, 1)
 		require.NoError(t, err)
@@ -24,9 +21,6 @@ func TestPartialConnectivity(t *testing.T) {
 }
 
 func TestRunAll(t *testing.T) {
-	if racing {
-		t.Skip("a simulation runs on one thread")
-	}
 	var out bytes.Buffer
 	require.NoError(t, runAll(&out, 1, "replace", true))
 	var tables []table
