@@ -21,7 +21,7 @@ import (
 
 const (
 	clusterName = "grouptest"
-	heartbeat   = slower * 10 * time.Millisecond
+	heartbeat   = slower * 20 * time.Millisecond
 	election    = 10 * heartbeat
 
 	// patience is how long a test waits for what must happen, on a machine that does much else.
