@@ -569,9 +569,9 @@ func testSnapshotLoad(t *testing.T, engine Engine, k kind) {
 		f := c.others(c.leader(1))[round%2]
 		from := f.events.now()
 		c.network.isolate(f.id)
-		last := f.group(1).Status().Last // now that nothing more reaches it
 		c.eventually("the log is cut", func() bool {
 			c.write(1, c.others(f)...)
+			last := f.group(1).Status().Last // it may not have taken up yet what had reached it
 			for _, m := range c.others(f) {
 				if m.group(1).Status().First <= last+1 {
 					return false
