@@ -128,12 +128,13 @@ func (r *Registers) touch(id Session, now uint64) *session {
 
 // Close writes No for a group that has not voted, so that it never will, and returns what stands there: what somebody
 // calls who wants to know how an unfinished transaction ends.
-func (r *Registers) Close(id ID, now uint64) (Record, Standing) {
+// groups are all that take part.
+func (r *Registers) Close(id ID, groups []uint32, now uint64) (Record, Standing) {
 	record, standing := r.Look(id)
 	if standing != Open {
 		return record, standing
 	}
-	record = Record{Vote: No, Outcome: Aborted}
+	record = Record{Vote: No, Outcome: Aborted, Groups: groups}
 	if !probe.Bug("paxoscommit: closing leaves no record") {
 		r.Write(id, record, now)
 	}
@@ -142,12 +143,12 @@ func (r *Registers) Close(id ID, now uint64) (Record, Standing) {
 
 // Resolve takes in the outcome of a transaction, and the timestamp of a commit. It returns the record as it was, and whether
 // this is new. A group that was never asked and hears of an abort remembers it: a late request for its vote must be
-// refused. wrong: the group has voted no, and hears of a commit, or has heard the contrary; it stays as it is.
-func (r *Registers) Resolve(id ID, outcome Outcome, timestamp, now uint64) (before Record, isNew, wrong bool) {
+// refused. groups are all that take part. wrong: the group has voted no, and hears of a commit, or has heard the contrary; it stays as it is.
+func (r *Registers) Resolve(id ID, outcome Outcome, timestamp uint64, groups []uint32, now uint64) (before Record, isNew, wrong bool) {
 	record, standing := r.Look(id)
 	switch {
 	case standing == Open && outcome == Aborted:
-		r.Write(id, Record{Vote: No, Outcome: Aborted}, now)
+		r.Write(id, Record{Vote: No, Outcome: Aborted, Groups: groups}, now)
 		return Record{}, true, false
 	case standing != Voted:
 		return Record{}, false, false
@@ -211,9 +212,23 @@ func (r *Registers) Sessions() int { return len(r.sessions) }
 // Len returns how many transactions have a record.
 func (r *Registers) Len() int { return r.records }
 
-// Unfinished returns the transactions of which other groups may not know the outcome, ascending.
-func (r *Registers) Unfinished() (list []ID) {
+// Idle reports whether a session was used last before a timestamp.
+func (r *Registers) Idle(before uint64) bool {
+	for _, s := range r.sessions { //synod:ordered whether there is one
+		if s.used < before {
+			return true
+		}
+	}
+	return false
+}
+
+// Unfinished returns the transactions of sessions that were used last before a timestamp, of which other groups may not know
+// the outcome, ascending.
+func (r *Registers) Unfinished(before uint64) (list []ID) {
 	for _, s := range r.sessions { //synod:ordered sorted below
+		if s.used >= before {
+			continue
+		}
 		for counter, record := range s.records { //synod:ordered sorted below
 			if !record.Finished && len(record.Groups) != 1 {
 				list = append(list, ID{s.id, counter})

@@ -90,7 +90,7 @@ type Record struct {
 	// Timestamp is the lowest at which the group lets the transaction commit, where it has voted yes: the transaction
 	// commits at the highest of all groups'. Where Outcome is Committed it is that.
 	Timestamp uint64
-	// Groups are all that take part, ascending; nil where somebody has closed the vote who did not know.
+	// Groups are all that take part, ascending.
 	Groups  []uint32
 	Outcome Outcome
 	// Finished: all groups know the outcome.

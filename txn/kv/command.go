@@ -1,0 +1,296 @@
+//synod:core
+
+package kv
+
+import (
+	"encoding/binary"
+
+	"github.com/synod-go/synod/internal/paxoscommit"
+	"github.com/synod-go/synod/internal/wire"
+)
+
+// Limits of what a command may have, whoever makes it. Config has lower ones for this node's transactions.
+const (
+	maxKeyBytes   = 1 << 16
+	maxValueBytes = 1 << 26
+	maxItems      = 1 << 20 // of each list of a command
+	maxTimestamp  = 1 << 63 // so that what is counted on from one does not overflow
+)
+
+// The commands of a machine.
+const (
+	opPrepare = 'p'
+	opClose   = 'c'
+	opResolve = 'r'
+	opFinish  = 'f'
+	opReserve = 's'
+	opAdvance = 'a'
+	opCollect = 'g'
+)
+
+// keyRange is all keys from from on, below to; to "": without an end.
+type keyRange struct{ from, to string }
+
+func (r keyRange) has(key string) bool { return key >= r.from && (r.to == "" || key < r.to) }
+
+type write struct {
+	key     string
+	value   []byte
+	deleted bool
+}
+
+// expectation is what a key must have when the group votes.
+type expectation struct {
+	key    string
+	value  []byte
+	absent bool
+}
+
+// chain is all attempts of one transaction: the older goes first.
+type chain struct{ age, random uint64 }
+
+func (c chain) older(other chain) bool {
+	return c.age < other.age || c.age == other.age && c.random < other.random
+}
+
+// prepare asks a group for its vote.
+type prepare struct {
+	id     paxoscommit.ID
+	floor  uint64 // of the session
+	age    uint64
+	now    uint64 // the client's time
+	readAt uint64 // its reads saw the group as of then
+	groups []uint32
+
+	reads    []string
+	ranges   []keyRange
+	expected []expectation
+	writes   []write
+}
+
+func (p *prepare) chain() chain { return chain{p.age, p.id.Session.Random} }
+
+func appendPrepare(b []byte, p *prepare) []byte {
+	b = append(b, opPrepare)
+	b = paxoscommit.AppendID(b, p.id)
+	for _, v := range [...]uint64{p.floor, p.age, p.now, p.readAt} {
+		b = binary.AppendUvarint(b, v)
+	}
+	b = paxoscommit.AppendGroups(b, p.groups)
+	return appendPart(b, p)
+}
+
+func appendPart(b []byte, p *prepare) []byte {
+	b = binary.AppendUvarint(b, uint64(len(p.reads)))
+	for _, k := range p.reads {
+		b = wire.AppendBytes(b, k)
+	}
+	b = binary.AppendUvarint(b, uint64(len(p.ranges)))
+	for _, r := range p.ranges {
+		b = wire.AppendBytes(wire.AppendBytes(b, r.from), r.to)
+	}
+	b = binary.AppendUvarint(b, uint64(len(p.expected)))
+	for _, e := range p.expected {
+		b = appendFlagged(wire.AppendBytes(b, e.key), e.absent, e.value)
+	}
+	b = binary.AppendUvarint(b, uint64(len(p.writes)))
+	for _, w := range p.writes {
+		b = appendFlagged(wire.AppendBytes(b, w.key), w.deleted, w.value)
+	}
+	return b
+}
+
+// appendFlagged appends a value that may be missing.
+func appendFlagged(b []byte, missing bool, value []byte) []byte {
+	if missing {
+		return append(b, 1)
+	}
+	return wire.AppendBytes(append(b, 0), value)
+}
+
+func readFlagged(r *wire.Reader) (value []byte, missing bool) {
+	if r.Byte(1) == 1 {
+		return nil, true
+	}
+	return r.Bytes(maxValueBytes), false
+}
+
+// readPrepare reads what appendPrepare has written, behind the op. Values are parts of what the reader was made of.
+func readPrepare(r *wire.Reader) (p prepare, err error) {
+	p.id = paxoscommit.ReadID(r)
+	p.floor, p.age, p.now, p.readAt = r.Uvarint(), r.Uvarint(), r.Uvarint(), r.Uvarint()
+	p.groups = paxoscommit.ReadGroups(r)
+	if len(p.groups) == 0 || p.id.Counter == 0 || p.floor > p.id.Counter || p.now > maxTimestamp {
+		r.Fail()
+	}
+	readPart(r, &p)
+	return p, r.End()
+}
+
+func readPart(r *wire.Reader, p *prepare) {
+	count := func(size int) int { return min(r.Count(size), maxItems) }
+	if n := count(1); n > 0 {
+		p.reads = make([]string, 0, n)
+		for range n {
+			p.reads = append(p.reads, string(r.Bytes(maxKeyBytes)))
+		}
+	}
+	for range count(2) {
+		p.ranges = append(p.ranges, keyRange{string(r.Bytes(maxKeyBytes)), string(r.Bytes(maxKeyBytes))})
+	}
+	for range count(2) {
+		e := expectation{key: string(r.Bytes(maxKeyBytes))}
+		e.value, e.absent = readFlagged(r)
+		p.expected = append(p.expected, e)
+	}
+	if n := count(2); n > 0 {
+		p.writes = make([]write, 0, n)
+		for range n {
+			w := write{key: string(r.Bytes(maxKeyBytes))}
+			w.value, w.deleted = readFlagged(r)
+			p.writes = append(p.writes, w)
+		}
+	}
+}
+
+// resolution is the outcome of a transaction, for a group that takes part.
+type resolution struct {
+	id        paxoscommit.ID
+	outcome   paxoscommit.Outcome
+	timestamp uint64 // of a commit
+	groups    []uint32
+}
+
+func appendClose(b []byte, id paxoscommit.ID, groups []uint32, now uint64) []byte {
+	b = paxoscommit.AppendGroups(paxoscommit.AppendID(append(b, opClose), id), groups)
+	return binary.AppendUvarint(b, now)
+}
+
+// appendResolve makes the command that tells a group outcomes. floor is the session's of whoever tells them; 0: he has none.
+func appendResolve(b []byte, session paxoscommit.Session, floor, now uint64, list []resolution) []byte {
+	b = append(b, opResolve)
+	b = binary.BigEndian.AppendUint64(b, session.Opened)
+	b = binary.BigEndian.AppendUint64(b, session.Random)
+	b = binary.AppendUvarint(b, floor)
+	b = binary.AppendUvarint(b, now)
+	b = binary.AppendUvarint(b, uint64(len(list)))
+	for _, r := range list {
+		b = append(paxoscommit.AppendID(b, r.id), byte(r.outcome))
+		b = binary.AppendUvarint(b, r.timestamp)
+		b = paxoscommit.AppendGroups(b, r.groups)
+	}
+	return b
+}
+
+func appendFinish(b []byte, ids ...paxoscommit.ID) []byte {
+	b = binary.AppendUvarint(append(b, opFinish), uint64(len(ids)))
+	for _, id := range ids {
+		b = paxoscommit.AppendID(b, id)
+	}
+	return b
+}
+
+// appendReserve makes the command that keeps keys for a chain of attempts until a timestamp; without keys, it gives up what is kept.
+func appendReserve(b []byte, c chain, now, expires uint64, keys []string) []byte {
+	b = append(b, opReserve)
+	for _, v := range [...]uint64{c.age, c.random, now, expires, uint64(len(keys))} {
+		b = binary.AppendUvarint(b, v)
+	}
+	for _, k := range keys {
+		b = wire.AppendBytes(b, k)
+	}
+	return b
+}
+
+func appendAdvance(b []byte, to uint64) []byte {
+	return binary.AppendUvarint(append(b, opAdvance), to)
+}
+
+// appendCollect makes the command that removes versions that were replaced before a timestamp, and sessions that were used
+// last before another one.
+func appendCollect(b []byte, versions, sessions uint64) []byte {
+	return binary.AppendUvarint(binary.AppendUvarint(append(b, opCollect), versions), sessions)
+}
+
+// The kinds of answers.
+type answerKind byte
+
+const (
+	answerDone      answerKind = 'd'
+	answerVote      answerKind = 'v' // the register has a vote: record
+	answerBlocked   answerKind = 'b' // there is no vote: another transaction is in the way
+	answerOver      answerKind = 'o' // all groups know the outcome, and this one has forgotten it
+	answerExpired   answerKind = 'e' // this group has forgotten the session
+	answerOverfull  answerKind = 'l' // a limit is reached
+	answerMalformed answerKind = 'm'
+)
+
+// refusal says why a group has voted no.
+type refusal byte
+
+const (
+	refusedNot      refusal = iota
+	refusedConflict         // what was read has changed since
+	refusedTooOld           // what was read may have changed: versions of then are collected
+	refusedBlocked          // an older transaction is in the way: by
+	refusedMismatch         // a key does not have what was expected: key
+)
+
+// answer is what a machine says of a command.
+type answer struct {
+	kind    answerKind
+	clock   uint64 // the group's, when the command was applied
+	record  paxoscommit.Record
+	refused refusal
+	key     string // that was in the way, or had changed
+
+	// Of another transaction that is in the way. It has voted yes; or has only reserved a key: then the ID is none.
+	by       paxoscommit.ID
+	byAge    uint64
+	byGroups []uint32
+}
+
+func (a answer) append(b []byte) []byte {
+	b = binary.AppendUvarint(append(b, byte(a.kind)), a.clock)
+	switch a.kind {
+	case answerVote:
+		b = append(b, byte(a.record.Vote), byte(a.record.Outcome), byte(a.refused))
+		b = binary.AppendUvarint(b, a.record.Timestamp)
+		b = paxoscommit.AppendGroups(b, a.record.Groups)
+		if a.refused == refusedNot {
+			return b
+		}
+	case answerBlocked:
+	default:
+		return b
+	}
+	b = wire.AppendBytes(b, a.key)
+	b = paxoscommit.AppendID(b, a.by)
+	b = binary.AppendUvarint(b, a.byAge)
+	return paxoscommit.AppendGroups(b, a.byGroups)
+}
+
+func readAnswer(b []byte) (a answer, err error) {
+	r := wire.NewReader(b)
+	a.kind, a.clock = answerKind(r.Byte(255)), r.Uvarint()
+	switch a.kind {
+	case answerVote:
+		a.record.Vote, a.record.Outcome = paxoscommit.Vote(r.Byte(byte(paxoscommit.No))), paxoscommit.Outcome(r.Byte(byte(paxoscommit.Aborted)))
+		a.refused = refusal(r.Byte(byte(refusedMismatch)))
+		a.record.Timestamp = r.Uvarint()
+		a.record.Groups = paxoscommit.ReadGroups(&r)
+		if a.refused == refusedNot {
+			return a, r.End()
+		}
+	case answerBlocked:
+	case answerDone, answerOver, answerExpired, answerOverfull, answerMalformed:
+		return a, r.End()
+	default:
+		r.Fail()
+	}
+	a.key = string(r.Bytes(maxKeyBytes))
+	a.by = paxoscommit.ReadID(&r)
+	a.byAge = r.Uvarint()
+	a.byGroups = paxoscommit.ReadGroups(&r)
+	return a, r.End()
+}
