@@ -135,10 +135,10 @@ func (c *Clock) Update(t Timestamp) error {
 		c.count(metricRefused)
 		return &OffsetError{Cause: CauseAhead, Node: c.cfg.Node, Timestamp: t, Offset: time.Duration(t.physical() - physical), MaxOffset: c.cfg.MaxOffset}
 	}
+	if probe.Bug("hlc: a timestamp is not taken in") {
+		return nil
+	}
 	for uint64(t) > last && !c.last.CompareAndSwap(last, uint64(t)) {
-		if probe.Bug("hlc: a timestamp is taken in by chance") {
-			break
-		}
 		last = c.last.Load()
 	}
 	return nil
@@ -291,10 +291,11 @@ func (c *Clock) handle(from uint64, payload []byte) {
 			c.mu.Unlock()
 			return
 		}
-		tell, offset := c.note(), c.peers[i].sample.offset(now)
+		tell := c.note()
+		useful, offset := c.limits.usable(&c.peers[i].sample, now), c.peers[i].sample.offset(now)
 		c.mu.Unlock()
 		tell()
-		if c.cfg.Metrics != nil {
+		if useful && c.cfg.Metrics != nil {
 			c.cfg.Metrics.Observe(metricOffset, 0, offset)
 		}
 		return

@@ -107,18 +107,18 @@ type peer struct {
 	sample   sample
 	number   uint64  // of the question that has no answer; 0: there is none
 	asked    reading // when
-	returned bool    // it was asked because it asked, and has not answered since
+	returned bool    // it was asked because it asked, and no answer since was of use
 }
 
-// answered takes in an answer; false: it is none to the question that is open. One that was under way for too long says little, and
-// does not take the place of one that says more.
+// answered takes in an answer; false: it is none to the question that is open. One that was under way for too long says nothing, and
+// does not take the place of one that says something.
 func (p *peer) answered(f frame, now reading, l limits) bool {
 	if p.number == 0 || p.number != f.number && !probe.Bug("hlc: an answer to an earlier question counts") {
 		return false
 	}
-	p.number, p.returned = 0, false
-	if s := measure(p.asked, now, f.time); l.usable(&s, now) || !l.usable(&p.sample, now) {
-		p.sample = s
+	p.number = 0
+	if s := measure(p.asked, now, f.time); l.usable(&s, now) {
+		p.sample, p.returned = s, false
 	}
 	return true
 }
