@@ -57,7 +57,7 @@ func WithTimeout(ctx context.Context, d time.Duration) (context.Context, context
 // simulation it may be wrong, run apart from that of others, and jump.
 func Now(ctx context.Context) time.Time {
 	if s := inside(ctx); s != nil {
-		return s.wall()
+		return s.Wall()
 	}
 	return time.Now()
 }

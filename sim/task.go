@@ -121,7 +121,10 @@ type sandbox struct {
 	process *process
 }
 
-var _ executor.Executor = (*sandbox)(nil)
+var (
+	_ executor.Executor  = (*sandbox)(nil)
+	_ executor.WallClock = (*sandbox)(nil)
+)
 
 func (s *sandbox) dead() bool { return s.process != nil && s.process.dead }
 
@@ -134,7 +137,8 @@ func (s *sandbox) Now() time.Time {
 	return epoch.Add(s.process.node.clock.at(s.world.now))
 }
 
-func (s *sandbox) wall() time.Time {
+// Wall implements executor.WallClock.
+func (s *sandbox) Wall() time.Time {
 	if s.process == nil {
 		return s.Now()
 	}

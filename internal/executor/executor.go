@@ -63,6 +63,23 @@ type Executor interface {
 	Wait(ctx context.Context, e *Event) error
 }
 
+// WallClock is an optional power of an [Executor]: a clock on the wall that is another
+// than that of Now. It may be wrong, run apart from that of others, and jump. Use it
+// through [Wall].
+type WallClock interface {
+	// Wall returns what it shows. It may be called concurrently.
+	Wall() time.Time
+}
+
+// Wall returns what ex's clock on the wall shows. Without one of its own it is Now, which
+// on a real executor is both clocks in one.
+func Wall(ex Executor) time.Time {
+	if w, ok := ex.(WallClock); ok {
+		return w.Wall()
+	}
+	return ex.Now()
+}
+
 // Timer is a pending AfterFunc.
 type Timer interface {
 	// Stop prevents the call, and reports whether it did.

@@ -155,6 +155,20 @@ func TestTheContextCarriesTheExecutor(t *testing.T) {
 	require.Same(t, mine, executor.From(executor.With(t.Context(), mine), executor.Real()))
 }
 
+// walled is an executor with a clock on the wall of its own.
+type walled struct {
+	executor.Executor
+	shows time.Time
+}
+
+func (w walled) Wall() time.Time { return w.shows }
+
+func TestTheClockOnTheWall(t *testing.T) {
+	require.WithinDuration(t, time.Now(), executor.Wall(executor.Real()), time.Minute)
+	then := time.Unix(17, 0)
+	require.Equal(t, then, executor.Wall(walled{executor.Real(), then}))
+}
+
 func TestAnExecutorIsASourceOfRandomness(t *testing.T) {
 	var source rand.Source = executor.Real()
 	require.NotEqual(t, source.Uint64(), source.Uint64())

@@ -22,6 +22,7 @@ var floors = map[string]int{
 	"internal/replica":    3,
 	"internal/multipaxos": 4, // the core of paxos, which internal/modelcheck explores, too
 	"internal/twophase":   4, // the core of txn
+	"txn/hlc":             4, // clocks, for whatever is above
 	"raft":                5,
 	"paxos":               5,
 	"txn":                 6,

@@ -1,0 +1,5 @@
+//go:build !race
+
+package hlc_test
+
+const racing = false
