@@ -1,0 +1,465 @@
+package kv
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/synod-go/synod"
+	"github.com/synod-go/synod/internal/executor"
+	"github.com/synod-go/synod/internal/paxoscommit"
+	"github.com/synod-go/synod/internal/probe"
+	"github.com/synod-go/synod/txn/hlc"
+)
+
+// attempt is a transaction that asks its groups for their votes.
+type attempt struct {
+	db      *DB
+	session *session
+	id      paxoscommit.ID
+	groups  []*group
+	numbers []uint32
+	cancel  context.CancelFunc
+
+	mu      sync.Mutex
+	c       *paxoscommit.Coordinator
+	running int
+	refused answer // why a group has voted no
+	maybe   []bool // by group: it may have voted without our knowing
+	expired bool
+	err     error
+	done    *executor.Event
+}
+
+// verdict is what became of an attempt.
+type verdict struct {
+	committed bool
+	timestamp uint64
+	refused   answer // why not
+	expired   bool
+	err       error // or it is this: the attempt had no effect, or the error wraps synod.ErrUnknownOutcome
+}
+
+// commit asks for the votes of the groups that have a part, ascending, and returns as soon as the outcome is certain.
+func (db *DB) commit(ctx context.Context, age uint64, parts []*prepare, groups []*group) verdict {
+	s, id, floor, err := db.begin()
+	if err != nil {
+		return verdict{err: err}
+	}
+	numbers := make([]uint32, len(groups))
+	for i, g := range groups {
+		numbers[i] = g.number
+	}
+	commands := make([][]byte, len(parts))
+	for i, p := range parts {
+		p.id, p.floor, p.age, p.now, p.groups = id, floor, age, db.now(), numbers
+		commands[i] = appendPrepare(nil, p)
+		if len(commands[i]) > db.cfg.MaxCommandBytes {
+			db.end(s, id)
+			return verdict{err: fmt.Errorf("kv: %w: the transaction's part in group %d has %d bytes, Config.MaxCommandBytes is %d", synod.ErrTooLarge, numbers[i], len(commands[i]), db.cfg.MaxCommandBytes)}
+		}
+	}
+	a := &attempt{db: db, session: s, id: id, groups: groups, numbers: numbers, c: paxoscommit.NewCoordinator(id, numbers), maybe: make([]bool, len(groups)), done: executor.NewEvent()}
+	var voting context.Context
+	voting, a.cancel = context.WithCancel(executor.With(ctx, executor.From(ctx, db.ex)))
+	defer a.cancel()
+	a.running = len(groups)
+	for i := range len(groups) - 1 {
+		db.ex.Go(func() { a.ask(voting, i, commands[i]) })
+	}
+	a.ask(voting, len(groups)-1, commands[len(groups)-1])
+	_ = db.ex.Wait(context.WithoutCancel(ctx), a.done)
+	return a.verdict()
+}
+
+// ask asks one group until it has voted, or the outcome is certain.
+func (a *attempt) ask(ctx context.Context, i int, command []byte) {
+	g := a.groups[i]
+	var failed error
+	defer func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if failed != nil && a.err == nil {
+			a.err = failed
+		}
+		a.running--
+		if a.running == 0 {
+			a.done.Set()
+		}
+	}()
+	for {
+		a.mu.Lock()
+		step := a.c.Step(g.number)
+		a.mu.Unlock()
+		if step != paxoscommit.Prepare {
+			return
+		}
+		reply, maybe, err := a.db.insist(ctx, g, command)
+		a.mu.Lock()
+		a.maybe[i] = a.maybe[i] || maybe
+		maybe = a.maybe[i]
+		a.mu.Unlock()
+		switch {
+		case err != nil:
+			failed = err
+			return
+		case reply.kind == answerVote:
+			a.voted(i, reply, paxoscommit.Voted)
+			return
+		case reply.kind == answerBlocked:
+			if err := a.db.waitFor(ctx, g, reply); err != nil {
+				failed = err
+				return
+			}
+		case reply.kind == answerExpired && !maybe:
+			a.voted(i, reply, paxoscommit.Expired)
+			return
+		default:
+			// What an earlier attempt has done is not known any more.
+			failed = fmt.Errorf("kv: %w: group %d has forgotten the session", synod.ErrUnknownOutcome, g.number)
+			a.mu.Lock()
+			a.maybe[i] = true
+			a.mu.Unlock()
+			return
+		}
+	}
+}
+
+func (a *attempt) voted(i int, reply answer, standing paxoscommit.Standing) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.maybe[i] = false
+	a.c.Voted(a.numbers[i], reply.record, standing)
+	a.expired = a.expired || standing == paxoscommit.Expired
+	if reply.refused != refusedNot && (a.refused.refused == refusedNot || reply.refused == refusedMismatch) {
+		a.refused = reply
+	}
+	if outcome, _ := a.c.Outcome(); outcome != paxoscommit.Unknown {
+		a.cancel() // whoever still asks need not
+		a.done.Set()
+	}
+}
+
+// verdict says what became of the attempt, and sees to it that all groups learn that.
+func (a *attempt) verdict() verdict {
+	a.mu.Lock()
+	outcome, timestamp := a.c.Outcome()
+	v := verdict{committed: outcome == paxoscommit.Committed, timestamp: timestamp, refused: a.refused, expired: a.expired}
+	if outcome == paxoscommit.Unknown {
+		// A group that certainly has not voted will not be asked again: then it is aborted, though no group has said so yet.
+		voted := func(g *group) bool { return a.c.Step(g.number) == paxoscommit.Nothing }
+		certain := false
+		for i, g := range a.groups {
+			certain = certain || !voted(g) && !a.maybe[i]
+		}
+		if certain {
+			v.err = fmt.Errorf("kv: nothing was committed: %w", a.err)
+		} else {
+			v.err = fmt.Errorf("kv: %w: %w", synod.ErrUnknownOutcome, a.err)
+			probe.Sometimes("kv: the outcome of a commit is not known to its caller", true)
+		}
+		a.c.GiveUp()
+	}
+	alone := len(a.groups) == 1
+	a.mu.Unlock()
+	switch {
+	case outcome == paxoscommit.Committed:
+		for _, g := range a.groups {
+			raise(g, timestamp)
+		}
+		if alone {
+			a.db.end(a.session, a.id)
+			return v
+		}
+	case outcome == paxoscommit.Aborted && alone:
+		a.db.end(a.session, a.id)
+		if v.expired {
+			a.db.expired(a.session)
+		}
+		return v
+	case outcome == paxoscommit.Unknown:
+		a.db.task(func() { a.db.giveUp(a) })
+		return v
+	}
+	if v.expired {
+		a.db.expired(a.session)
+	}
+	a.tell(outcome, timestamp)
+	return v
+}
+
+func raise(g *group, timestamp uint64) {
+	for {
+		seen := g.seen.Load()
+		if seen >= timestamp || g.seen.CompareAndSwap(seen, timestamp) {
+			return
+		}
+	}
+}
+
+// tell has all groups told that do not know the outcome.
+func (a *attempt) tell(outcome paxoscommit.Outcome, timestamp uint64) {
+	a.mu.Lock()
+	var list []*group
+	for _, g := range a.groups {
+		if a.c.Step(g.number) == paxoscommit.Resolve {
+			list = append(list, g)
+		}
+	}
+	over := len(list) == 0
+	a.mu.Unlock()
+	if over {
+		a.db.end(a.session, a.id)
+	}
+	for _, g := range list {
+		a.db.enqueue(g, told{resolution{a.id, outcome, timestamp, a.numbers}, a.session, a.told})
+	}
+}
+
+// told notes that a group knows the outcome.
+func (a *attempt) told(g *group) {
+	a.mu.Lock()
+	a.c.Resolved(g.number)
+	over := a.c.Done()
+	a.mu.Unlock()
+	if over {
+		a.db.end(a.session, a.id)
+	}
+}
+
+// giveUp ends an attempt whose caller has not waited: whatever was proposed may still come.
+func (db *DB) giveUp(a *attempt) {
+	db.together(len(a.groups), func(i int) {
+		g := a.groups[i]
+		a.mu.Lock()
+		step := a.c.Step(g.number)
+		a.mu.Unlock()
+		if step != paxoscommit.Close {
+			return
+		}
+		reply, _, err := db.insist(db.ctx, g, appendClose(nil, a.id, a.numbers, db.now()))
+		if err != nil {
+			return
+		}
+		a.mu.Lock()
+		a.c.Voted(g.number, reply.record, standingOf(reply))
+		a.mu.Unlock()
+	})
+	a.mu.Lock()
+	outcome, timestamp := a.c.Outcome()
+	a.mu.Unlock()
+	if outcome == paxoscommit.Unknown {
+		return // the DB is closed
+	}
+	if len(a.groups) == 1 {
+		db.end(a.session, a.id)
+		return
+	}
+	a.tell(outcome, timestamp)
+}
+
+func standingOf(a answer) paxoscommit.Standing {
+	switch a.kind {
+	case answerVote:
+		return paxoscommit.Voted
+	case answerOver:
+		return paxoscommit.Over
+	}
+	return paxoscommit.Expired
+}
+
+// told is an outcome that a group is to be told, and who wants to hear of that.
+type told struct {
+	resolution
+	session *session
+	done    func(*group)
+}
+
+// Limits of what tells a group outcomes.
+const (
+	maxTellers = 2   // commands at a time
+	maxTold    = 256 // outcomes in one
+)
+
+// enqueue has a group told an outcome, with others.
+func (db *DB) enqueue(g *group, o told) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.queue = append(g.queue, o)
+	if g.tellers < maxTellers {
+		g.tellers++
+		db.task(func() { db.tellAll(g) })
+	}
+}
+
+func (db *DB) tellAll(g *group) {
+	for {
+		g.mu.Lock()
+		n := min(len(g.queue), maxTold)
+		if n == 0 || db.ctx.Err() != nil {
+			g.tellers--
+			g.mu.Unlock()
+			return
+		}
+		list := slices.Clone(g.queue[:n])
+		g.queue = slices.Delete(g.queue, 0, n)
+		g.mu.Unlock()
+		outcomes := make([]resolution, n)
+		for i, o := range list {
+			outcomes[i] = o.resolution
+		}
+		s := list[0].session
+		command := appendResolve(nil, s.id, db.floorOf(s), db.now(), outcomes)
+		if _, _, err := db.insist(db.ctx, g, command); err != nil {
+			continue // the DB is closed, or the group is
+		}
+		for _, o := range list {
+			o.done(g)
+		}
+	}
+}
+
+// waitFor waits until what blocks a transaction in a group is out of the way; if that takes too long it is ended.
+func (db *DB) waitFor(ctx context.Context, g *group, by answer) error {
+	probe.Sometimes("kv: a transaction waits for another", true)
+	if by.by == (paxoscommit.ID{}) { // only reserved
+		return db.pause(ctx, firstPause/2+db.random.upTo(firstPause))
+	}
+	ok, err := g.machine.await(ctx, db.ex, db.cfg.RecoverAfter, func(s *state) bool { return s.clock >= by.clock && s.prepared[by.by] == nil })
+	if err == nil && !ok {
+		db.recover(by.by, by.byGroups)
+		err = db.pause(ctx, firstPause)
+	}
+	return err
+}
+
+// recover ends a transaction that somebody has left behind. It returns at once.
+func (db *DB) recover(id paxoscommit.ID, groups []uint32) {
+	for _, n := range groups {
+		if int(n) >= len(db.groups) {
+			db.cfg.Logger.Error("kv: a transaction over groups that Config.Groups does not have is in the way", "id", id, "group", n)
+			return
+		}
+	}
+	db.mu.Lock()
+	if db.closed || db.recoveries[id] {
+		db.mu.Unlock()
+		return
+	}
+	db.recoveries[id] = true
+	db.mu.Unlock()
+	db.cfg.Logger.Info("kv: ending a transaction that was left behind", "id", id)
+	db.task(func() {
+		defer func() {
+			db.mu.Lock()
+			delete(db.recoveries, id)
+			db.mu.Unlock()
+		}()
+		if db.drive(id, groups) {
+			db.recovered.Add(1)
+			probe.Sometimes("kv: a transaction is ended by another client", true)
+		}
+	})
+}
+
+// drive drives a recoverer to its end.
+func (db *DB) drive(id paxoscommit.ID, groups []uint32) bool {
+	c := paxoscommit.NewRecoverer(id, groups)
+	var mu sync.Mutex
+	for range 3 { // close, resolve, finish
+		failed := false
+		db.together(len(groups), func(i int) {
+			g := db.groups[groups[i]]
+			mu.Lock()
+			step := c.Step(g.number)
+			outcome, timestamp := c.Outcome()
+			mu.Unlock()
+			var command []byte
+			switch step {
+			case paxoscommit.Close:
+				command = appendClose(nil, id, groups, db.now())
+			case paxoscommit.Resolve:
+				command = appendResolve(nil, paxoscommit.Session{}, 0, db.now(), []resolution{{id, outcome, timestamp, groups}})
+			case paxoscommit.Finish:
+				command = appendFinish(nil, id)
+			default:
+				return
+			}
+			reply, _, err := db.insist(db.ctx, g, command)
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case err != nil:
+				failed = true
+			case step == paxoscommit.Close:
+				c.Voted(g.number, reply.record, standingOf(reply))
+			case step == paxoscommit.Resolve:
+				c.Resolved(g.number)
+			case step == paxoscommit.Finish:
+				c.Finished(g.number)
+			}
+		})
+		if failed {
+			return false
+		}
+	}
+	return c.Done()
+}
+
+// mine reports whether a transaction is under way here.
+func (db *DB) mine(id paxoscommit.ID) bool {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	return id.Session == db.session.id && id.Counter >= db.session.floor && !db.session.over[id.Counter]
+}
+
+// sweep ends what clients have left behind, and collects what nobody needs any more, until the DB is closed.
+func (db *DB) sweep() {
+	met := make(map[paxoscommit.ID]hlc.Timestamp)
+	for db.pause(db.ctx, db.cfg.RecoverAfter/2+db.random.upTo(db.cfg.RecoverAfter)) == nil {
+		now := db.clock.Now()
+		still := make(map[paxoscommit.ID]hlc.Timestamp)
+		for _, g := range db.groups {
+			db.sweepGroup(g, now, met, still)
+		}
+		met = still
+	}
+}
+
+func (db *DB) sweepGroup(g *group, now hlc.Timestamp, met, still map[paxoscommit.ID]hlc.Timestamp) {
+	type found struct {
+		id     paxoscommit.ID
+		groups []uint32
+	}
+	var late []found
+	versions, sessions := db.before(db.cfg.Retention), db.before(db.cfg.SessionTTL)
+	collect := false
+	g.machine.read(func(s *state) {
+		collect = len(s.garbage) > 0 && s.garbage[0].timestamp <= versions || s.registers.Idle(sessions)
+		for id, t := range s.prepared { //synod:ordered sorted below
+			if db.mine(id) {
+				continue
+			}
+			first, known := met[id]
+			if !known {
+				first = now
+			}
+			still[id] = first
+			if age(uint64(now), uint64(first)) >= db.cfg.RecoverAfter {
+				late = append(late, found{id, t.groups})
+			}
+		}
+		for _, id := range s.registers.Unfinished(sessions) {
+			record, _ := s.registers.Look(id)
+			late = append(late, found{id, record.Groups})
+		}
+	})
+	slices.SortFunc(late, func(a, b found) int { return a.id.Compare(b.id) })
+	for _, f := range late {
+		db.recover(f.id, f.groups)
+	}
+	if collect {
+		_, _, _ = db.insist(db.ctx, g, appendCollect(nil, versions, sessions)) // or somebody else does
+	}
+}

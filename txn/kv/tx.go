@@ -1,0 +1,611 @@
+package kv
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/synod-go/synod"
+	"github.com/synod-go/synod/internal/paxoscommit"
+	"github.com/synod-go/synod/internal/probe"
+	"github.com/synod-go/synod/txn/hlc"
+)
+
+// Pair is a key and its value.
+type Pair struct{ Key, Value []byte }
+
+// Tx is a transaction, as the function sees it that Update, View or ViewAt has called. It is valid until that function returns, and
+// must be used by one task at a time. After an error of a method that is neither ErrNotFound nor ErrInvalid the function should
+// return, with whatever error: the transaction is tried again, or ends.
+type Tx struct {
+	db       *DB
+	ctx      context.Context
+	mode     mode
+	fresh    bool      // replicas are made current before they are read
+	at       uint64    // of ViewAt
+	parts    []*txPart // ascending by group
+	writes   []write   // ascending by key
+	err      error     // why it can't go on
+	over     bool
+	snapshot *group // of a View: the first group, whose replica was current when it was read
+}
+
+type mode uint8
+
+const (
+	updating mode = iota
+	viewing
+	viewingAt
+)
+
+// txPart is what a transaction has to do with a group.
+type txPart struct {
+	group  *group
+	readAt uint64
+	ready  bool // it has a readAt
+	reads  map[string]struct{}
+	prepare
+}
+
+// Update runs fn, and commits what it has read and written as if it had happened at one moment between call and return: strict
+// serializability. Commands go to the groups when fn has returned nil: one to each, at a time, so that the answer takes one round of
+// consensus. When nil returns all is durable in a majority of each group.
+//
+// fn is run again when others have changed what it has read, so it must not do what may not be repeated; and may see, in
+// a run that will be repeated, one group as it was before and another as it was after somebody's commit. When fn returns an error,
+// nothing is written, and the error is returned once it is certain that what fn has read was true.
+//
+// Errors: what fn returned; ErrConflict; *MismatchError; synod.ErrTooLarge; synod.ErrOverloaded; synod.ErrClosed; hlc.ErrOffset where this node's clock
+// is not to be trusted; ctx's: with all of them nothing was committed, and never will be. With synod.ErrUnknownOutcome it may have
+// been, or may be yet: after ctx has ended, or where a group has been unreachable for longer than Config.SessionTTL.
+func (db *DB) Update(ctx context.Context, fn func(*Tx) error) error {
+	return db.run(ctx, updating, fn)
+}
+
+// View runs fn, which must only read. What it has read was there at one moment between call and return. In one group it
+// costs a barrier, and always succeeds; over several it is tried again if something has changed meanwhile, and after three times
+// locks what it reads for a round of consensus. Errors are Update's.
+func (db *DB) View(ctx context.Context, fn func(*Tx) error) error {
+	return db.run(ctx, viewing, fn)
+}
+
+// ViewAt runs fn, which must only read, on all groups as they were at a timestamp: one that Now returned, or hlc.FromTime. It locks nothing, and
+// runs once. What it sees has all commits up to the timestamp, and none above; that is all that this DB has answered
+// before, and all that others have, as far as clocks agree. The error is ErrTooOld where Config.Retention has passed, ErrInvalid
+// where the time is to come, and else as View's.
+func (db *DB) ViewAt(ctx context.Context, at hlc.Timestamp, fn func(*Tx) error) error {
+	if at > db.Now() {
+		return fmt.Errorf("%w: %v is yet to come", ErrInvalid, at)
+	}
+	tx := &Tx{db: db, ctx: ctx, mode: viewingAt, at: uint64(at)}
+	err := fn(tx)
+	tx.over = true
+	if tx.err != nil {
+		return tx.err
+	}
+	return err
+}
+
+// Attempts after which a transaction gets more than the same again.
+const (
+	lockAfter    = 3 // of a View over several groups
+	reserveAfter = 4 // of an Update: what it has used is kept for it
+)
+
+func (db *DB) run(ctx context.Context, mode mode, fn func(*Tx) error) error {
+	age := db.now()
+	var reserved *chain
+	defer func() {
+		if reserved != nil { // nobody need wait for it
+			c := *reserved
+			db.task(func() { db.reserve(db.ctx, c, nil) })
+		}
+	}()
+	for n := 0; n < db.cfg.MaxAttempts; n++ {
+		if err := db.clock.Check(); err != nil {
+			return fmt.Errorf("kv: this node's clock is not to be trusted: %w", err)
+		}
+		tx := &Tx{db: db, ctx: ctx, mode: mode, fresh: n > 0 || mode == viewing}
+		err := fn(tx)
+		tx.over = true
+		var v verdict
+		switch {
+		case tx.err != nil:
+			v.err = tx.err
+		case err == nil && (len(tx.writes) > 0 || tx.expects()):
+			v = tx.commit(age)
+			if v.committed {
+				db.commits.Add(1)
+				reserved = nil // given up with the vote
+				return nil
+			}
+		case mode == viewing && n >= lockAfter && len(tx.parts) > 1:
+			probe.Sometimes("kv: a view locks what it reads", true)
+			if v = tx.commit(age); v.committed {
+				return err
+			}
+		default:
+			if v.err = tx.validate(); v.err == nil {
+				return err
+			}
+		}
+		switch {
+		case v.err != nil && !errors.Is(v.err, errRetry):
+			if mode == updating {
+				db.aborts.Add(1)
+			}
+			return v.err
+		case v.refused.refused == refusedMismatch:
+			db.aborts.Add(1)
+			return &MismatchError{Key: []byte(v.refused.key)}
+		}
+		db.conflicts.Add(1)
+		if e := tx.comeAgain(v, n); e != nil {
+			return fmt.Errorf("kv: nothing was committed: %w", e)
+		}
+		if n+1 >= reserveAfter && mode == updating {
+			c := chain{age, db.randomOf()}
+			reserved = &c
+			for _, p := range tx.parts {
+				if err := db.reserve(ctx, c, p); err != nil {
+					return fmt.Errorf("kv: nothing was committed: %w", err)
+				}
+			}
+		}
+	}
+	db.aborts.Add(1)
+	return fmt.Errorf("%w: after %d attempts, Config.MaxAttempts", ErrConflict, db.cfg.MaxAttempts)
+}
+
+func (db *DB) randomOf() uint64 {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	return db.session.id.Random
+}
+
+// comeAgain waits until another attempt makes sense.
+func (tx *Tx) comeAgain(v verdict, n int) error {
+	if v.refused.refused == refusedBlocked {
+		for _, p := range tx.parts {
+			if v.refused.by != (paxoscommit.ID{}) && slices.Contains(v.refused.byGroups, p.group.number) {
+				if err := tx.db.waitFor(tx.ctx, p.group, answer{by: v.refused.by, byGroups: v.refused.byGroups}); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	if n == 0 {
+		return tx.ctx.Err()
+	}
+	return tx.db.pause(tx.ctx, tx.db.random.upTo(min(time.Millisecond<<min(n, 10), 50*time.Millisecond)))
+}
+
+// reserveFor is how long keys are kept for a transaction that has lost too often.
+const reserveFor = 2 * time.Second
+
+// reserve keeps for a chain what its last attempt has used in a group; with nil, it gives up what is kept in all groups.
+func (db *DB) reserve(ctx context.Context, c chain, p *txPart) error {
+	now := db.now()
+	expires := uint64(hlc.FromTime(hlc.Timestamp(now).Time().Add(reserveFor)))
+	if p == nil {
+		for _, g := range db.groups {
+			_, _ = g.log.Propose(ctx, appendReserve(nil, c, now, 0, nil)) // or it expires
+		}
+		return nil
+	}
+	var keys []string
+	p.eachKey(func(k string) bool {
+		keys = append(keys, k)
+		return len(keys) < 1024
+	})
+	for {
+		a, _, err := db.insist(ctx, p.group, appendReserve(nil, c, db.now(), expires, keys))
+		if err != nil || a.kind != answerBlocked {
+			return err
+		}
+		if err := db.pause(ctx, firstPause+db.random.upTo(firstPause)); err != nil {
+			return err
+		}
+	}
+}
+
+// fail remembers why the transaction can't go on.
+func (tx *Tx) fail(err error) error {
+	if tx.err == nil {
+		tx.err = err
+	}
+	return tx.err
+}
+
+// usable checks that the transaction may be used, with a key.
+func (tx *Tx) usable(key []byte, writing bool) error {
+	switch {
+	case tx.over:
+		return fmt.Errorf("%w: the transaction is over: its function has returned", ErrInvalid)
+	case tx.err != nil:
+		return tx.err
+	case writing && tx.mode != updating:
+		return fmt.Errorf("%w: a view does not write", ErrInvalid)
+	case len(key) > tx.db.cfg.MaxKeyBytes:
+		return fmt.Errorf("kv: %w: a key of %d bytes, Config.MaxKeyBytes is %d", synod.ErrTooLarge, len(key), tx.db.cfg.MaxKeyBytes)
+	case len(key) == 0:
+		return fmt.Errorf("%w: an empty key", ErrInvalid)
+	}
+	return nil
+}
+
+// part returns the transaction's part in a group.
+func (tx *Tx) part(number int) (*txPart, error) {
+	if number < 0 || number >= len(tx.db.groups) {
+		return nil, fmt.Errorf("%w: Config.Route, or RouteRange, names group %d, and Config.Groups has %d", ErrInvalid, number, len(tx.db.groups))
+	}
+	i, found := slices.BinarySearchFunc(tx.parts, number, func(p *txPart, n int) int { return cmp.Compare(int(p.group.number), n) })
+	if !found {
+		tx.parts = slices.Insert(tx.parts, i, &txPart{group: tx.db.groups[number]})
+	}
+	return tx.parts[i], nil
+}
+
+// ready makes a part one that can be read.
+func (tx *Tx) ready(p *txPart) error {
+	if p.ready {
+		return nil
+	}
+	db, g := tx.db, p.group
+	switch {
+	case tx.mode == viewingAt:
+		if err := db.reach(tx.ctx, g, tx.at); err != nil {
+			return tx.fail(err)
+		}
+		p.readAt, p.ready = tx.at, true
+		return nil
+	case tx.fresh && (tx.mode == updating || tx.snapshot == nil):
+		if err := db.barrier(tx.ctx, g); err != nil {
+			return tx.fail(fmt.Errorf("kv: group %d can't be read: %w", g.number, err))
+		}
+		if tx.mode == viewing {
+			tx.snapshot = g
+		}
+	default:
+		// What this DB has committed is there, or will be in a moment; whatever else is missing shows when the group votes.
+		seen := g.seen.Load()
+		if _, err := g.machine.await(tx.ctx, db.ex, lastPause, func(s *state) bool { return s.clock >= seen }); err != nil {
+			return tx.fail(err)
+		}
+	}
+	g.machine.read(func(s *state) { p.readAt = s.clock })
+	p.ready = true
+	return nil
+}
+
+// reach makes a group one in which nothing is committed at or below a timestamp any more, and this node's replica current up to it.
+func (db *DB) reach(ctx context.Context, g *group, timestamp uint64) error {
+	reached := func(s *state) bool { return s.clock >= timestamp }
+	for {
+		ok := false
+		g.machine.read(func(s *state) { ok = reached(s) })
+		if ok {
+			return nil
+		}
+		if _, _, err := db.insist(ctx, g, appendAdvance(nil, timestamp)); err != nil {
+			return fmt.Errorf("kv: group %d can't be read: %w", g.number, err)
+		}
+		if _, err := g.machine.await(ctx, db.ex, db.cfg.RecoverAfter, reached); err != nil {
+			return fmt.Errorf("kv: group %d can't be read: %w", g.number, err)
+		}
+	}
+}
+
+// look reads from a part until nothing is in the way: see returns a prepared transaction that is.
+func (tx *Tx) look(p *txPart, see func(*state) *prepared) error {
+	for {
+		tooOld, by := false, answer{}
+		p.group.machine.read(func(s *state) {
+			if tooOld = p.readAt < s.collected; tooOld {
+				return
+			}
+			if t := see(s); t != nil {
+				by = answer{by: t.id, byGroups: t.groups}
+			}
+		})
+		switch {
+		case tooOld && tx.mode == viewingAt:
+			return tx.fail(fmt.Errorf("%w: %v", ErrTooOld, hlc.Timestamp(p.readAt)))
+		case tooOld:
+			return tx.fail(errRetry)
+		case by.by == (paxoscommit.ID{}):
+			return nil
+		}
+		if err := tx.db.waitFor(tx.ctx, p.group, by); err != nil {
+			return tx.fail(err)
+		}
+	}
+}
+
+// holds reports whether a transaction may still change what is read at a timestamp.
+func (t *prepared) holds(readAt uint64) bool {
+	return t != nil && t.timestamp <= readAt && !probe.Bug("kv: read past a prepared write")
+}
+
+// Get returns the value of a key, which belongs to the caller, or ErrNotFound.
+func (tx *Tx) Get(key []byte) ([]byte, error) {
+	if err := tx.usable(key, false); err != nil {
+		return nil, err
+	}
+	k := string(key)
+	if i, found := tx.written(k); found {
+		if tx.writes[i].deleted {
+			return nil, ErrNotFound
+		}
+		return bytes.Clone(tx.writes[i].value), nil
+	}
+	p, err := tx.part(tx.db.cfg.Route(key))
+	if err != nil {
+		return nil, err
+	}
+	if err := tx.ready(p); err != nil {
+		return nil, err
+	}
+	var value []byte
+	found := false
+	if err := tx.look(p, func(s *state) *prepared {
+		if l, _ := s.locks.Get(k); l.writer.holds(p.readAt) {
+			return l.writer
+		}
+		value, found = s.at(k, p.readAt)
+		return nil
+	}); err != nil {
+		return nil, err
+	}
+	if p.readsMap(k) {
+		p.prepare.reads = append(p.prepare.reads, k)
+	}
+	if !found {
+		return nil, ErrNotFound
+	}
+	return append([]byte{}, value...), nil
+}
+
+// readsMap notes that a key was read, and reports whether this is new.
+func (p *txPart) readsMap(k string) bool {
+	const few = 16 // of which a map costs more than looking through them
+	if p.reads == nil {
+		if slices.Contains(p.prepare.reads, k) {
+			return false
+		}
+		if len(p.prepare.reads) < few {
+			return true
+		}
+		p.reads = make(map[string]struct{}, 2*few)
+		for _, have := range p.prepare.reads {
+			p.reads[have] = struct{}{}
+		}
+	}
+	if _, there := p.reads[k]; there {
+		return false
+	}
+	p.reads[k] = struct{}{}
+	return true
+}
+
+// written returns where a key is, or belongs, among what is written.
+func (tx *Tx) written(key string) (int, bool) {
+	return slices.BinarySearchFunc(tx.writes, key, func(w write, k string) int { return cmp.Compare(w.key, k) })
+}
+
+// Put gives a key a value, when the transaction commits. Both are copied.
+func (tx *Tx) Put(key, value []byte) error {
+	if len(value) > tx.db.cfg.MaxValueBytes {
+		return fmt.Errorf("kv: %w: a value of %d bytes, Config.MaxValueBytes is %d", synod.ErrTooLarge, len(value), tx.db.cfg.MaxValueBytes)
+	}
+	return tx.write(key, write{value: bytes.Clone(value)})
+}
+
+// Delete removes a key, when the transaction commits. It is no error if it is not there.
+func (tx *Tx) Delete(key []byte) error { return tx.write(key, write{deleted: true}) }
+
+func (tx *Tx) write(key []byte, w write) error {
+	if err := tx.usable(key, true); err != nil {
+		return err
+	}
+	w.key = string(key)
+	i, found := tx.written(w.key)
+	if found {
+		tx.writes[i] = w
+	} else {
+		tx.writes = slices.Insert(tx.writes, i, w)
+	}
+	return nil
+}
+
+// Expect makes the transaction one that commits only if the key then has that value: what was written in it before does not count. It
+// reads nothing, so that a compare-and-set costs one command; Update returns a *MismatchError if the key has another one. Both are copied.
+func (tx *Tx) Expect(key, value []byte) error {
+	return tx.expect(key, expectation{value: bytes.Clone(value)})
+}
+
+// ExpectAbsent is Expect of a key that has no value.
+func (tx *Tx) ExpectAbsent(key []byte) error { return tx.expect(key, expectation{absent: true}) }
+
+func (tx *Tx) expect(key []byte, e expectation) error {
+	if err := tx.usable(key, true); err != nil {
+		return err
+	}
+	p, err := tx.part(tx.db.cfg.Route(key))
+	if err != nil {
+		return err
+	}
+	e.key = string(key)
+	p.expected = append(p.expected, e)
+	return nil
+}
+
+func (tx *Tx) expects() bool {
+	return slices.ContainsFunc(tx.parts, func(p *txPart) bool { return len(p.expected) > 0 })
+}
+
+// Scan returns at most limit keys from from on, below to, ascending, with their values, which belong to the caller; 0: all. to nil: to
+// the end. A key that another transaction puts into what was scanned is a conflict, as if it had been read.
+func (tx *Tx) Scan(from, to []byte, limit int) ([]Pair, error) {
+	if err := tx.usable([]byte{0}, false); err != nil {
+		return nil, err
+	}
+	if len(from) > tx.db.cfg.MaxKeyBytes || len(to) > tx.db.cfg.MaxKeyBytes {
+		return nil, fmt.Errorf("kv: %w: a bound of more than Config.MaxKeyBytes, which is %d", synod.ErrTooLarge, tx.db.cfg.MaxKeyBytes)
+	}
+	r := keyRange{string(from), string(to)}
+	if limit < 0 || to != nil && (r.to == "" || r.to <= r.from) {
+		if limit < 0 {
+			return nil, fmt.Errorf("%w: limit %d", ErrInvalid, limit)
+		}
+		return nil, nil
+	}
+	var numbers []int
+	if tx.db.cfg.RouteRange != nil {
+		numbers = tx.db.cfg.RouteRange(from, to)
+	} else {
+		for i := range tx.db.groups {
+			numbers = append(numbers, i)
+		}
+	}
+	var parts []*txPart
+	for _, n := range numbers {
+		p, err := tx.part(n)
+		if err != nil {
+			return nil, err
+		}
+		if err := tx.ready(p); err != nil {
+			return nil, err
+		}
+		parts = append(parts, p)
+	}
+	var pairs []Pair
+	own := tx.writes[sortedFrom(tx.writes, r.from):]
+	deleted := 0
+	for i := range own {
+		if r.has(own[i].key) && own[i].deleted {
+			deleted++
+		}
+	}
+	for _, p := range parts {
+		list, err := tx.scan(p, r, limit+deleted, limit)
+		if err != nil {
+			return nil, err
+		}
+		pairs = append(pairs, list...)
+	}
+	for _, w := range own {
+		if !r.has(w.key) {
+			break
+		}
+		pairs = slices.DeleteFunc(pairs, func(q Pair) bool { return string(q.Key) == w.key })
+		if !w.deleted {
+			pairs = append(pairs, Pair{[]byte(w.key), bytes.Clone(w.value)})
+		}
+	}
+	slices.SortFunc(pairs, func(a, b Pair) int { return bytes.Compare(a.Key, b.Key) })
+	if limit > 0 && len(pairs) >= limit {
+		pairs = pairs[:limit:limit]
+		r.to = string(pairs[limit-1].Key) + "\x00"
+	}
+	for _, p := range parts {
+		p.ranges = append(p.ranges, r)
+	}
+	return pairs, nil
+}
+
+func sortedFrom(writes []write, from string) int {
+	i, _ := slices.BinarySearchFunc(writes, from, func(w write, k string) int { return cmp.Compare(w.key, k) })
+	return i
+}
+
+// scan reads a range of a group: at most most pairs, if limit is above 0.
+func (tx *Tx) scan(p *txPart, r keyRange, most, limit int) (list []Pair, err error) {
+	err = tx.look(p, func(s *state) *prepared {
+		list = list[:0]
+		bound := r
+		s.items.Ascend(r.from, func(k string, versions []version) bool {
+			if !r.has(k) || limit > 0 && len(list) >= most {
+				return false
+			}
+			if value, found := valueAt(versions, p.readAt); found {
+				list = append(list, Pair{[]byte(k), append([]byte{}, value...)})
+			}
+			return true
+		})
+		if limit > 0 && len(list) >= most {
+			bound.to = string(list[len(list)-1].Key) + "\x00"
+		}
+		return s.holderIn(bound, p.readAt)
+	})
+	return list, err
+}
+
+// holderIn returns a transaction that may still change what is read in a range at a timestamp.
+func (s *state) holderIn(r keyRange, readAt uint64) (by *prepared) {
+	s.locks.Ascend(r.from, func(k string, l keyLock) bool {
+		if r.has(k) && l.writer.holds(readAt) {
+			by = l.writer
+		}
+		return by == nil && r.has(k)
+	})
+	return by
+}
+
+// commit sends each group its part.
+func (tx *Tx) commit(age uint64) verdict {
+	for _, w := range tx.writes {
+		p, err := tx.part(tx.db.cfg.Route([]byte(w.key)))
+		if err != nil {
+			return verdict{err: err}
+		}
+		p.writes = append(p.writes, w)
+	}
+	parts, groups := make([]*prepare, len(tx.parts)), make([]*group, len(tx.parts))
+	for i, p := range tx.parts {
+		p.prepare.readAt = p.readAt
+		parts[i], groups[i] = &p.prepare, p.group
+	}
+	return tx.db.commit(tx.ctx, age, parts, groups)
+}
+
+// validate makes sure that all that was read was true at one moment: after it, replicas have all that was committed before, and
+// nothing that was read has changed. errRetry: something has.
+func (tx *Tx) validate() error {
+	switch {
+	case len(tx.parts) == 1 && tx.snapshot == tx.parts[0].group:
+		return nil // it was current before it was read, and all of it is of one timestamp
+	case probe.Bug("kv: views are not validated"):
+		return nil
+	}
+	errs := make([]error, len(tx.parts))
+	tx.db.together(len(tx.parts), func(i int) {
+		if err := tx.db.barrier(tx.ctx, tx.parts[i].group); err != nil {
+			errs[i] = fmt.Errorf("kv: group %d can't be read: %w", tx.parts[i].group.number, err)
+		}
+	})
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	for _, p := range tx.parts {
+		p.prepare.readAt = p.readAt
+		changed := false
+		if err := tx.look(p, func(s *state) *prepared {
+			if _, changed = s.changed(&p.prepare); changed {
+				return nil
+			}
+			_, by := s.blocker(&p.prepare)
+			return by
+		}); err != nil {
+			return err
+		}
+		if changed {
+			return errRetry
+		}
+	}
+	return nil
+}
