@@ -25,6 +25,7 @@ var floors = map[string]int{
 	"raft":                5,
 	"paxos":               5,
 	"txn":                 6,
+	"txn/files":           7, // a resource: what takes part in transactions stands above them
 	"shard":               7,
 	"examples":            8,
 	"internal/simulate":   8, // commands that run whole clusters
