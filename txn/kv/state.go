@@ -588,11 +588,12 @@ func (s *state) undiscard() garbage {
 	return first
 }
 
-// collect removes versions that were replaced at or below a timestamp.
+// collect removes versions that were replaced at or below a timestamp. What is in the heap and removes nothing does not count: a replica
+// that has restored a snapshot has an entry again for a tombstone that was looked at before, and must remove what the others do.
 func (s *state) collect(before uint64) {
 	before = min(before, s.clock)
 	s.collected = max(s.collected, before)
-	for n := 0; n < collectAtATime && len(s.garbage) > 0 && s.garbage[0].timestamp <= s.collected; n++ {
+	for n := 0; n < collectAtATime && len(s.garbage) > 0 && s.garbage[0].timestamp <= s.collected; {
 		g := s.undiscard()
 		versions, there := s.items.Get(g.key)
 		if !there {
@@ -605,8 +606,10 @@ func (s *state) collect(before uint64) {
 		switch {
 		case first == len(versions)-1 && versions[first].deleted && versions[first].timestamp <= g.timestamp:
 			s.items.Delete(g.key)
+			n++
 		case first > 0:
 			s.items.Set(g.key, slices.Clone(versions[first:])) // the rest belongs to snapshots, or to nobody
+			n++
 		}
 	}
 	for _, c := range s.lateChains() {
