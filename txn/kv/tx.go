@@ -133,13 +133,18 @@ func (db *DB) run(ctx context.Context, mode mode, fn func(*Tx) error) error {
 				return err
 			}
 		}
+		mismatch := v.err == nil && v.refused.refused == refusedMismatch
+		if mismatch && len(tx.parts) > 1 {
+			// What was expected may follow from what was read in another group, of which only that one knows whether it was true.
+			v.err = tx.validate()
+		}
 		switch {
 		case v.err != nil && !errors.Is(v.err, errRetry):
 			if mode == updating {
 				db.aborts.Add(1)
 			}
 			return v.err
-		case v.refused.refused == refusedMismatch:
+		case v.err == nil && mismatch:
 			db.aborts.Add(1)
 			return &MismatchError{Key: []byte(v.refused.key)}
 		}
@@ -591,29 +596,34 @@ func (tx *Tx) commit(age uint64) verdict {
 // validate makes sure that all that was read was true at one moment: after it, replicas have all that was committed before, and
 // nothing that was read has changed. errRetry: something has.
 func (tx *Tx) validate() error {
+	var parts []*txPart // in which something was read
+	for _, p := range tx.parts {
+		if p.ready {
+			parts = append(parts, p)
+		}
+	}
 	switch {
-	case len(tx.parts) == 1 && tx.snapshot == tx.parts[0].group:
+	case len(parts) == 1 && tx.snapshot == parts[0].group:
 		return nil // it was current before it was read, and all of it is of one timestamp
 	case probe.Bug("kv: views are not validated"):
 		return nil
 	}
-	errs := make([]error, len(tx.parts))
-	tx.db.together(len(tx.parts), func(i int) {
-		if err := tx.db.barrier(tx.ctx, tx.parts[i].group); err != nil {
-			errs[i] = fmt.Errorf("kv: group %d can't be read: %w", tx.parts[i].group.number, err)
+	errs := make([]error, len(parts))
+	tx.db.together(len(parts), func(i int) {
+		if err := tx.db.barrier(tx.ctx, parts[i].group); err != nil {
+			errs[i] = fmt.Errorf("kv: group %d can't be read: %w", parts[i].group.number, err)
 		}
 	})
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	for _, p := range tx.parts {
-		p.prepare.readAt = p.readAt
-		changed := false
+	for _, p := range parts {
+		read, changed := prepare{readAt: p.readAt, reads: p.prepare.reads, ranges: p.ranges}, false
 		if err := tx.look(p, func(s *state) *prepared {
-			if _, changed = s.changed(&p.prepare); changed {
+			if _, changed = s.changed(&read); changed {
 				return nil
 			}
-			_, by := s.blocker(&p.prepare)
+			_, by := s.blocker(&read)
 			return by
 		}); err != nil {
 			return err
