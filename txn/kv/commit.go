@@ -66,15 +66,16 @@ func (db *DB) commit(ctx context.Context, age uint64, parts []*prepare, groups [
 	defer a.cancel()
 	a.running = len(groups)
 	for i := range len(groups) - 1 {
-		db.ex.Go(func() { a.ask(voting, i, commands[i]) })
+		db.ex.Go(func() { a.ask(voting, i, *parts[i], commands[i]) })
 	}
-	a.ask(voting, len(groups)-1, commands[len(groups)-1])
+	last := len(groups) - 1
+	a.ask(voting, last, *parts[last], commands[last])
 	_ = db.ex.Wait(context.WithoutCancel(ctx), a.done)
 	return a.verdict()
 }
 
 // ask asks one group until it has voted, or the outcome is certain.
-func (a *attempt) ask(ctx context.Context, i int, command []byte) {
+func (a *attempt) ask(ctx context.Context, i int, p prepare, command []byte) {
 	g := a.groups[i]
 	var failed error
 	defer func() {
@@ -111,6 +112,10 @@ func (a *attempt) ask(ctx context.Context, i int, command []byte) {
 			if err := a.db.waitFor(ctx, g, reply); err != nil {
 				failed = err
 				return
+			}
+			if reply.by == (paxoscommit.ID{}) { // reserved, until a time: that is to pass
+				p.now = a.db.now()
+				command = appendPrepare(nil, &p)
 			}
 		case reply.kind == answerExpired && !maybe:
 			a.voted(i, reply, paxoscommit.Expired)

@@ -492,15 +492,16 @@ func (s *state) drop(c chain) {
 	}
 }
 
-// keeper returns an older chain for which a key is kept that p needs.
+// keeper returns an older chain for which a key is kept that p needs. The client's time counts, too: while all wait, nothing else moves
+// the group's clock.
 func (s *state) keeper(p *prepare) (key string, by chain, kept bool) {
 	if len(s.reserved) == 0 {
 		return "", chain{}, false
 	}
-	me := p.chain()
+	me, now := p.chain(), max(s.clock, p.now)
 	p.eachKey(func(k string) bool {
 		c, there := s.reserved[k]
-		if there && c != me && c.older(me) && s.chains[c].expires > s.clock {
+		if there && c != me && c.older(me) && s.chains[c].expires > now {
 			key, by, kept = k, c, true
 		}
 		return !kept
