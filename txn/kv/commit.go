@@ -339,6 +339,9 @@ func (db *DB) waitFor(ctx context.Context, g *group, by answer) error {
 	return err
 }
 
+// maxRecoveries is how many transactions of others are ended at a time. What exceeds them is met again.
+const maxRecoveries = 256
+
 // recover ends a transaction that somebody has left behind. It returns at once.
 func (db *DB) recover(id paxoscommit.ID, groups []uint32) {
 	for _, n := range groups {
@@ -348,7 +351,7 @@ func (db *DB) recover(id paxoscommit.ID, groups []uint32) {
 		}
 	}
 	db.mu.Lock()
-	if db.closed || db.recoveries[id] {
+	if db.closed || db.recoveries[id] || len(db.recoveries) >= maxRecoveries {
 		db.mu.Unlock()
 		return
 	}
@@ -441,7 +444,7 @@ func (db *DB) sweepGroup(g *group, now hlc.Timestamp, met, still map[paxoscommit
 	versions, sessions := db.before(db.cfg.Retention), db.before(db.cfg.SessionTTL)
 	collect := false
 	g.machine.read(func(s *state) {
-		collect = len(s.garbage) > 0 && s.garbage[0].timestamp <= versions || s.registers.Idle(sessions)
+		collect = len(s.garbage) > 0 && s.garbage[0].timestamp <= versions || s.registers.Idle(sessions) || len(s.lateChains()) > 0
 		for id, t := range s.prepared { //synod:ordered sorted below
 			if db.mine(id) {
 				continue
@@ -464,7 +467,10 @@ func (db *DB) sweepGroup(g *group, now hlc.Timestamp, met, still map[paxoscommit
 	for _, f := range late {
 		db.recover(f.id, f.groups)
 	}
-	if collect {
-		_, _, _ = db.insist(db.ctx, g, appendCollect(nil, versions, sessions)) // or somebody else does
+	if collect && g.collecting.CompareAndSwap(false, true) { // beside: a group that takes no commands must not stop the others
+		db.task(func() {
+			_, _, _ = db.insist(db.ctx, g, appendCollect(nil, versions, sessions)) // or somebody else does
+			g.collecting.Store(false)
+		})
 	}
 }

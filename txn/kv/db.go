@@ -47,6 +47,8 @@ type group struct {
 	machine *Machine
 	seen    atomic.Uint64 // the highest timestamp that a commit of this DB has had there
 
+	collecting atomic.Bool // a command that collects is under way
+
 	mu      sync.Mutex
 	queue   []told // that the group is to be told
 	tellers int
