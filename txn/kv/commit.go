@@ -339,9 +339,6 @@ func (db *DB) waitFor(ctx context.Context, g *group, by answer) error {
 	return err
 }
 
-// maxRecoveries is how many transactions of others are ended at a time. What exceeds them is met again.
-const maxRecoveries = 256
-
 // recover ends a transaction that somebody has left behind. It returns at once.
 func (db *DB) recover(id paxoscommit.ID, groups []uint32) {
 	for _, n := range groups {
@@ -351,7 +348,7 @@ func (db *DB) recover(id paxoscommit.ID, groups []uint32) {
 		}
 	}
 	db.mu.Lock()
-	if db.closed || db.recoveries[id] || len(db.recoveries) >= maxRecoveries {
+	if db.closed || db.recoveries[id] {
 		db.mu.Unlock()
 		return
 	}
@@ -435,6 +432,9 @@ func (db *DB) sweep() {
 	}
 }
 
+// maxUnfinished is how many transactions of a group that hold nothing any more, and are only remembered, a sweep ends.
+const maxUnfinished = 256
+
 func (db *DB) sweepGroup(g *group, now hlc.Timestamp, met, still map[paxoscommit.ID]hlc.Timestamp) {
 	type found struct {
 		id     paxoscommit.ID
@@ -458,7 +458,8 @@ func (db *DB) sweepGroup(g *group, now hlc.Timestamp, met, still map[paxoscommit
 				late = append(late, found{id, t.groups})
 			}
 		}
-		for _, id := range s.registers.Unfinished(sessions) {
+		unfinished := s.registers.Unfinished(sessions)
+		for _, id := range unfinished[:min(len(unfinished), maxUnfinished)] {
 			record, _ := s.registers.Look(id)
 			late = append(late, found{id, record.Groups})
 		}
