@@ -28,6 +28,7 @@ type attempt struct {
 	refused answer // why a group has voted no
 	maybe   []bool // by group: it may have voted without our knowing
 	expired bool
+	over    bool // it does not count any more among the transactions of the DB
 	err     error
 	done    *executor.Event
 }
@@ -174,11 +175,11 @@ func (a *attempt) verdict() verdict {
 			raise(g, timestamp)
 		}
 		if alone {
-			a.db.end(a.session, a.id)
+			a.end(a.db.end)
 			return v
 		}
 	case outcome == paxoscommit.Aborted && alone:
-		a.db.end(a.session, a.id)
+		a.end(a.db.end)
 		if v.expired {
 			a.db.expired(a.session)
 		}
@@ -212,13 +213,23 @@ func (a *attempt) tell(outcome paxoscommit.Outcome, timestamp uint64) {
 			list = append(list, g)
 		}
 	}
-	over := len(list) == 0
 	a.mu.Unlock()
-	if over {
-		a.db.end(a.session, a.id)
+	if len(list) == 0 {
+		a.end(a.db.end)
 	}
 	for _, g := range list {
-		a.db.enqueue(g, told{resolution{a.id, outcome, timestamp, a.numbers}, a.session, a.told})
+		a.db.enqueue(g, told{resolution{a.id, outcome, timestamp, a.numbers}, a})
+	}
+}
+
+// end has the DB count the attempt no more, once.
+func (a *attempt) end(how func(*session, paxoscommit.ID)) {
+	a.mu.Lock()
+	first := !a.over
+	a.over = true
+	a.mu.Unlock()
+	if first {
+		how(a.session, a.id)
 	}
 }
 
@@ -229,7 +240,7 @@ func (a *attempt) told(g *group) {
 	over := a.c.Done()
 	a.mu.Unlock()
 	if over {
-		a.db.end(a.session, a.id)
+		a.end(a.db.end)
 	}
 }
 
@@ -252,16 +263,21 @@ func (db *DB) giveUp(a *attempt) {
 		a.mu.Unlock()
 	})
 	a.mu.Lock()
+	for i, g := range a.groups {
+		if a.c.Step(g.number) == paxoscommit.Close && !a.maybe[i] {
+			a.c.Voted(g.number, paxoscommit.Record{}, paxoscommit.Expired) // it can't be closed, and will not be asked either
+		}
+	}
 	outcome, timestamp := a.c.Outcome()
 	a.mu.Unlock()
-	if outcome == paxoscommit.Unknown {
-		return // the DB is closed
+	switch {
+	case outcome == paxoscommit.Unknown: // a group is closed, or the DB
+		a.end(db.leave)
+	case len(a.groups) == 1:
+		a.end(db.end)
+	default:
+		a.tell(outcome, timestamp)
 	}
-	if len(a.groups) == 1 {
-		db.end(a.session, a.id)
-		return
-	}
-	a.tell(outcome, timestamp)
 }
 
 func standingOf(a answer) paxoscommit.Standing {
@@ -274,11 +290,10 @@ func standingOf(a answer) paxoscommit.Standing {
 	return paxoscommit.Expired
 }
 
-// told is an outcome that a group is to be told, and who wants to hear of that.
+// told is an outcome that a group is to be told, and whose it is.
 type told struct {
 	resolution
-	session *session
-	done    func(*group)
+	attempt *attempt
 }
 
 // Limits of what tells a group outcomes.
@@ -301,7 +316,11 @@ func (db *DB) enqueue(g *group, o told) {
 func (db *DB) tellAll(g *group) {
 	for {
 		g.mu.Lock()
-		n := min(len(g.queue), maxTold)
+		n, size := 0, 0
+		for n < min(len(g.queue), maxTold) && (n == 0 || size < db.cfg.MaxCommandBytes/2) {
+			size += 40 + 5*len(g.queue[n].groups)
+			n++
+		}
 		if n == 0 || db.ctx.Err() != nil {
 			g.tellers--
 			g.mu.Unlock()
@@ -314,13 +333,16 @@ func (db *DB) tellAll(g *group) {
 		for i, o := range list {
 			outcomes[i] = o.resolution
 		}
-		s := list[0].session
+		s := list[0].attempt.session
 		command := appendResolve(nil, s.id, db.floorOf(s), db.now(), outcomes)
 		if _, _, err := db.insist(db.ctx, g, command); err != nil {
-			continue // the DB is closed, or the group is
+			for _, o := range list {
+				o.attempt.end(db.leave) // the DB is closed, or the group is
+			}
+			continue
 		}
 		for _, o := range list {
-			o.done(g)
+			o.attempt.told(g)
 		}
 	}
 }
@@ -416,7 +438,7 @@ func (db *DB) drive(id paxoscommit.ID, groups []uint32) bool {
 func (db *DB) mine(id paxoscommit.ID) bool {
 	db.mu.Lock()
 	defer db.mu.Unlock()
-	return id.Session == db.session.id && id.Counter >= db.session.floor && !db.session.over[id.Counter]
+	return id.Session == db.session.id && id.Counter >= db.session.floor && !db.session.over[id.Counter] && !db.session.left[id.Counter]
 }
 
 // sweep ends what clients have left behind, and collects what nobody needs any more, until the DB is closed.

@@ -60,7 +60,12 @@ type session struct {
 	next  uint64
 	floor uint64
 	over  map[uint64]bool // at or above floor
+	left  map[uint64]bool // what others are to end
 }
+
+// maxAboveFloor is how many transactions of a session may be over, or left to others, above one that is not over. Then the DB opens another
+// session: the floor of that one may never move.
+const maxAboveFloor = 1 << 16
 
 // lockedRandom is a random source that may be used concurrently.
 type lockedRandom struct {
@@ -101,7 +106,7 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 }
 
 func (db *DB) newSession() *session {
-	return &session{id: paxoscommit.Session{Opened: db.now(), Random: db.ex.Uint64()}, next: 1, floor: 1, over: make(map[uint64]bool)}
+	return &session{id: paxoscommit.Session{Opened: db.now(), Random: db.ex.Uint64()}, next: 1, floor: 1, over: make(map[uint64]bool), left: make(map[uint64]bool)}
 }
 
 func (db *DB) now() uint64 { return uint64(db.clock.Now()) }
@@ -125,11 +130,23 @@ func (db *DB) begin() (s *session, id paxoscommit.ID, floor uint64, err error) {
 	case db.open >= db.cfg.MaxTransactions:
 		return nil, id, 0, fmt.Errorf("kv: %w: %d transactions are open, Config.MaxTransactions", synod.ErrOverloaded, db.open)
 	}
+	if len(db.session.over)+len(db.session.left) >= maxAboveFloor {
+		db.session = db.newSession()
+	}
 	db.open++
 	s = db.session
 	id = paxoscommit.ID{Session: s.id, Counter: s.next}
 	s.next++
 	return s, id, s.floor, nil
+}
+
+// leave notes that a transaction is left to whoever meets it: a group can't be reached from here any more.
+func (db *DB) leave(s *session, id paxoscommit.ID) {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	db.open--
+	s.left[id.Counter] = true
+	db.wakeClose()
 }
 
 // end notes that all groups know a transaction's outcome.
