@@ -27,6 +27,7 @@ type DB struct {
 	own    bool // the clock is
 	groups []*group
 	random *lockedRandom
+	client uint64 // the random half of all its sessions: a transaction that is tried again stays what it is
 
 	mu         sync.Mutex
 	session    *session
@@ -87,7 +88,7 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 		return nil, err
 	}
 	ex := executor.From(ctx, executor.Real())
-	db := &DB{cfg: cfg, ex: ex, clock: cfg.Clock, recoveries: make(map[paxoscommit.ID]bool)}
+	db := &DB{cfg: cfg, ex: ex, clock: cfg.Clock, recoveries: make(map[paxoscommit.ID]bool), client: ex.Uint64()}
 	db.random = &lockedRandom{r: rand.New(rand.NewPCG(ex.Uint64(), ex.Uint64()))}
 	for i, g := range cfg.Groups {
 		db.groups = append(db.groups, &group{number: uint32(i), log: g.Log, machine: g.Machine})
@@ -106,7 +107,7 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 }
 
 func (db *DB) newSession() *session {
-	return &session{id: paxoscommit.Session{Opened: db.now(), Random: db.ex.Uint64()}, next: 1, floor: 1, over: make(map[uint64]bool), left: make(map[uint64]bool)}
+	return &session{id: paxoscommit.Session{Opened: db.now(), Random: db.client}, next: 1, floor: 1, over: make(map[uint64]bool), left: make(map[uint64]bool)}
 }
 
 func (db *DB) now() uint64 { return uint64(db.clock.Now()) }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/synod-go/synod/internal/executor"
 	"github.com/synod-go/synod/txn/hlc"
 )
 
@@ -24,4 +25,29 @@ func TestAReservationEnds(t *testing.T) {
 		defer cancel()
 		require.NoError(t, db.Update(ctx, func(tx *Tx) error { return tx.Put([]byte("x0"), []byte("2")) }))
 	}
+}
+
+// TestWhatWasKeptIsGivenUpWhereItWasKept: a transaction that has lost too often gives up what was kept for it, without a word to groups
+// that it has nothing to do with; and another session of its client is the same client.
+func TestWhatWasKeptIsGivenUpWhereItWasKept(t *testing.T) {
+	db, logs := openSolo(t, 3, 0, nil)
+	put(t, db, "x0", "0", "y1", "0")
+	runs := 0
+	require.NoError(t, db.Update(t.Context(), func(tx *Tx) error {
+		get(t, tx, "x0")
+		if runs++; runs <= reserveAfter+1 {
+			_, err := logs[0].Propose(t.Context(), appendPrepare(nil, &prepare{id: client(1<<62, uint64(runs)), floor: 1, groups: []uint32{0}, writes: []write{{key: "x0", value: []byte{1}}}}))
+			require.NoError(t, err)
+		}
+		db.expired(db.session)
+		if runs <= reserveAfter {
+			return tx.Put([]byte("y1"), []byte("1"))
+		}
+		return tx.Put([]byte("x0"), []byte("1"))
+	}))
+	for _, l := range logs {
+		_, err := l.machine.await(t.Context(), executor.Real(), 10*time.Second, func(s *state) bool { return len(s.reserved) == 0 })
+		require.NoError(t, err)
+	}
+	require.Zero(t, logs[2].machine.Status().Timestamp, "no command at all")
 }

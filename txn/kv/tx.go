@@ -97,12 +97,11 @@ const (
 )
 
 func (db *DB) run(ctx context.Context, mode mode, fn func(*Tx) error) error {
-	age := db.now()
-	var reserved *chain
+	me := chain{db.now(), db.client}
+	var kept []*group // that keep keys for it
 	defer func() {
-		if reserved != nil { // nobody need wait for it
-			c := *reserved
-			db.task(func() { db.reserve(db.ctx, c, nil) })
+		for _, g := range kept { // nobody need wait for it
+			db.task(func() { _, _ = g.log.Propose(db.ctx, appendReserve(nil, me, db.now(), 0, nil)) }) // or it expires
 		}
 	}()
 	for n := 0; n < db.cfg.MaxAttempts; n++ {
@@ -117,15 +116,15 @@ func (db *DB) run(ctx context.Context, mode mode, fn func(*Tx) error) error {
 		case tx.err != nil:
 			v.err = tx.err
 		case err == nil && (len(tx.writes) > 0 || tx.expects()):
-			v = tx.commit(age)
+			v = tx.commit(me.age)
 			if v.committed {
 				db.commits.Add(1)
-				reserved = nil // given up with the vote
+				kept = slices.DeleteFunc(kept, tx.has) // given up with the vote
 				return nil
 			}
 		case mode == viewing && n >= lockAfter && len(tx.parts) > 1:
 			probe.Sometimes("kv: a view locks what it reads", true)
-			if v = tx.commit(age); v.committed {
+			if v = tx.commit(me.age); v.committed {
 				return err
 			}
 		default:
@@ -153,10 +152,11 @@ func (db *DB) run(ctx context.Context, mode mode, fn func(*Tx) error) error {
 			return fmt.Errorf("kv: nothing was committed: %w", e)
 		}
 		if n+1 >= reserveAfter && mode == updating {
-			c := chain{age, db.randomOf()}
-			reserved = &c
 			for _, p := range tx.parts {
-				if err := db.reserve(ctx, c, p); err != nil {
+				if !slices.Contains(kept, p.group) {
+					kept = append(kept, p.group)
+				}
+				if err := db.reserve(ctx, me, p); err != nil {
 					return fmt.Errorf("kv: nothing was committed: %w", err)
 				}
 			}
@@ -164,12 +164,6 @@ func (db *DB) run(ctx context.Context, mode mode, fn func(*Tx) error) error {
 	}
 	db.aborts.Add(1)
 	return fmt.Errorf("%w: after %d attempts, Config.MaxAttempts", ErrConflict, db.cfg.MaxAttempts)
-}
-
-func (db *DB) randomOf() uint64 {
-	db.mu.Lock()
-	defer db.mu.Unlock()
-	return db.session.id.Random
 }
 
 // comeAgain waits until another attempt makes sense.
@@ -192,23 +186,17 @@ func (tx *Tx) comeAgain(v verdict, n int) error {
 // reserveFor is how long keys are kept for a transaction that has lost too often.
 const reserveFor = 2 * time.Second
 
-// reserve keeps for a chain what its last attempt has used in a group; with nil, it gives up what is kept in all groups.
+// reserve keeps for a chain what its last attempt has used in a group.
 func (db *DB) reserve(ctx context.Context, c chain, p *txPart) error {
-	now := db.now()
-	expires := uint64(hlc.FromTime(hlc.Timestamp(now).Time().Add(reserveFor)))
-	if p == nil {
-		for _, g := range db.groups {
-			_, _ = g.log.Propose(ctx, appendReserve(nil, c, now, 0, nil)) // or it expires
-		}
-		return nil
-	}
 	var keys []string
 	p.eachKey(func(k string) bool {
 		keys = append(keys, k)
 		return len(keys) < 1024
 	})
 	for {
-		a, _, err := db.insist(ctx, p.group, appendReserve(nil, c, db.now(), expires, keys))
+		now := db.now()
+		expires := uint64(hlc.FromTime(hlc.Timestamp(now).Time().Add(reserveFor)))
+		a, _, err := db.insist(ctx, p.group, appendReserve(nil, c, now, expires, keys))
 		if err != nil || a.kind != answerBlocked {
 			return err
 		}
@@ -216,6 +204,11 @@ func (db *DB) reserve(ctx context.Context, c chain, p *txPart) error {
 			return err
 		}
 	}
+}
+
+// has reports whether the transaction has something to do with a group.
+func (tx *Tx) has(g *group) bool {
+	return slices.ContainsFunc(tx.parts, func(p *txPart) bool { return p.group == g })
 }
 
 // fail remembers why the transaction can't go on.
