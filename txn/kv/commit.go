@@ -55,6 +55,10 @@ func (db *DB) commit(ctx context.Context, age uint64, parts []*prepare, groups [
 	commands := make([][]byte, len(parts))
 	for i, p := range parts {
 		p.id, p.floor, p.age, p.now, p.groups = id, floor, age, db.now(), numbers
+		if n := max(len(p.reads), len(p.ranges), len(p.expected), len(p.writes)); n > maxItems {
+			db.end(s, id)
+			return verdict{err: fmt.Errorf("kv: %w: the transaction reads or writes %d times in group %d, at most %d", synod.ErrTooLarge, n, numbers[i], maxItems)}
+		}
 		commands[i] = appendPrepare(nil, p)
 		if len(commands[i]) > db.cfg.MaxCommandBytes {
 			db.end(s, id)

@@ -443,6 +443,9 @@ func (tx *Tx) expect(key []byte, e expectation) error {
 	if err := tx.usable(key, true); err != nil {
 		return err
 	}
+	if len(e.value) > tx.db.cfg.MaxValueBytes {
+		return fmt.Errorf("kv: %w: a value of %d bytes is expected, Config.MaxValueBytes is %d", synod.ErrTooLarge, len(e.value), tx.db.cfg.MaxValueBytes)
+	}
 	p, err := tx.part(tx.db.cfg.Route(key))
 	if err != nil {
 		return err
@@ -485,6 +488,9 @@ func (tx *Tx) Scan(from, to []byte, limit int) ([]Pair, error) {
 		p, err := tx.part(n)
 		if err != nil {
 			return nil, err
+		}
+		if slices.Contains(parts, p) {
+			continue
 		}
 		if err := tx.ready(p); err != nil {
 			return nil, err
