@@ -269,28 +269,40 @@ func (db *DB) insist(ctx context.Context, g *group, command []byte) (a answer, m
 		maybe = maybe || errors.Is(err, synod.ErrUnknownOutcome)
 		var leader *synod.NotLeaderError
 		switch {
-		case errors.Is(err, synod.ErrClosed), errors.Is(err, synod.ErrTooLarge):
+		case final(err), errors.Is(err, synod.ErrTooLarge):
 			return a, maybe, err
 		case errors.As(err, &leader) && leader.Leader != 0 && !maybe:
 			return a, false, fmt.Errorf("kv: group %d is led elsewhere: let Group.Log be a txn.Forwarder: %w", g.number, err)
-		case ctx.Err() != nil:
-			return a, maybe, err
 		}
 		if e := db.pause(ctx, wait/2+db.random.upTo(wait/2)); e != nil {
-			return a, maybe, err
+			return a, maybe, because(e, err)
 		}
 	}
+}
+
+// final reports whether a group takes no command on this node any more.
+func final(err error) bool {
+	var failed *synod.FailedError
+	return errors.Is(err, synod.ErrClosed) || errors.As(err, &failed)
+}
+
+// because returns the end of a context, with what was the matter until then.
+func because(end, err error) error {
+	if errors.Is(err, end) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", end, err)
 }
 
 // barrier makes this node's replica of a group current.
 func (db *DB) barrier(ctx context.Context, g *group) error {
 	for wait := firstPause; ; wait = min(2*wait, lastPause) {
 		err := g.log.Barrier(ctx)
-		if err == nil || ctx.Err() != nil || errors.Is(err, synod.ErrClosed) {
+		if err == nil || final(err) {
 			return err
 		}
-		if db.pause(ctx, wait/2+db.random.upTo(wait/2)) != nil {
-			return err
+		if e := db.pause(ctx, wait/2+db.random.upTo(wait/2)); e != nil {
+			return because(e, err)
 		}
 	}
 }
