@@ -97,6 +97,7 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 	if db.clock == nil {
 		clock, err := hlc.New(db.ctx, hlc.Config{Node: 1, Logger: cfg.Logger})
 		if err != nil {
+			db.cancel()
 			return nil, err
 		}
 		db.clock, db.own = clock, true
@@ -119,6 +120,16 @@ func (db *DB) Now() hlc.Timestamp {
 		now = max(now, hlc.Timestamp(g.seen.Load()).Next())
 	}
 	return now
+}
+
+// usable returns synod.ErrClosed after Close.
+func (db *DB) usable() error {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	if db.closed {
+		return fmt.Errorf("kv: %w", synod.ErrClosed)
+	}
+	return nil
 }
 
 // begin gives a transaction its ID, and says below which ones all are over.

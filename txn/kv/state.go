@@ -96,7 +96,7 @@ func (s *state) execute(command []byte) answer {
 		return s.prepare(&p)
 	case opClose:
 		id, groups, now := paxoscommit.ReadID(&r), paxoscommit.ReadGroups(&r), r.Uvarint()
-		if r.End() != nil {
+		if r.End() != nil || len(groups) == 0 {
 			return malformed
 		}
 		return s.close(id, groups, now)
@@ -105,7 +105,7 @@ func (s *state) execute(command []byte) answer {
 		list := make([]resolution, 0, r.Count(27))
 		for range cap(list) {
 			x := resolution{paxoscommit.ReadID(&r), paxoscommit.Outcome(r.Byte(byte(paxoscommit.Aborted))), r.Uvarint(), paxoscommit.ReadGroups(&r)}
-			if x.timestamp > maxTimestamp {
+			if x.timestamp > maxTimestamp || len(x.groups) == 0 {
 				r.Fail()
 			}
 			list = append(list, x)

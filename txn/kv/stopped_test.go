@@ -9,6 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/synod-go/synod"
+	"github.com/synod-go/synod/internal/paxoscommit"
+	"github.com/synod-go/synod/txn/hlc"
 )
 
 // failedLog is a log whose replica on this node has stopped for good, or refuses for now.
@@ -48,4 +50,24 @@ func TestAnEndOfTimeIsReportedAsSuch(t *testing.T) {
 		require.ErrorIs(t, err, synod.ErrOverloaded, name)
 		require.NotErrorIs(t, err, synod.ErrUnknownOutcome, name)
 	}
+}
+
+// TestAClosedDBTakesNothing: also where the clock is not its own, and nothing is written.
+func TestAClosedDBTakesNothing(t *testing.T) {
+	clock, err := hlc.New(t.Context(), hlc.Config{Node: 1})
+	require.NoError(t, err)
+	db, _ := openSolo(t, 1, 0, func(c *Config) { c.Clock = clock })
+	require.NoError(t, db.Close())
+	nothing := func(tx *Tx) error { t.Error("it runs"); return nil }
+	require.ErrorIs(t, db.Update(t.Context(), nothing), synod.ErrClosed)
+	require.ErrorIs(t, db.View(t.Context(), nothing), synod.ErrClosed)
+	require.ErrorIs(t, db.ViewAt(t.Context(), clock.Now(), nothing), synod.ErrClosed)
+}
+
+// TestATransactionOverNoGroupIsNone: nobody could end it.
+func TestATransactionOverNoGroupIsNone(t *testing.T) {
+	s := newState()
+	require.Equal(t, answerMalformed, s.apply(appendClose(nil, client(1, 1), nil, 5)).kind)
+	require.Equal(t, answerMalformed, s.apply(appendResolve(nil, paxoscommit.Session{}, 0, 5, []resolution{{client(1, 2), paxoscommit.Aborted, 0, nil}})).kind)
+	require.Zero(t, s.registers.Sessions())
 }

@@ -78,6 +78,9 @@ func (db *DB) View(ctx context.Context, fn func(*Tx) error) error {
 // before, and all that others have, as far as clocks agree. The error is ErrTooOld where Config.Retention has passed, ErrInvalid
 // where the time is to come by more than clocks may be apart, and else as View's.
 func (db *DB) ViewAt(ctx context.Context, at hlc.Timestamp, fn func(*Tx) error) error {
+	if err := db.usable(); err != nil {
+		return err
+	}
 	if at > db.Now() && db.clock.Update(at) != nil {
 		return fmt.Errorf("%w: %v is yet to come", ErrInvalid, at)
 	}
@@ -97,6 +100,9 @@ const (
 )
 
 func (db *DB) run(ctx context.Context, mode mode, fn func(*Tx) error) error {
+	if err := db.usable(); err != nil {
+		return err
+	}
 	me := chain{db.now(), db.client}
 	var kept []*group // that keep keys for it
 	defer func() {
