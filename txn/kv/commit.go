@@ -44,13 +44,13 @@ type verdict struct {
 
 // commit asks for the votes of the groups that have a part, ascending, and returns as soon as the outcome is certain.
 func (db *DB) commit(ctx context.Context, age uint64, parts []*prepare, groups []*group) verdict {
-	s, id, floor, err := db.begin()
-	if err != nil {
-		return verdict{err: err}
-	}
 	numbers := make([]uint32, len(groups))
 	for i, g := range groups {
 		numbers[i] = g.number
+	}
+	s, id, floor, err := db.begin(numbers)
+	if err != nil {
+		return verdict{err: err}
 	}
 	commands := make([][]byte, len(parts))
 	for i, p := range parts {
@@ -442,7 +442,9 @@ func (db *DB) drive(id paxoscommit.ID, groups []uint32) bool {
 func (db *DB) mine(id paxoscommit.ID) bool {
 	db.mu.Lock()
 	defer db.mu.Unlock()
-	return id.Session == db.session.id && id.Counter >= db.session.floor && !db.session.over[id.Counter] && !db.session.left[id.Counter]
+	return slices.ContainsFunc(db.sessions[:], func(s *session) bool {
+		return s != nil && id.Session == s.id && id.Counter >= s.floor && !s.over[id.Counter] && !s.left[id.Counter]
+	})
 }
 
 // sweep ends what clients have left behind, and collects what nobody needs any more, until the DB is closed.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -30,8 +31,8 @@ type DB struct {
 	client uint64 // the random half of all its sessions: a transaction that is tried again stays what it is
 
 	mu         sync.Mutex
-	session    *session
-	open       int // transactions whose outcome some group does not know
+	sessions   [sessionsOfDB]*session // by the groups that take part
+	open       int                    // transactions whose outcome some group does not know
 	tasks      int
 	closed     bool
 	drained    *executor.Event // Close waits for open to be 0
@@ -102,9 +103,22 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 		}
 		db.clock, db.own = clock, true
 	}
-	db.session = db.newSession()
 	db.task(db.sweep)
 	return db, nil
+}
+
+// sessionsOfDB is how many sessions a DB has at most. What is known of a transaction may be forgotten when all before it in its session are
+// over. So those over other groups have another session: else one that has no outcome, as its group has lost its majority, would have the
+// groups that are there remember all others.
+const sessionsOfDB = 64
+
+// sessionOf returns where the session is for transactions over some groups. Few of them share it with others.
+func sessionOf(groups []uint32) int {
+	h := uint64(14695981039346656037) // FNV-1a
+	for _, g := range groups {
+		h = (h ^ uint64(g)) * 1099511628211
+	}
+	return int((h ^ h>>32) % sessionsOfDB)
 }
 
 func (db *DB) newSession() *session {
@@ -133,7 +147,7 @@ func (db *DB) usable() error {
 }
 
 // begin gives a transaction its ID, and says below which ones all are over.
-func (db *DB) begin() (s *session, id paxoscommit.ID, floor uint64, err error) {
+func (db *DB) begin(groups []uint32) (s *session, id paxoscommit.ID, floor uint64, err error) {
 	db.mu.Lock()
 	defer db.mu.Unlock()
 	switch {
@@ -142,11 +156,12 @@ func (db *DB) begin() (s *session, id paxoscommit.ID, floor uint64, err error) {
 	case db.open >= db.cfg.MaxTransactions:
 		return nil, id, 0, fmt.Errorf("kv: %w: %d transactions are open, Config.MaxTransactions", synod.ErrOverloaded, db.open)
 	}
-	if len(db.session.over)+len(db.session.left) >= maxAboveFloor {
-		db.session = db.newSession()
-	}
 	db.open++
-	s = db.session
+	at := sessionOf(groups)
+	if s = db.sessions[at]; s == nil || len(s.over)+len(s.left) >= maxAboveFloor {
+		s = db.newSession()
+		db.sessions[at] = s
+	}
 	id = paxoscommit.ID{Session: s.id, Counter: s.next}
 	s.next++
 	return s, id, s.floor, nil
@@ -190,8 +205,8 @@ func (db *DB) wakeClose() {
 func (db *DB) expired(s *session) {
 	db.mu.Lock()
 	defer db.mu.Unlock()
-	if db.session == s {
-		db.session = db.newSession()
+	if at := slices.Index(db.sessions[:], s); at >= 0 {
+		db.sessions[at] = nil // the next transaction makes one
 	}
 }
 

@@ -2,6 +2,7 @@ package kv
 
 import (
 	"context"
+	"slices"
 	"testing"
 	"time"
 
@@ -39,7 +40,9 @@ func TestWhatWasKeptIsGivenUpWhereItWasKept(t *testing.T) {
 			_, err := logs[0].Propose(t.Context(), appendPrepare(nil, &prepare{id: client(1<<62, uint64(runs)), floor: 1, groups: []uint32{0}, writes: []write{{key: "x0", value: []byte{1}}}}))
 			require.NoError(t, err)
 		}
-		db.expired(db.session)
+		for _, s := range slices.Clone(db.sessions[:]) {
+			db.expired(s)
+		}
 		if runs <= reserveAfter {
 			return tx.Put([]byte("y1"), []byte("1"))
 		}

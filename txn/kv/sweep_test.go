@@ -48,7 +48,7 @@ func TestVersionsAreCollectedThoughAnotherGroupIsDown(t *testing.T) {
 // TestATransactionEndsOnce: a group is told the outcome by somebody else before this client hears that it has taken it in.
 func TestATransactionEndsOnce(t *testing.T) {
 	db, _ := openSolo(t, 3, 0, nil)
-	s, id, _, err := db.begin()
+	s, id, _, err := db.begin([]uint32{0, 1, 2})
 	require.NoError(t, err)
 	a := &attempt{db: db, session: s, id: id, c: paxoscommit.NewCoordinator(id, []uint32{0, 1, 2})}
 	a.c.Voted(0, paxoscommit.Record{Vote: paxoscommit.No, Outcome: paxoscommit.Aborted}, paxoscommit.Voted)
