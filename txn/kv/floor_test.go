@@ -7,9 +7,11 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
 	"github.com/synod-go/synod"
 )
 
+// lostLog is a log that does not say what becomes of a command.
 type lostLog struct{ *soloLog }
 
 func (lostLog) Propose(ctx context.Context, _ []byte) ([]byte, error) {
