@@ -41,6 +41,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/synod-go/synod/internal/modelcheck/commit"
 	"github.com/synod-go/synod/internal/modelcheck/explore"
 	"github.com/synod-go/synod/internal/modelcheck/network"
 	"github.com/synod-go/synod/internal/modelcheck/paxos"
@@ -49,6 +50,7 @@ import (
 
 // systems are what can be explored, by name.
 var systems = map[string]func() network.System{
+	"2pc":   commit.System,
 	"paxos": paxos.System,
 }
 

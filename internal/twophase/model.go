@@ -138,7 +138,8 @@ func (p *printer) batch(b *storage.Batch) {
 
 // Fingerprint appends an encoding of all that the core will do from here on depends on, but for its Config. Equal cores
 // have equal ones, and so have those that differ in what does not matter: how many batches were written, by how much
-// a timer has passed, how long somebody has waited beyond the longest time that anything waits for, and what only reports say.
+// a timer has passed, how long somebody has waited beyond the longest time that anything waits for, how often a message is held that waits for
+// the same batch (but where there are as many as are held at all), and what only reports say.
 func (c *Core) Fingerprint(dst []byte) []byte {
 	p := &printer{dst, c}
 	p.flags(c.err != nil, c.forced)
@@ -153,10 +154,18 @@ func (c *Core) Fingerprint(dst []byte) []byte {
 	for _, m := range c.local {
 		p.message(m)
 	}
-	p.numbers(uint64(len(c.heldMessages)))
+	var held []string // those that are the same are sent once, for all that it matters
 	for _, h := range c.heldMessages {
-		p.token(h.token)
-		p.message(h.what)
+		q := &printer{c: c}
+		q.token(h.token)
+		q.message(h.what)
+		if !slices.Contains(held, string(q.b)) {
+			held = append(held, string(q.b))
+		}
+	}
+	p.numbers(uint64(len(held)))
+	for _, h := range held {
+		p.text(h)
 	}
 	p.numbers(uint64(len(c.heldCalls)))
 	for _, h := range c.heldCalls {
@@ -263,7 +272,7 @@ func (p *printer) entry(e *entry) {
 	p.flags(e.fixed, e.mayLeave, e.one, e.doomed, e.told, e.calling, e.unclear, e.proposed, e.failure != "")
 	p.numbers(uint64(e.since))
 	cfg := &p.c.cfg
-	p.numbers(uint64(min(e.age, max(cfg.PeerTicks, cfg.TakeOverTicks, 2*cfg.InquireTicks+1))))
+	p.numbers(uint64(min(e.age, max(cfg.PeerTicks, cfg.TakeOverTicks))))
 	if e.calling && !e.inDoubt() {
 		p.timer(1) // it is set when the call returns, if it matters
 	} else {
