@@ -125,7 +125,11 @@ func (n *node) first(i int) bool {
 func (n *node) answersTo(c twophase.Call) (list []int) {
 	switch c.Kind {
 	case twophase.CallPrepare, twophase.CallOne:
-		for _, v := range n.m.votes(n.id) {
+		votes := n.m.votes(n.id)
+		if slices.ContainsFunc(n.branches, func(b branch) bool { return b.id == c.ID && b.resource == c.Resource && b.status == readOnly }) {
+			votes = []twophase.Vote{twophase.VoteReadOnly} // who has nothing to commit has nothing later, either
+		}
+		for _, v := range votes {
 			switch {
 			case v == twophase.VoteYes:
 				list = append(list, answerYes)
@@ -420,6 +424,11 @@ func (n *node) ready(out *network.Output) {
 		if r.Batch != nil {
 			n.writes = append(n.writes, write{r.Batch, r.Token})
 		}
+		for _, c := range r.Calls {
+			if (c.Kind == twophase.CallPrepare || c.Kind == twophase.CallOne) && n.disk.records.Over(c.ID, c.Resource) {
+				n.violated(out, "begins transaction %s with %s, and its disk says that it is over", shorten(c.ID), c.Resource)
+			}
+		}
 		n.calls = append(n.calls, r.Calls...)
 		for _, res := range r.Results {
 			out.Facts = append(out.Facts, answered{res.ID, res.Outcome})
@@ -507,10 +516,6 @@ func (n *node) call(i, answer int, out *network.Output) {
 	n.did(out, "call %d %s %s %s %s", n.id, c.Kind, shorten(c.ID), c.Resource, answerName(answer))
 	n.calls = slices.Delete(slices.Clone(n.calls), i, i+1)
 	b := n.at(c.ID, c.Resource)
-	if over := n.disk.records.Over(c.ID, c.Resource); over && (c.Kind == twophase.CallPrepare || c.Kind == twophase.CallOne) {
-		n.violated(out, "begins transaction %s with %s, and its disk says that it is over", shorten(c.ID), c.Resource)
-		return
-	}
 	if answer == answerFails {
 		if c.Kind == twophase.CallOutcome {
 			n.core.DoneOne(c.ID, c.Resource, twophase.OutcomeUnknown, "out of reach")
@@ -548,6 +553,13 @@ func (n *node) call(i, answer int, out *network.Output) {
 		case prepared:
 			becomes(committed)
 		case committed, readOnly:
+		case aborted:
+			if n.m.Forces > 0 { // an operator did not know that it was over
+				n.core.Done(c.ID, c.Resource, twophase.OutcomeAborted, "")
+				n.ready(out)
+				return
+			}
+			fallthrough
 		default:
 			n.violated(out, "commits transaction %s with %s, which has not prepared it, but: %s", shorten(c.ID), c.Resource, b.status)
 			return
@@ -559,6 +571,11 @@ func (n *node) call(i, answer int, out *network.Output) {
 		case prepared:
 			becomes(aborted)
 		case committed:
+			if n.m.Forces > 0 {
+				n.core.Done(c.ID, c.Resource, twophase.OutcomeCommitted, "")
+				n.ready(out)
+				return
+			}
 			n.violated(out, "aborts transaction %s with %s, which has committed it", shorten(c.ID), c.Resource)
 			return
 		}

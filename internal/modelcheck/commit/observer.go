@@ -160,7 +160,7 @@ func (o *observer) isCommitted(h *history) string {
 		return why
 	}
 	agent := o.decides(h)
-	yes := o.which(h, func(i int, s status) bool { return i != agent && s != readOnly })
+	yes := o.which(h, func(_ int, s status) bool { return s != readOnly })
 	switch {
 	case h.winner == twophase.OutcomeCommitted:
 	case agent >= 0: // it has prepared or committed, says mayCommit
@@ -246,8 +246,10 @@ func (o *observer) Observe(fact any) error {
 			if why := o.mayCommit(h, i); why != "" {
 				return violated(f.ID, "%s commits it, and %s", name, why)
 			}
-			if i != agent && h.winner != twophase.OutcomeCommitted {
-				return violated(f.ID, "%s commits it, and it is not decided", name)
+			h.branches[i] = prepared // so it was before
+			why := o.isCommitted(h)
+			if h.branches[i] = committed; i != agent && why != "" {
+				return violated(f.ID, "%s commits it, and %s", name, why)
 			}
 		case aborted:
 			if why := o.notAborted(h); why != "" {
@@ -289,8 +291,10 @@ func (o *observer) Observe(fact any) error {
 		if h == nil {
 			return violated(f.ID, "node %d says that it is %s, and it was never begun", f.Node, f.Outcome)
 		}
-		if _, i := o.branch(f.ID, f.To, f.Resource); f.To != f.ID.Node && h.branches[i] == committed && !h.forced[i] {
-			return nil // it is over there, and what was asked comes late: who knows nothing any more presumes an abort
+		if x, i := o.branch(f.ID, f.To, f.Resource); x != nil && (h.branches[i] == committed || h.branches[i] == readOnly) {
+			// It is over there, and what was asked comes late, or it has nothing to commit: who knows nothing any more
+			// presumes an abort.
+			return nil
 		}
 		if why := o.held(h, f.Outcome); why != "" {
 			return violated(f.ID, "node %d says that it is %s, and %s", f.Node, f.Outcome, why)
