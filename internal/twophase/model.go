@@ -280,6 +280,48 @@ func (p *printer) entry(e *entry) {
 	}
 }
 
+// Coordinates reports whether a transaction that was begun here is not over, for all that the core knows.
+func (c *Core) Coordinates(id ID) bool { return c.byID[id] != nil }
+
+// Over returns below which counter all transactions of a coordinator's incarnation are over, as it has said.
+func (c *Core) Over(id ID) uint64 {
+	if h := c.horizons[originOf(id)]; h != nil {
+		return h.over
+	}
+	return 0
+}
+
+// Standing says how far a branch is here.
+type Standing uint8
+
+// How far a branch is.
+const (
+	StandingUnknown Standing = iota // nothing is known of it
+	StandingUnderWay
+	StandingInDoubt
+	StandingEnding
+	StandingOver // it never will be anything else, in this run
+)
+
+// Standing returns how far a branch of this node is.
+func (c *Core) Standing(id ID, resource string) Standing {
+	k := key{id, resource}
+	e := c.byKey[k]
+	_, over := c.finished[k]
+	h := c.horizons[originOf(id)]
+	switch {
+	case e == nil && (over || h != nil && id.Counter < h.floor):
+		return StandingOver
+	case e == nil:
+		return StandingUnknown
+	case e.inDoubt():
+		return StandingInDoubt
+	case e.state == stateEnding:
+		return StandingEnding
+	}
+	return StandingUnderWay
+}
+
 // Records is what a store holds, as a core would find it.
 type Records struct {
 	Branches []BranchRecord // those that are not over

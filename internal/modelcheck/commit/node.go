@@ -39,7 +39,10 @@ type write struct {
 	token uint64
 }
 
-var _ network.Node = (*node)(nil)
+var (
+	_ network.Node = (*node)(nil)
+	_ network.Deaf = (*node)(nil)
+)
 
 // What may happen to a node, beside messages.
 const (
@@ -399,6 +402,50 @@ func (n *node) deliver(from uint64, body []byte, out *network.Output) {
 		n.ready(out)
 	}
 }
+
+// Deaf implements network.Deaf.
+func (n *node) Deaf(from int, body []byte) network.Deafness {
+	r := &reader{body[1:]}
+	switch body[0] {
+	case opRecovered:
+		if run := r.number(); run < n.run || n.core != nil {
+			return network.DeafForever
+		}
+		return network.Hears
+	case opVerdict:
+		if r.number() < n.run {
+			return network.DeafForever
+		}
+		return network.Hears
+	}
+	if n.core == nil {
+		return network.Hears
+	}
+	m, err := twophase.DecodeMessage(body)
+	if err != nil || uint64(from+1) == m.ID.Node && n.news(m) {
+		return network.Hears
+	}
+	switch m.Kind {
+	case twophase.KindVote, twophase.KindAck, twophase.KindResult:
+		// What is over comes back with a restart at most.
+		if m.ID.Node == n.id && !n.core.Coordinates(m.ID) {
+			return network.DeafUntilRestart
+		}
+	case twophase.KindOutcome:
+		// A commit is acknowledged whenever it comes.
+		if m.Outcome == twophase.OutcomeAborted && n.core.Standing(m.ID, m.Resource) == twophase.StandingOver {
+			return network.DeafUntilRestart
+		}
+	case twophase.KindAnswer:
+		if s := n.core.Standing(m.ID, m.Resource); s == twophase.StandingOver || s == twophase.StandingEnding {
+			return network.DeafUntilRestart
+		}
+	}
+	return network.Hears
+}
+
+// news reports whether what a coordinator says of others is not known yet.
+func (n *node) news(m twophase.Message) bool { return m.Floor > n.core.Over(m.ID) }
 
 // ready does what a runtime does after an input: what is to be written waits, and so do calls of resources.
 func (n *node) ready(out *network.Output) {
