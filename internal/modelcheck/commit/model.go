@@ -20,7 +20,7 @@ type Model struct {
 	Transactions []Transaction              // that begin, in this order
 	Votes        map[uint64][]twophase.Vote // what a node's resources may vote; default: yes
 	OnePhase     []uint64                   // nodes whose resources commit in one phase
-	Remember     int                        // branches that are over and remembered; default: all
+	Forgetful    bool                       // no branch that is over is remembered
 
 	// How often something may happen in a run.
 	Crashes  int // a node loses what is not durable, and starts again
@@ -28,6 +28,7 @@ type Model struct {
 	Timeouts int // a proposal to the shared log fails, for who made it
 	Failures int // a resource does not commit or abort, and is to be asked again
 	Forces   int // an operator decides a branch that is in doubt
+	Losses   int // a coordinator's store is lost: participants may be in doubt for ever then
 
 	// Who may do so; nil: all.
 	Crashing []uint64
@@ -40,6 +41,7 @@ type Model struct {
 	Before []string
 
 	coordinators []uint64 // of a script, which does not know the transactions yet
+	done         int      // transactions that have begun before
 }
 
 // Transaction is one that a node is asked to commit.
@@ -56,16 +58,18 @@ const (
 	timeouts
 	failures
 	forces
+	losses
 )
 
 func (m *Model) budgets() []network.Budget {
 	return []network.Budget{
-		transactions: {Name: "transactions", Limit: len(m.Transactions)}, // it says which one is next
+		transactions: {Name: "transactions", Limit: len(m.Transactions) - m.done}, // it says which one is next
 		crashes:      {Name: "crashes", Limit: m.Crashes, Free: true},
 		ticks:        {Name: "ticks", Limit: m.Ticks, Free: true},
 		timeouts:     {Name: "timeouts", Limit: m.Timeouts, Free: true},
 		failures:     {Name: "failures", Limit: m.Failures, Free: true},
 		forces:       {Name: "forces", Limit: m.Forces, Free: true},
+		losses:       {Name: "losses", Limit: m.Losses, Free: true},
 	}
 }
 
@@ -87,16 +91,13 @@ func (m *Model) votes(node uint64) []twophase.Vote {
 	return []twophase.Vote{twophase.VoteYes}
 }
 
-// incarnation is that of a node's store.
-func incarnation(node uint64) uint64 { return 16 + node }
-
 // resources are those of each node.
 var resources = []string{"a", "b"}
 
 // config is that of a core. Everybody waits for one tick, for whatever it is: so what happens at a tick may happen at any
 // time.
 func (m *Model) config(node uint64) twophase.Config {
-	cfg := twophase.Config{Node: node, Incarnation: incarnation(node), OnePhase: map[string]bool{}, OpenTicks: 1, PrepareTicks: 1, ResendTicks: 1, InquireTicks: 1, PeerTicks: 1,
+	cfg := twophase.Config{Node: node, OnePhase: map[string]bool{}, OpenTicks: 1, PrepareTicks: 1, ResendTicks: 1, InquireTicks: 1, PeerTicks: 1,
 		MaxTransactions: 16, MaxBranches: 16, MaxParticipants: 16, MaxFinished: 1 << 10}
 	for _, name := range resources {
 		cfg.OnePhase[name] = slices.Contains(m.OnePhase, node)
@@ -104,8 +105,8 @@ func (m *Model) config(node uint64) twophase.Config {
 	if m.Shared {
 		cfg.TakeOverTicks = 1
 	}
-	if m.Remember > 0 {
-		cfg.MaxFinished = m.Remember
+	if m.Forgetful {
+		cfg.MaxFinished = 0
 	}
 	return cfg
 }
@@ -178,8 +179,8 @@ func (m *Model) Bounds() string {
 			words = append(words, who.what+" "+strings.Trim(listNodes(who.nodes), "()"))
 		}
 	}
-	if m.Remember > 0 {
-		words = append(words, fmt.Sprintf("%d remembered", m.Remember))
+	if m.Forgetful {
+		words = append(words, "nothing remembered")
 	}
 	if len(m.Before) > 0 {
 		words = append(words, fmt.Sprintf("%d commands before", len(m.Before)))
@@ -217,8 +218,8 @@ func (m *Model) first() string {
 	if len(m.OnePhase) > 0 {
 		line += " one=" + listNodes(m.OnePhase)
 	}
-	if m.Remember > 0 {
-		line += fmt.Sprintf(" remember=%d", m.Remember)
+	if m.Forgetful {
+		line += " forgetful"
 	}
 	if m.Forces > 0 {
 		line += " operator"
@@ -254,11 +255,12 @@ func (m *Model) New(planted bool) (*network.Network, error) {
 			err = violation
 		}
 	}
+	m.done = len(p.observer.history)
 	if err != nil {
 		return nil, fmt.Errorf("commit: model %s: %w", m.Name, err)
 	}
-	c := network.Config{Nodes: p.all(), Observer: p.observer, Budgets: m.budgets(), Restarts: []int{crashes}, Late: -1, Planted: planted, Describe: m.Describe,
-		Restarting: func(node int) bool { return m.crashing(uint64(node + 1)) }, Check: m.heals, Sample: m.Sample}
+	c := network.Config{Nodes: p.all(), Observer: p.observer, Budgets: m.budgets(), Restarts: []int{crashes, losses}, Late: -1, Planted: planted, Describe: m.Describe,
+		Restarting: func(node int) bool { return m.crashing(uint64(node+1)) || m.Losses > 0 }, Check: m.heals, Sample: m.Sample}
 	for _, x := range p.net {
 		c.Waiting = append(c.Waiting, network.Waiting{From: x.from, To: x.to, Body: x.body})
 	}

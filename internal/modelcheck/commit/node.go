@@ -24,7 +24,11 @@ type node struct {
 	writes   []write  // not durable, the oldest first
 	calls    []twophase.Call
 	asked    []twophase.ID // proposals to a shared log that were not answered
+	lost     int           // how often its store was lost
 }
+
+// incarnation is that of the node's store.
+func (n *node) incarnation() uint64 { return n.id + 16*uint64(n.lost+1) }
 
 // branch is what a resource has of a transaction.
 type branch struct {
@@ -53,6 +57,7 @@ const (
 	call    // Arg: which one, and what the resource answers
 	timeout // Arg: which proposal to the decision log fails
 	force   // Arg: which branch, and how
+	lose    // the store is lost, and the node starts with an empty one
 )
 
 // Answers of resources to calls.
@@ -86,6 +91,7 @@ func (n *node) Fingerprint(b []byte) []byte {
 	b = append(b, 0)
 	b = binary.AppendUvarint(b, n.run)
 	b = binary.AppendUvarint(b, n.next)
+	b = append(b, byte(n.lost))
 	b = append(b, n.disk.sum[:]...)
 	b = appendBytes(b, n.register)
 	b = binary.AppendUvarint(b, uint64(len(n.branches)))
@@ -155,6 +161,9 @@ func (n *node) Inputs() (list []network.Input) {
 	if may(n.m.Crashing, n.id) && n.m.Crashes > 0 && n.marked() {
 		add(crash, 0, crashes)
 	}
+	if n.m.Losses > 0 && n.m.coordinates(n.id) && n.marked() {
+		add(lose, 0, losses)
+	}
 	if n.core == nil {
 		return list
 	}
@@ -203,8 +212,8 @@ func (n *node) Take(in network.Input, used int, out *network.Output) {
 	n.attempt(out, func() {
 		switch in.Kind {
 		case begin:
-			if t := n.m.Transactions[used]; t.At == n.id {
-				n.begin(used, out)
+			if t := n.m.Transactions[n.m.done+used]; t.At == n.id {
+				n.begin(n.m.done+used, out)
 			} else {
 				out.Idle = true
 			}
@@ -218,6 +227,8 @@ func (n *node) Take(in network.Input, used int, out *network.Output) {
 			n.call(in.Arg/answers, in.Arg%answers, out)
 		case timeout:
 			n.timeout(n.asked[in.Arg], out)
+		case lose:
+			n.lose(out)
 		case force:
 			d := n.core.InDoubt()[in.Arg/2]
 			n.force(d.ID, d.Resource, twophase.OutcomeCommitted+twophase.Outcome(in.Arg%2), out)
@@ -250,7 +261,7 @@ func (n *node) did(out *network.Output, format string, args ...any) {
 func (n *node) begin(number int, out *network.Output) {
 	t := n.m.Transactions[number]
 	n.did(out, "commit %d by=%s", n.id, listBranches(t.Branches))
-	id := twophase.ID{Node: n.id, Incarnation: incarnation(n.id), Counter: n.next}
+	id := twophase.ID{Node: n.id, Incarnation: n.incarnation(), Counter: n.next}
 	n.next++
 	out.Facts = append(out.Facts, begun{id, number})
 	if err := n.core.Open(id); err != nil {
@@ -322,6 +333,15 @@ func (n *node) crash(out *network.Output) {
 	n.start(out)
 }
 
+// lose loses the store: what was promised nobody knows. The node starts with an empty one, which has another incarnation.
+func (n *node) lose(out *network.Output) {
+	n.did(out, "lose %d", n.id)
+	n.lost++
+	n.disk, n.register, n.branches = newDisk(), nil, nil
+	n.core, n.writes, n.calls, n.asked = nil, nil, nil, nil
+	n.start(out)
+}
+
 // start ends in the decision log what earlier runs have begun, and goes on with what it says.
 func (n *node) start(out *network.Output) {
 	if !n.m.coordinates(n.id) {
@@ -330,7 +350,7 @@ func (n *node) start(out *network.Output) {
 	}
 	n.run++
 	n.next = n.run * perRun
-	p := twophase.Progress{Node: n.id, Incarnation: incarnation(n.id), Upcoming: n.next, Open: twophase.Delegated(n.id, incarnation(n.id), n.disk.keys)}
+	p := twophase.Progress{Node: n.id, Incarnation: n.incarnation(), Upcoming: n.next, Open: twophase.Delegated(n.id, n.incarnation(), n.disk.keys)}
 	if n.m.Shared {
 		out.Messages = append(out.Messages, network.Message{To: n.m.Nodes, Body: appendProgress(binary.AppendUvarint([]byte{opRecover}, n.run), p)})
 		return
@@ -347,6 +367,7 @@ func (n *node) load(decisions []twophase.Decision, out *network.Output) {
 		return
 	}
 	cfg := n.m.config(n.id)
+	cfg.Incarnation = n.incarnation()
 	if cfg.Base = 1; n.m.coordinates(n.id) {
 		cfg.Base = n.next
 	}
@@ -590,6 +611,9 @@ func (n *node) call(i, answer int, out *network.Output) {
 			vote = twophase.VoteReadOnly
 			b.staying = !c.MayLeave
 			becomes(readOnly)
+			if c.MayLeave {
+				out.Facts = append(out.Facts, left{c.ID, n.id, c.Resource})
+			}
 		case answerNo:
 			vote = twophase.VoteNo
 		}

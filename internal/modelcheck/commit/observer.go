@@ -22,6 +22,12 @@ type (
 		Resource string
 		What     status
 	}
+	// left: a resource that has nothing to commit has let go of what it had locked.
+	left struct {
+		ID       twophase.ID
+		Node     uint64
+		Resource string
+	}
 	// forced: an operator decides.
 	forced struct {
 		ID       twophase.ID
@@ -226,6 +232,16 @@ func (o *observer) Observe(fact any) error {
 	case forced:
 		if h, i := o.branch(f.ID, f.Node, f.Resource); h != nil {
 			h.forced[i] = true
+		}
+	case left:
+		h, i := o.branch(f.ID, f.Node, f.Resource)
+		if h == nil {
+			break
+		}
+		// Whoever is given work takes locks: nobody lets go before all have theirs.
+		taking := o.which(h, func(k int, s status) bool { return k != i && s == untouched && len(o.parts(h)[k].Work) > 0 })
+		if taking != "" {
+			return violated(f.ID, "%s releases its locks, and %s still takes some", o.parts(h)[i], taking)
 		}
 	case did:
 		h, i := o.branch(f.ID, f.Node, f.Resource)

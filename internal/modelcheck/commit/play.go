@@ -12,12 +12,13 @@ import (
 
 // Player plays a script, step by step: it does not explore.
 //
-//	nodes COUNT [shared] coordinators=(…) [crashing=(…)] [one=(…)] [remember=N] [operator]
+//	nodes COUNT [shared] coordinators=(…) [crashing=(…)] [one=(…)] [forgetful] [operator]
 //	commit NODE by=(NODE/RESOURCE,…)       * marks a last agent, + a branch with work
 //	persist NODE                           the oldest batch becomes durable
 //	call NODE KIND TX RESOURCE ANSWER      a resource does what it is asked: yes, no, read-only, done, fails
 //	tick NODE
 //	crash NODE                             it starts again at once
+//	lose NODE                              its store is lost, and it starts with an empty one
 //	timeout NODE TX                        a proposal to the decision log fails
 //	force NODE TX RESOURCE OUTCOME         an operator decides
 //	deliver from=N to=N type=WORD [nth=K]
@@ -99,7 +100,7 @@ func (p *Player) start(m *Model) error {
 		}
 		// The first run asks the log before anything else happens.
 		n.run, n.next = 1, perRun
-		stay, _ := p.log.register.recover(twophase.Progress{Node: n.id, Incarnation: incarnation(n.id), Upcoming: n.next}, &out)
+		stay, _ := p.log.register.recover(twophase.Progress{Node: n.id, Incarnation: n.incarnation(), Upcoming: n.next}, &out)
 		n.load(stay, &out)
 	}
 	if out.Violation == nil && len(out.Messages)+len(out.Facts) > 0 {
@@ -130,18 +131,15 @@ func (p *Player) Exec(line string) (printed string, violation, err error) {
 	var text strings.Builder
 	switch w.at(0) {
 	case "nodes":
-		_, operator := w.named["operator"]
 		m := &Model{Nodes: int(number(w.at(1))), Shared: slices.Contains(w.bare, "shared"), coordinators: w.numbers("coordinators"), Crashes: 1, Crashing: w.numbers("crashing"),
 			OnePhase: w.numbers("one")}
 		if m.Crashing == nil {
 			m.Crashes = 0
 		}
-		if operator || slices.Contains(w.bare, "operator") {
+		if slices.Contains(w.bare, "operator") {
 			m.Forces = 1
 		}
-		for _, n := range w.numbers("remember") {
-			m.Remember = int(n)
-		}
+		m.Forgetful = slices.Contains(w.bare, "forgetful")
 		if m.Nodes < 1 || m.Nodes > network.MaxNodes {
 			return fail("there are 1 to %d nodes", network.MaxNodes)
 		}
@@ -177,7 +175,7 @@ func (p *Player) Exec(line string) (printed string, violation, err error) {
 		return fail("no such node")
 	}
 	n := p.nodes[id-1]
-	if n.core == nil && w.at(0) != "crash" {
+	if n.core == nil && w.at(0) != "crash" && w.at(0) != "lose" {
 		return fail("node %d waits for the decision log", id)
 	}
 	n.attempt(&out, func() { err = p.take(n, &w, &out) })
@@ -208,13 +206,15 @@ func (p *Player) take(n *node, w *words, out *network.Output) error {
 		n.persist(out)
 	case "crash":
 		n.crash(out)
+	case "lose":
+		n.lose(out)
 	case "tick":
 		n.tick(out)
 	case "call":
 		i := slices.IndexFunc(n.calls, func(c twophase.Call) bool {
 			return c.Kind.String() == w.at(2) && shorten(c.ID) == w.at(3) && c.Resource == w.at(4)
 		})
-		answer := slices.IndexFunc(make([]int, answers), func(int) bool { return false })
+		answer := -1
 		for a := range answers {
 			if answerName(a) == w.at(5) {
 				answer = a
