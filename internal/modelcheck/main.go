@@ -252,7 +252,7 @@ func (r *run) explore(m network.Model, bug string) (*outcome, error) {
 	if r.save != "" {
 		name := m.Label()
 		if bug != "" {
-			name += "_" + strings.NewReplacer(" ", "_", "'", "").Replace(bug)
+			name += "_" + strings.NewReplacer(" ", "_", "'", "", ":", "").Replace(bug)
 		}
 		return o, os.WriteFile(filepath.Join(r.save, name+".txt"), []byte(o.Played), 0o666)
 	}

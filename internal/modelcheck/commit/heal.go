@@ -2,6 +2,7 @@ package commit
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/synod-go/synod/internal/modelcheck/network"
 	"github.com/synod-go/synod/internal/twophase"
@@ -16,7 +17,12 @@ const rounds = 40
 // if it was told to forget it before, and that was lost: the runtime repeats it); and on the
 // way there all must be right that must be right always.
 func (m *Model) heals(nodes []network.Node, o network.Observer) error {
-	h := &healing{m: m, observer: o.Clone()}
+	return m.healsAloud(nodes, o, nil)
+}
+
+// healsAloud prints what happens, if text is not nil.
+func (m *Model) healsAloud(nodes []network.Node, o network.Observer, text *strings.Builder) error {
+	h := &healing{m: m, observer: o.Clone(), text: text}
 	for i := range nodes {
 		if n, ok := nodes[i].Clone().(*node); ok {
 			h.nodes = append(h.nodes, n)
@@ -37,6 +43,7 @@ type healing struct {
 	log      network.Node
 	observer network.Observer
 	net      []packet
+	text     *strings.Builder
 }
 
 // step takes a step of a node, and takes over what comes of it.
@@ -46,6 +53,9 @@ func (h *healing) step(from int, fn func(out *network.Output)) error {
 		h.nodes[from].attempt(&out, func() { fn(&out) })
 	} else {
 		fn(&out)
+	}
+	if h.text != nil {
+		tell(h.text, from, &out)
 	}
 	for _, f := range out.Facts {
 		if err := h.observer.Observe(f); err != nil {
@@ -83,6 +93,9 @@ func (h *healing) run() error {
 		}
 		if h.idle() && !lost {
 			return h.over()
+		}
+		if h.text != nil {
+			h.text.WriteString("tick\n")
 		}
 		for i, n := range h.nodes {
 			if n.core == nil {
@@ -126,6 +139,9 @@ func (h *healing) settle() error {
 		}
 		x := h.net[0]
 		h.net = h.net[1:]
+		if h.text != nil {
+			fmt.Fprintf(h.text, "%v\n", &x)
+		}
 		err := h.step(x.to, func(out *network.Output) {
 			if x.to < len(h.nodes) {
 				h.nodes[x.to].deliver(uint64(x.from+1), x.body, out)

@@ -314,8 +314,8 @@ func (p *packet) fits(w *words) bool {
 	return is("from", strconv.Itoa(p.from+1)) && is("to", strconv.Itoa(p.to+1)) && is("type", kind)
 }
 
-// carryOut prints what a node has done, and brings its messages on their way.
-func (p *Player) carryOut(at int, out *network.Output, text *strings.Builder) (violation error) {
+// tell prints what a node has done.
+func tell(text *strings.Builder, at int, out *network.Output) {
 	for _, fact := range out.Facts {
 		switch f := fact.(type) {
 		case did:
@@ -329,9 +329,15 @@ func (p *Player) carryOut(at int, out *network.Output, text *strings.Builder) (v
 		}
 	}
 	for _, m := range out.Messages {
-		x := packet{at, m.To, m.Body}
-		p.net = append(p.net, x)
-		fmt.Fprintf(text, "send %v\n", &x)
+		fmt.Fprintf(text, "send %v\n", &packet{at, m.To, m.Body})
+	}
+}
+
+// carryOut prints what a node has done, and brings its messages on their way.
+func (p *Player) carryOut(at int, out *network.Output, text *strings.Builder) (violation error) {
+	tell(text, at, out)
+	for _, m := range out.Messages {
+		p.net = append(p.net, packet{at, m.To, m.Body})
 	}
 	if at < len(p.nodes) {
 		for _, c := range p.nodes[at].calls {
@@ -369,9 +375,10 @@ func (m *Model) Play(lines []string) (string, error) {
 		}
 		fmt.Fprintf(&text, "%s\n----\n%s", line, printed)
 		if violation == nil && i == len(lines)-1 {
-			if violation = p.model.heals(p.all(), p.observer); violation != nil {
+			var end strings.Builder
+			if violation = p.model.healsAloud(p.all(), p.observer, &end); violation != nil {
 				first, _, _ := strings.Cut(violation.Error(), "\n")
-				fmt.Fprintf(&text, "VIOLATION: %s\n", first)
+				fmt.Fprintf(&text, "From here on nothing fails:\n%sVIOLATION: %s\n", &end, first)
 			}
 		}
 		text.WriteString("\n")
