@@ -30,7 +30,7 @@ func models() []*Model {
 	return []*Model{
 		{
 			Name: "base", For: "two participants, one of them beside the coordinator: crashes that lose what is not durable, and time-outs, at any time",
-			Nodes: 2, Transactions: []Transaction{{1, beside}}, Crashes: 2, Ticks: 4,
+			Nodes: 2, Transactions: []Transaction{{1, beside}}, Crashes: 2, Ticks: 5,
 			Votes: votes{1: {yes, no}, 2: {yes, no}},
 		},
 		{
@@ -55,12 +55,12 @@ func models() []*Model {
 		},
 		{
 			Name: "alone", For: "a single participant, that prepares",
-			Nodes: 2, Transactions: []Transaction{{1, by("2/a")}, {1, by("2/a")}}, Crashes: 2, Ticks: 2,
+			Nodes: 2, Transactions: []Transaction{{1, by("2/a")}, {1, by("2/a")}}, Crashes: 1, Ticks: 1,
 			Votes: votes{2: {yes, ro, no}},
 		},
 		{
 			Name: "one-phase", For: "a single participant, that commits in one phase",
-			Nodes: 2, Transactions: []Transaction{{1, by("2/a")}, {1, by("2/a")}}, Crashes: 2, Ticks: 3, OnePhase: []uint64{2}, Failures: 1,
+			Nodes: 2, Transactions: []Transaction{{1, by("2/a")}, {1, by("2/a")}}, Crashes: 1, Ticks: 1, OnePhase: []uint64{2}, Failures: 1,
 			Votes: votes{2: {yes, no}},
 		},
 		{
@@ -79,7 +79,7 @@ func models() []*Model {
 		},
 		{
 			Name: "slow-log", For: "a shared decision log that does not answer in time",
-			Nodes: 2, Transactions: []Transaction{{1, beside}}, Shared: true, Crashes: 2, Ticks: 2, Timeouts: 1,
+			Nodes: 2, Transactions: []Transaction{{1, beside}}, Shared: true, Crashes: 1, Ticks: 2, Timeouts: 1,
 			Votes: votes{2: {yes, no}},
 		},
 		{

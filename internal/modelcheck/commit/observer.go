@@ -307,6 +307,9 @@ func (o *observer) Observe(fact any) error {
 		if h == nil {
 			return violated(f.ID, "node %d says that it is %s, and it was never begun", f.Node, f.Outcome)
 		}
+		if o.which(h, func(_ int, s status) bool { return s != readOnly }) == "" {
+			return nil // nobody has anything to commit: it is all the same
+		}
 		if x, i := o.branch(f.ID, f.To, f.Resource); x != nil && (h.branches[i] == committed || h.branches[i] == readOnly || h.forced[i]) {
 			// It is over there, and what was asked comes late, or it has nothing to commit: who knows nothing any more
 			// presumes an abort.
