@@ -175,6 +175,37 @@ func TestAllBugsHaveAModel(t *testing.T) {
 	require.Equal(t, slices.Compact(names), known)
 }
 
+// Whether everything ends can be told: with a coordinator that never comes back, all who have prepared wait for ever, unless
+// one has not, or the decision log is not the coordinator's.
+func TestWithoutTheCoordinator(t *testing.T) {
+	both := []string{"commit 1 by=(2/a,3/a)", "deliver from=1 to=2 type=prepare", "call 2 prepare 1.10 a yes", "deliver from=1 to=3 type=prepare", "call 3 prepare 1.10 a yes"}
+	for _, c := range []struct {
+		nodes string
+		lines []string
+		stuck string
+	}{
+		{"nodes 3 coordinators=(1)", both, "is in doubt about transaction 1.10"},
+		{"nodes 3 coordinators=(1)", both[:3], ""},
+		{"nodes 3 shared coordinators=(1)", both, ""},
+	} {
+		var p Player
+		for _, line := range append([]string{c.nodes}, c.lines...) {
+			_, violation, err := p.Exec(line)
+			require.NoError(t, err)
+			require.NoError(t, violation)
+		}
+		require.NoError(t, p.model.healing(p.all(), p.observer, nil, nil).run())
+		err := p.model.healing(p.all(), p.observer, nil, []uint64{1}).run()
+		if c.stuck == "" {
+			require.NoError(t, err, c.nodes)
+		} else {
+			require.ErrorContains(t, err, c.stuck)
+		}
+	}
+	require.Equal(t, []uint64{1}, model(t, "takeover").away())
+	require.Empty(t, model(t, "remote").away())
+}
+
 // The scripts' notation of branches is read as it is written.
 func TestBranches(t *testing.T) {
 	list := by("1/a+", "2/b*", "3/a")

@@ -46,7 +46,7 @@
 //
 // Of states, all of them or a sample (Model.Sample): once nothing fails any more everything ends, though all that was on its way is
 // lost. No resource holds anything then, nobody is in doubt, local logs have forgotten all commits, and an operator's wrong decision is
-// on record.
+// on record. With a shared log the same is asked without the coordinator, which never runs again: it blocks nobody.
 //
 // # Limits
 //

@@ -2,6 +2,7 @@ package commit
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/synod-go/synod/internal/modelcheck/network"
@@ -13,16 +14,50 @@ const rounds = 40
 
 // heals reports whether everything ends, from a state on, once nothing fails any more: all that was on its way is lost, what
 // is sent from here on arrives, once and in its order, all nodes run, time passes everywhere, resources do what they are asked, and
-// new work says yes if it can. In the end nobody is in doubt, no resource holds anything, and no local log remembers a commit (a shared one does,
-// if it was told to forget it before, and that was lost: the runtime repeats it); and on the
-// way there all must be right that must be right always.
+// new work says yes if it can. In the end nobody is in doubt, no resource holds anything, and no local log remembers a commit (a
+// shared one does, if it was told to forget it before, and that was lost: the runtime repeats it); and on the way there all must
+// be right that must be right always. Where the log is shared all but the last is asked without the coordinator, too.
 func (m *Model) heals(nodes []network.Node, o network.Observer) error {
 	return m.healsAloud(nodes, o, nil)
 }
 
 // healsAloud prints what happens, if text is not nil.
 func (m *Model) healsAloud(nodes []network.Node, o network.Observer, text *strings.Builder) error {
-	h := &healing{m: m, observer: o.Clone(), text: text}
+	err := m.healing(nodes, o, text, nil).run()
+	if err != nil {
+		return fmt.Errorf("healed: %w", err)
+	}
+	// With a shared log nobody waits for a coordinator, either.
+	gone := m.away()
+	if len(gone) == 0 {
+		return nil
+	}
+	if text != nil {
+		text.Reset()
+		fmt.Fprintf(text, "(nodes %s never run again)\n", listNodes(gone))
+	}
+	if err := m.healing(nodes, o, text, gone).run(); err != nil {
+		return fmt.Errorf("healed without the coordinator: %w", err)
+	}
+	return nil
+}
+
+// away returns the nodes without which everything must end: coordinators, where the decision log is shared, that have no part
+// in a transaction themselves.
+func (m *Model) away() (gone []uint64) {
+	for node := range uint64(m.Nodes) {
+		part := slices.ContainsFunc(m.Transactions, func(t Transaction) bool {
+			return slices.ContainsFunc(t.Branches, func(b twophase.Branch) bool { return b.Node == node+1 })
+		})
+		if m.Shared && !part && m.coordinates(node+1) {
+			gone = append(gone, node+1)
+		}
+	}
+	return gone
+}
+
+func (m *Model) healing(nodes []network.Node, o network.Observer, text *strings.Builder, gone []uint64) *healing {
+	h := &healing{m: m, observer: o.Clone(), text: text, gone: gone}
 	for i := range nodes {
 		if n, ok := nodes[i].Clone().(*node); ok {
 			h.nodes = append(h.nodes, n)
@@ -30,11 +65,7 @@ func (m *Model) healsAloud(nodes []network.Node, o network.Observer, text *strin
 			h.log = nodes[i].Clone()
 		}
 	}
-	err := h.run()
-	if err != nil {
-		return fmt.Errorf("healed: %w", err)
-	}
-	return nil
+	return h
 }
 
 type healing struct {
@@ -44,7 +75,10 @@ type healing struct {
 	observer network.Observer
 	net      []packet
 	text     *strings.Builder
+	gone     []uint64 // these never run again
 }
+
+func (h *healing) runs(n *node) bool { return !slices.Contains(h.gone, n.id) }
 
 // step takes a step of a node, and takes over what comes of it.
 func (h *healing) step(from int, fn func(out *network.Output)) error {
@@ -70,6 +104,9 @@ func (h *healing) step(from int, fn func(out *network.Output)) error {
 
 func (h *healing) run() error {
 	for i, n := range h.nodes {
+		if !h.runs(n) {
+			continue
+		}
 		err := h.step(i, func(out *network.Output) {
 			if n.core == nil {
 				n.start(out) // it asks the decision log again, as a later run
@@ -98,7 +135,7 @@ func (h *healing) run() error {
 			h.text.WriteString("tick\n")
 		}
 		for i, n := range h.nodes {
-			if n.core == nil {
+			if n.core == nil || !h.runs(n) {
 				continue
 			}
 			if err := h.step(i, n.tick); err != nil {
@@ -117,7 +154,7 @@ func (h *healing) settle() error {
 	for {
 		busy := false
 		for i, n := range h.nodes {
-			for n.core != nil && len(n.writes)+len(n.calls) > 0 {
+			for n.core != nil && h.runs(n) && len(n.writes)+len(n.calls) > 0 {
 				busy = true
 				err := h.step(i, func(out *network.Output) {
 					if len(n.writes) > 0 {
@@ -142,6 +179,9 @@ func (h *healing) settle() error {
 		if h.text != nil {
 			fmt.Fprintf(h.text, "%v\n", &x)
 		}
+		if x.to < len(h.nodes) && !h.runs(h.nodes[x.to]) {
+			continue
+		}
 		err := h.step(x.to, func(out *network.Output) {
 			if x.to < len(h.nodes) {
 				h.nodes[x.to].deliver(uint64(x.from+1), x.body, out)
@@ -157,7 +197,7 @@ func (h *healing) settle() error {
 
 func (h *healing) idle() bool {
 	for _, n := range h.nodes {
-		if n.core == nil || n.core.Busy() || len(n.asked) > 0 {
+		if h.runs(n) && (n.core == nil || n.core.Busy() || len(n.asked) > 0) {
 			return false
 		}
 	}
@@ -191,6 +231,9 @@ func (h *healing) remembers(r register) error {
 // stuck says what does not end.
 func (h *healing) stuck() error {
 	for _, n := range h.nodes {
+		if !h.runs(n) {
+			continue
+		}
 		if n.core == nil {
 			return fmt.Errorf("node %d does not start", n.id)
 		}

@@ -103,7 +103,7 @@ func models() []*Model {
 		},
 		{
 			Name: "failures", For: "resources that fail, and are asked again",
-			Nodes: 2, Transactions: []Transaction{{1, beside}}, Crashes: 1, Ticks: 3, Failures: 2,
+			Nodes: 2, Transactions: []Transaction{{1, beside}}, Crashes: 2, Ticks: 3, Failures: 2,
 		},
 		{
 			Name: "operator", For: "an operator decides what is in doubt: where that is wrong there is a record of it",
