@@ -2,10 +2,11 @@
 // of them that what it promises is kept.
 //
 //	go run ./internal/modelcheck -system paxos
+//	go run ./internal/modelcheck -system 2pc
 //
 // explores the first model of Multi-Paxos: three nodes, two slots, two values, three ballots, and a crash that loses what
-// was not durable. It prints the bounds, how many states there are, and whether that is all of them. Other models look at what that one
-// leaves out:
+// was not durable; or that of two-phase commit: two participants, one of them beside the coordinator, and two crashes. It prints the
+// bounds, how many states there are, and whether that is all of them. Other models look at what that one leaves out:
 //
 //	go run ./internal/modelcheck -system paxos -list
 //	go run ./internal/modelcheck -system paxos -model all
@@ -20,7 +21,8 @@
 //
 //	go run ./internal/modelcheck -system paxos -bugs
 //
-// Package explore is the search, network what is common to protocols whose nodes send messages, paxos the models of Multi-Paxos.
+// Package explore is the search, network what is common to protocols whose nodes send messages, paxos the models of Multi-Paxos,
+// commit those of two-phase commit.
 // What a model does not bound is bounded by -memory, -states, -depth and -time: then "not complete" is printed, which says nothing
 // of the states that were not reached.
 package main
@@ -41,14 +43,16 @@ import (
 	"sync"
 	"time"
 
+	"github.com/synod-go/synod/internal/modelcheck/commit"
 	"github.com/synod-go/synod/internal/modelcheck/explore"
 	"github.com/synod-go/synod/internal/modelcheck/network"
 	"github.com/synod-go/synod/internal/modelcheck/paxos"
 	"github.com/synod-go/synod/internal/probe"
 )
 
-// systems are what can be explored, by name.
+// systems are what can be explored, by name: each is some models, and the mistakes that they find. One more is a line here.
 var systems = map[string]func() network.System{
+	"2pc":   commit.System,
 	"paxos": paxos.System,
 }
 
@@ -196,6 +200,7 @@ func (p *planter) Observe(any) {}
 type outcome struct {
 	explore.Result
 	Locals, Messages, Histories int
+	Checked                     int // states that were looked at as a whole
 	Reached, Missed             []string
 	Asked                       bool // whether the code was asked for the bug
 	Script                      []string
@@ -226,6 +231,7 @@ func (r *run) explore(m network.Model, bug string) (*outcome, error) {
 		return nil, err
 	}
 	o.Locals, o.Messages, o.Histories = n.Sizes()
+	o.Checked = n.Checked()
 	o.Asked = p.made
 	for _, name := range slices.Sorted(maps.Keys(p.reached)) {
 		if p.reached[name] {
@@ -250,7 +256,7 @@ func (r *run) explore(m network.Model, bug string) (*outcome, error) {
 	if r.save != "" {
 		name := m.Label()
 		if bug != "" {
-			name += "_" + strings.NewReplacer(" ", "_", "'", "").Replace(bug)
+			name += "_" + strings.NewReplacer(" ", "_", "'", "", ":", "").Replace(bug)
 		}
 		return o, os.WriteFile(filepath.Join(r.save, name+".txt"), []byte(o.Played), 0o666)
 	}
@@ -268,7 +274,7 @@ func (r *run) report(m network.Model, o *outcome) {
 		}
 		_ = e.Encode(map[string]any{"model": m.Label(), "bounds": m.Bounds(), "complete": o.Complete, "stopped": o.Stopped, "violation": violation, "script": o.Script,
 			"states": o.States, "transitions": o.Transitions, "idle": o.Idle, "beyond": o.Beyond, "within": o.Within, "depth": o.Depth, "levels": o.Levels,
-			"locals": o.Locals, "messages": o.Messages, "histories": o.Histories, "seconds": o.Time.Seconds(), "table": o.TableBytes, "memory": o.HeapBytes, "reached": o.Reached})
+			"locals": o.Locals, "messages": o.Messages, "histories": o.Histories, "checked": o.Checked, "seconds": o.Time.Seconds(), "table": o.TableBytes, "memory": o.HeapBytes, "reached": o.Reached})
 		return
 	}
 	w := r.out
@@ -288,6 +294,9 @@ func (r *run) report(m network.Model, o *outcome) {
 	fmt.Fprintf(w, "  states       %d, the farthest %d steps away, up to %d held at once\n", o.States, o.Depth, o.Frontier)
 	fmt.Fprintf(w, "  transitions  %d: %d change nothing, %d lead to less of what is known; %d more lead beyond the bounds\n", o.Transitions, o.Idle, o.Within, o.Beyond)
 	fmt.Fprintf(w, "  made of      %d states of single nodes, %d messages, %d histories; %d places reached\n", o.Locals, o.Messages, o.Histories, len(o.Reached))
+	if o.Checked > 0 {
+		fmt.Fprintf(w, "  checked      %d combinations of nodes and history as a whole\n", o.Checked)
+	}
 	fmt.Fprintf(w, "  time         %v, memory %d MiB, %d of them for the set of states (%d bytes each)\n", o.Time.Round(time.Millisecond), o.HeapBytes>>20, o.TableBytes>>20, o.TableBytes/max(o.States, 1))
 }
 

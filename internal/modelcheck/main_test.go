@@ -61,3 +61,30 @@ func TestWhatTheCommandRefuses(t *testing.T) {
 		require.Error(t, command(args, io.Discard, io.Discard), args)
 	}
 }
+
+// Each system says what it has, and its models have names of their own.
+func TestSystems(t *testing.T) {
+	for name, system := range systems {
+		s := system()
+		require.NotEmpty(t, s.Models, name)
+		labels := map[string]bool{}
+		for _, m := range s.Models {
+			require.False(t, labels[m.Label()], "%s: two models are called %s", name, m.Label())
+			labels[m.Label()] = true
+			require.NotEmpty(t, m.About())
+			require.NotEmpty(t, m.Bounds())
+		}
+		for _, b := range s.Bugs {
+			require.NotEmpty(t, b.Models, b.Name)
+			for _, label := range b.Models {
+				require.True(t, labels[label], "%s: %s: no model %s", name, b.Name, label)
+			}
+		}
+	}
+	var out bytes.Buffer
+	require.NoError(t, command([]string{"-system", "2pc", "-model", "lost"}, &out, io.Discard))
+	require.Contains(t, out.String(), "lost: complete, no violation\n  bounds       3 nodes, ")
+	out.Reset()
+	require.ErrorIs(t, command([]string{"-system", "2pc", "-bug", "2pc: a no is not counted"}, &out, io.Discard), errViolated)
+	require.Contains(t, out.String(), "VIOLATION: ")
+}

@@ -498,7 +498,7 @@ func (c *Core) tickEntry(e *entry) {
 			c.resolveHeuristic(e)
 			return
 		}
-		if probe.Bug("2pc: a participant in doubt aborts alone") && e.age > 2*c.cfg.InquireTicks {
+		if probe.Bug("2pc: a participant in doubt aborts alone") && e.age >= c.cfg.PeerTicks {
 			c.learn(e, OutcomeAborted)
 			return
 		}

@@ -127,6 +127,12 @@ type Config struct {
 	// Describe says what a message is, for errors.
 	Describe func(from, to int, body []byte) string
 
+	// Check, if it is set, looks at all nodes of a state, and what was observed on the way there; the error says what is
+	// wrong with it. It is asked about one in Sample of those that differ in nodes or observer; 0: about all. It may be asked
+	// by several goroutines at a time, and changes nothing.
+	Check  func(nodes []Node, o Observer) error
+	Sample uint64
+
 	// Planted says that a mistake is planted. Then what the nodes say of deafness is not held against what
 	// they do: a counterexample is one anyway.
 	Planted bool
@@ -162,7 +168,11 @@ type Network struct {
 		sync.RWMutex
 		byFact map[any]uint32
 	}
-	fact arena[any]
+	fact    arena[any]
+	checked struct {
+		sync.RWMutex
+		by map[explore.Hash]error
+	}
 }
 
 var _ explore.System[*State] = (*Network)(nil)
@@ -224,6 +234,7 @@ func New(c Config) (*Network, error) {
 	n.messages.byContent = make(map[string]uint32)
 	n.observers.byHash = make(map[explore.Hash]uint32)
 	n.facts.byFact = make(map[any]uint32)
+	n.checked.by = make(map[explore.Hash]error)
 	for i, b := range c.Budgets {
 		if b.Limit < 0 || b.Limit > 255 {
 			return nil, fmt.Errorf("network: budget %q is %d: at most 255", b.Name, b.Limit)
@@ -437,6 +448,10 @@ func (n *Network) visit(s *State, node int, costs []int, r *result, v *explore.V
 	touched[node] = true
 	n.post(&next, s, r.sent, &touched)
 	n.settle(&next, s, &touched)
+	if err := n.check(&next); err != nil {
+		v.Fail(err)
+		return
+	}
 	var within [maxWithin]explore.Hash
 	if !v.Step(n.hash(&next, &next.used), n.within(&next, within[:0])...) {
 		return
@@ -469,6 +484,45 @@ func (n *Network) deaf(s *State, node int, next uint32, restarted bool) error {
 		}
 	}
 	return nil
+}
+
+// check asks Config.Check about a state, unless it was asked before.
+func (n *Network) check(s *State) error {
+	if n.c.Check == nil {
+		return nil
+	}
+	h := n.observer.at(s.observer).hash
+	for i := range n.c.Nodes {
+		h = add(h, n.local.at(s.nodes[i].local).hash[1])
+	}
+	if n.c.Sample > 1 && h[0]%n.c.Sample != 0 {
+		return nil
+	}
+	n.checked.RLock()
+	err, known := n.checked.by[h]
+	n.checked.RUnlock()
+	if known {
+		return err
+	}
+	nodes := make([]Node, len(n.c.Nodes))
+	for i := range nodes {
+		nodes[i] = n.local.at(s.nodes[i].local).node
+	}
+	err = n.c.Check(nodes, n.observer.at(s.observer).observer)
+	n.checked.Lock()
+	defer n.checked.Unlock()
+	if first, known := n.checked.by[h]; known {
+		return first
+	}
+	n.checked.by[h] = err
+	return err
+}
+
+// Checked says how many states Config.Check was asked about.
+func (n *Network) Checked() int {
+	n.checked.RLock()
+	defer n.checked.RUnlock()
+	return len(n.checked.by)
 }
 
 const maxWithin = 16

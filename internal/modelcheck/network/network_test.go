@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -405,4 +406,40 @@ func (s *sharing) Inputs() []Input               { return nil }
 func (s *sharing) Take(Input, int, *Output)      {}
 func (s *sharing) Deliver(_ int, body []byte, _ bool, _ *Output) {
 	copy(s.word, bytes.ToUpper(body))
+}
+
+// A state as a whole is looked at once, wherever it comes from, and what is wrong with it ends the exploration.
+func TestCheck(t *testing.T) {
+	var mu sync.Mutex
+	seen := map[string]int{}
+	look := func(bad string) Config {
+		clear(seen)
+		return Config{Nodes: []Node{speaker("a", "b"), listener(9)}, Observer: &words{}, Late: -1, Check: func(nodes []Node, _ Observer) error {
+			mu.Lock()
+			defer mu.Unlock()
+			word := nodes[1].(*toy).word
+			seen[word]++
+			if word == bad {
+				return errors.New("a bad word")
+			}
+			return nil
+		}}
+	}
+	c := look("none")
+	r, n := reached(t, c)
+	require.True(t, r.Complete)
+	require.NoError(t, r.Violation)
+	require.Greater(t, len(seen), 5)
+	require.Equal(t, len(seen), n.Checked())
+	all := n.Checked()
+
+	r, n = reached(t, look("ab"))
+	require.ErrorContains(t, r.Violation, "a bad word")
+	_, err := explore.Replay(n, r.Path)
+	require.ErrorContains(t, err, "a bad word")
+
+	c = look("none")
+	c.Sample = 3
+	_, n = reached(t, c)
+	require.Less(t, n.Checked(), all)
 }
