@@ -17,7 +17,7 @@ import (
 // SQLSTATEs.
 const (
 	undefinedObject = "42704"
-	objectInUse     = "55006"
+	busy            = "55000" // another session is just ending the prepared transaction
 )
 
 // passing reports whether the server may answer otherwise the next time: it did not answer, is just starting or ending, or busy.
@@ -26,7 +26,7 @@ func passing(err error) bool {
 	if !errors.As(err, &e) {
 		return true
 	}
-	return e.Code == objectInUse || strings.HasPrefix(e.Code, "57P") || strings.HasPrefix(e.Code, "08") || strings.HasPrefix(e.Code, "53")
+	return e.Code == busy || strings.HasPrefix(e.Code, "57P") || strings.HasPrefix(e.Code, "08") || strings.HasPrefix(e.Code, "53")
 }
 
 func (r *Resource) gid(id txn.ID) string { return r.prefix + id.String() }

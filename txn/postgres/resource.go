@@ -150,16 +150,21 @@ func (r *Resource) checkServer(ctx context.Context) error {
 }
 
 func (r *Resource) makeTables(ctx context.Context) error {
-	var there bool
-	err := r.control.QueryRow(ctx, "SELECT to_regclass($1) IS NOT NULL AND to_regclass($2) IS NOT NULL AND to_regclass($3) IS NOT NULL",
-		r.tables.marker, r.tables.run, r.tables.number).Scan(&there)
+	var there, schema bool
+	name := pgx.Identifier{r.cfg.Schema}.Sanitize()
+	err := r.control.QueryRow(ctx, "SELECT to_regclass($1) IS NOT NULL AND to_regclass($2) IS NOT NULL AND to_regclass($3) IS NOT NULL, to_regnamespace($4) IS NOT NULL",
+		r.tables.marker, r.tables.run, r.tables.number, name).Scan(&there, &schema)
 	if err != nil || there {
 		return err
+	}
+	create := "CREATE SCHEMA IF NOT EXISTS " + name
+	if schema {
+		create = "SELECT 1" // the role may have no right to make one
 	}
 	return pgx.BeginFunc(ctx, r.control, func(tx pgx.Tx) error {
 		for _, sql := range []string{
 			fmt.Sprintf("SELECT pg_advisory_xact_lock(%d, 0)", lockClass), // nobody else makes them
-			"CREATE SCHEMA IF NOT EXISTS " + pgx.Identifier{r.cfg.Schema}.Sanitize(),
+			create,
 			"CREATE SEQUENCE IF NOT EXISTS " + r.tables.number + " AS integer CYCLE",
 			"CREATE TABLE IF NOT EXISTS " + r.tables.run + ` (resource text PRIMARY KEY, number integer NOT NULL, unfenced integer[] NOT NULL DEFAULT '{}')`,
 			"CREATE TABLE IF NOT EXISTS " + r.tables.marker + ` (resource text, id text, run integer NOT NULL, at timestamptz NOT NULL DEFAULT clock_timestamp(),
