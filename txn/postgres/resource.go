@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/synod-go/synod"
+	"github.com/synod-go/synod/internal/probe"
 	"github.com/synod-go/synod/txn"
 )
 
@@ -188,6 +189,9 @@ func (r *Resource) takeOver(ctx context.Context) error {
 		return fmt.Errorf("postgres: the resource can't be taken over: %w", err)
 	}
 	for _, run := range earlier {
+		if probe.Bug("postgres: earlier sessions are not ended") {
+			break
+		}
 		err := r.gone(ctx, `SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND classid = $1::bigint::oid AND objid = $2::bigint::oid AND objsubid = 2
 			AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`, int64(lockClass), int64(run))
 		if err != nil {
@@ -348,6 +352,9 @@ func (r *Resource) collectEarlier(ctx context.Context) error {
 	r.mu.Lock()
 	var doubt []string
 	for id := range r.inherited {
+		if probe.Bug("postgres: markers of what was in doubt are removed") {
+			break
+		}
 		doubt = append(doubt, id.String())
 	}
 	r.mu.Unlock()

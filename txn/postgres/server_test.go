@@ -19,6 +19,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
+
+	"github.com/synod-go/synod/internal/probe"
 )
 
 // server is a real one, in a directory of its own, reached by a socket there.
@@ -26,6 +28,7 @@ type server struct {
 	dir     string
 	binary  string
 	as      *syscall.Credential // nil: who runs the tests
+	foreign bool                // it is another process's
 	process *exec.Cmd
 	exited  chan struct{}
 	log     lockedBuffer
@@ -58,8 +61,12 @@ func TestMain(m *testing.M) {
 		child()
 		return
 	}
+	if bug := os.Getenv(bugVariable); bug != "" {
+		probe.Install(planted(bug))
+		shared = &server{dir: os.Getenv(bugVariable + "_SERVER"), foreign: true}
+	}
 	code := m.Run()
-	if shared != nil {
+	if shared != nil && !shared.foreign {
 		shared.kill(syscall.SIGQUIT)
 		os.RemoveAll(shared.dir)
 	}
@@ -123,6 +130,9 @@ func (s *server) command(name string, args ...string) *exec.Cmd {
 }
 
 func (s *server) alive() bool {
+	if s.foreign {
+		return true
+	}
 	if s.process == nil {
 		return false
 	}
