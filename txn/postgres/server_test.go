@@ -222,7 +222,9 @@ func (s *server) number(t testing.TB, sql string, args ...any) (n int) {
 func (s *server) config(t testing.TB) Config {
 	pool, err := pgxpool.ParseConfig(s.url() + " pool_max_conns=20")
 	require.NoError(t, err)
-	return Config{Cluster: "test", Node: 1, Resource: t.Name(), Pool: pool, RetryInterval: 5 * time.Millisecond}
+	// IDs never recur, and those of these tests do: each time it is another resource.
+	name := t.Name() + strconv.FormatInt(time.Now().UnixNano(), 36)
+	return Config{Cluster: "test", Node: 1, Resource: name, Pool: pool, RetryInterval: 5 * time.Millisecond}
 }
 
 // fresh returns a configuration, and a table for it, which is empty. Nothing is prepared.
