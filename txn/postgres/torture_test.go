@@ -1,3 +1,5 @@
+//go:build unix
+
 package postgres
 
 import (
@@ -111,7 +113,7 @@ func TestTorture(t *testing.T) {
 		require.True(t, rows[name.Name()], "%s is a file, and no row", name.Name())
 		both[name.Name()] = true
 	}
-	var committed, aborted int
+	var committed, aborted, doubtful int
 	for id, outcome := range said {
 		switch outcome {
 		case "committed":
@@ -120,6 +122,8 @@ func TestTorture(t *testing.T) {
 		case "alone":
 			committed++
 			require.True(t, rows[id], "%s was said to be committed", id)
+		case "doubtful":
+			doubtful++
 		case "aborted":
 			aborted++
 			require.False(t, rows[id] || both[id], "%s was said to be aborted", id)
@@ -131,7 +135,7 @@ func TestTorture(t *testing.T) {
 	left, err := os.ReadDir(filepath.Join(money, ".synod", "prepared"))
 	require.NoError(t, err)
 	require.Empty(t, left)
-	t.Logf("%d kills of the process, %d of the server; %d transfers said to be committed, %d aborted; %d done", kills, restarts, committed, aborted, len(rows))
+	t.Logf("%d kills of the process, %d of the server; %d transfers said to be committed, %d aborted; %d done; %d were in doubt after a kill", kills, restarts, committed, aborted, len(rows), doubtful)
 	require.Greater(t, committed, 10)
 	require.Positive(t, aborted)
 }
@@ -162,6 +166,9 @@ func startChild(t *testing.T, s *server, dir, mode string, said map[string]strin
 			if word, id, ok := strings.Cut(lines.Text(), " "); ok {
 				if word == "single" {
 					id = "single " + id // between rows, whatever becomes of it
+				}
+				if word == "doubtful" {
+					id = "doubtful " + id
 				}
 				said[id] = word
 			}
@@ -224,6 +231,15 @@ func cluster(ctx context.Context, dir, url string, settle bool) error {
 		return err
 	}
 	defer sheets.Close()
+	for _, r := range []txn.Resource{rows, sheets} {
+		ids, err := r.InDoubt(ctx)
+		if err != nil {
+			return err
+		}
+		for _, id := range ids {
+			fmt.Printf("doubtful %v\n", id)
+		}
+	}
 	network, err := inproc.New(ctx, inproc.Config{})
 	if err != nil {
 		return err
