@@ -93,6 +93,8 @@ type Participant struct {
 // the manager is closed: what was called then is called again, or asked about, after the next Start.
 //
 // A panic of Prepare is a no; one of Commit or Abort is an error.
+//
+// Package txn/txntest has a suite that an implementation must pass; txn/files and txn/postgres are two of them.
 type Resource interface {
 	// Prepare makes it possible to commit and to abort the transaction, and votes. Before it returns Yes
 	// everything that Commit needs must be durable, and InDoubt must list the transaction from then

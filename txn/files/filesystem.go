@@ -87,7 +87,13 @@ func (o *osFiles) stat(name string) (kind, int64, error) {
 	return kindOther, 0, nil
 }
 
-func (o *osFiles) mkdir(name string) error      { return o.root.Mkdir(name, o.dirMode) }
+func (o *osFiles) mkdir(name string) error {
+	if name == home {
+		return o.root.Mkdir(name, 0o700) // what is not committed yet is nobody else's business
+	}
+	return o.root.Mkdir(name, o.dirMode)
+}
+
 func (o *osFiles) link(old, new string) error   { return o.root.Link(old, new) }
 func (o *osFiles) rename(old, new string) error { return o.root.Rename(old, new) }
 func (o *osFiles) remove(name string) error     { return o.root.Remove(name) }

@@ -28,6 +28,19 @@ type Tx struct {
 // Begin has a transaction work here, under an ID that its Begin gave. Begin of one that is open returns it again. Too many are
 // synod.ErrOverloaded; one that is prepared or committed is ErrEnded.
 func (r *Resource) Begin(_ context.Context, id txn.ID) (*Tx, error) {
+	t, err := r.begin(id)
+	if err != nil {
+		return nil, err
+	}
+	t.b.mu.Lock()
+	defer t.b.mu.Unlock()
+	if t.b.state != stateOpen {
+		return nil, fmt.Errorf("%w: %v", ErrEnded, id)
+	}
+	return t, nil
+}
+
+func (r *Resource) begin(id txn.ID) (*Tx, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err := r.alive(); err != nil {

@@ -11,13 +11,14 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/synod-go/synod/internal/probe"
 	"github.com/synod-go/synod/txn"
 )
 
 // SQLSTATEs.
 const (
 	undefinedObject = "42704"
-	objectInUse     = "55006"
+	busy            = "55000" // another session is just ending the prepared transaction
 )
 
 // passing reports whether the server may answer otherwise the next time: it did not answer, is just starting or ending, or busy.
@@ -26,7 +27,7 @@ func passing(err error) bool {
 	if !errors.As(err, &e) {
 		return true
 	}
-	return e.Code == objectInUse || strings.HasPrefix(e.Code, "57P") || strings.HasPrefix(e.Code, "08") || strings.HasPrefix(e.Code, "53")
+	return e.Code == busy || strings.HasPrefix(e.Code, "57P") || strings.HasPrefix(e.Code, "08") || strings.HasPrefix(e.Code, "53")
 }
 
 func (r *Resource) gid(id txn.ID) string { return r.prefix + id.String() }
@@ -89,9 +90,9 @@ func (t *Tx) ask(ctx context.Context) (f facts, err error) {
 	switch {
 	case err != nil:
 		return f, fmt.Errorf("postgres: transaction %v: %w", t.id, err)
-	case !same:
+	case !same && !probe.Bug("postgres: what was ended and begun again is prepared"):
 		return f, fmt.Errorf("%w: %v: somebody ended it and began another one", ErrRolledBack, t.id)
-	case !role:
+	case !role && !probe.Bug("postgres: another role prepares"):
 		return f, fmt.Errorf("postgres: transaction %v: the role was changed, and another one could not end it: RESET ROLE first", t.id)
 	}
 	return f, nil
@@ -99,12 +100,15 @@ func (t *Tx) ask(ctx context.Context) (f facts, err error) {
 
 // mark writes the marker of a transaction, into what the connection has open or by itself, if no later run has taken over.
 func (t *Tx) mark(ctx context.Context) error {
+	if probe.Bug("postgres: there are no markers") {
+		return nil
+	}
 	tag, err := t.conn.Exec(ctx, "INSERT INTO "+t.r.tables.marker+" (resource, id, run) SELECT resource, $2, number FROM "+t.r.tables.run+
 		" WHERE resource = $1 AND number = $3", t.r.prefix, t.id.String(), t.r.run)
 	if err != nil {
 		return fmt.Errorf("postgres: transaction %v: its marker can't be written: %w", t.id, err)
 	}
-	if tag.RowsAffected() != 1 {
+	if tag.RowsAffected() != 1 && !probe.Bug("postgres: earlier runs go on") {
 		return fmt.Errorf("%w: %v", ErrSuperseded, t.id)
 	}
 	return nil
@@ -117,7 +121,7 @@ func prepareTransaction(ctx context.Context, conn *pgx.Conn, gid string) error {
 	if err != nil {
 		return err
 	}
-	if tag.String() != "PREPARE TRANSACTION" {
+	if tag.String() != "PREPARE TRANSACTION" && !probe.Bug("postgres: any answer to PREPARE TRANSACTION is a yes") {
 		return fmt.Errorf("%w: the server answers %s to PREPARE TRANSACTION", ErrRolledBack, tag)
 	}
 	return nil
@@ -230,6 +234,9 @@ func (r *Resource) fenceLost(ctx context.Context, id txn.ID) error {
 	sessions := slices.Clone(r.lost[id])
 	r.mu.Unlock()
 	for _, s := range sessions {
+		if probe.Bug("postgres: a session that is lost is not ended") {
+			break
+		}
 		if err := r.fence(ctx, s); err != nil {
 			return err
 		}
@@ -323,6 +330,7 @@ func (r *Resource) Commit(ctx context.Context, id txn.ID) error {
 	done, err := r.decide(limited, "COMMIT PREPARED", id)
 	if err == nil && !done {
 		done, err = r.marked(limited, id)
+		done = done || probe.Bug("postgres: what is not prepared is committed")
 	}
 	switch {
 	case err != nil:
@@ -364,7 +372,7 @@ func (r *Resource) Abort(ctx context.Context, id txn.ID) error {
 		if err != nil {
 			return err
 		}
-		if marked {
+		if marked && !probe.Bug("postgres: an abort overlooks a commit") {
 			r.committed(id)
 			return fmt.Errorf("postgres: transaction %v: %w", id, &txn.HeuristicError{Outcome: txn.Committed})
 		}
@@ -389,6 +397,9 @@ func (r *Resource) InDoubt(ctx context.Context) ([]txn.ID, error) {
 		var ours bool
 		if err := rows.Scan(&gid, &owner, &database, &ours); err != nil {
 			return nil, fmt.Errorf("postgres: %w", err)
+		}
+		if !ours && probe.Bug("postgres: what another role has prepared is overlooked") {
+			continue
 		}
 		if !ours {
 			return nil, fmt.Errorf("%w: %s is of role %s, in database %s: connect as that, there", ErrForeign, gid, owner, database)
@@ -429,6 +440,15 @@ func (r *Resource) CommitOnePhase(ctx context.Context, id txn.ID, work []byte) (
 	}
 	if err != nil {
 		r.giveUp(limited, t)
+		again, cancel := r.limited(ctx)
+		defer cancel()
+		if left := r.fenceLost(again, id); left != nil {
+			r.cfg.Logger.Warn("a session was not ended; the server does it when it sees that the connection is closed", "resource", r.cfg.Resource,
+				"transaction", id.String(), "error", left)
+			r.mu.Lock()
+			delete(r.lost, id) // nobody asks any more: no COMMIT was sent
+			r.mu.Unlock()
+		}
 		return txn.Aborted, err
 	}
 	tag, err := t.conn.Exec(limited, "COMMIT", pgx.QueryExecModeSimpleProtocol)

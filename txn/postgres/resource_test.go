@@ -1,3 +1,5 @@
+//go:build unix
+
 package postgres
 
 import (
@@ -66,13 +68,15 @@ func TestResource(t *testing.T) {
 			},
 		}, func() {}
 	})
-	// What the rules have left prepared.
+	clean(t, s)
+}
+
+// clean rolls back what a test has left prepared.
+func clean(t testing.TB, s *server) {
+	pool := poolOf(t, s)
 	for s.number(t, "SELECT count(*) FROM pg_prepared_xacts") > 0 {
-		conn, err := poolOf(t, s).Acquire(context.Background())
-		require.NoError(t, err)
 		var gid string
-		require.NoError(t, conn.QueryRow(context.Background(), "SELECT gid FROM pg_prepared_xacts LIMIT 1").Scan(&gid))
-		conn.Release()
+		require.NoError(t, pool.QueryRow(context.Background(), "SELECT gid FROM pg_prepared_xacts LIMIT 1").Scan(&gid))
 		s.exec(t, "ROLLBACK PREPARED '"+gid+"'")
 	}
 }

@@ -1,3 +1,5 @@
+//go:build unix
+
 package postgres
 
 import (
@@ -19,6 +21,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
+
+	"github.com/synod-go/synod/internal/probe"
 )
 
 // server is a real one, in a directory of its own, reached by a socket there.
@@ -26,6 +30,7 @@ type server struct {
 	dir     string
 	binary  string
 	as      *syscall.Credential // nil: who runs the tests
+	foreign bool                // it is another process's
 	process *exec.Cmd
 	exited  chan struct{}
 	log     lockedBuffer
@@ -58,8 +63,12 @@ func TestMain(m *testing.M) {
 		child()
 		return
 	}
+	if bug := os.Getenv(bugVariable); bug != "" {
+		probe.Install(planted(bug))
+		shared = &server{dir: os.Getenv(bugVariable + "_SERVER"), foreign: true}
+	}
 	code := m.Run()
-	if shared != nil {
+	if shared != nil && !shared.foreign {
 		shared.kill(syscall.SIGQUIT)
 		os.RemoveAll(shared.dir)
 	}
@@ -123,6 +132,9 @@ func (s *server) command(name string, args ...string) *exec.Cmd {
 }
 
 func (s *server) alive() bool {
+	if s.foreign {
+		return true
+	}
 	if s.process == nil {
 		return false
 	}
@@ -212,7 +224,9 @@ func (s *server) number(t testing.TB, sql string, args ...any) (n int) {
 func (s *server) config(t testing.TB) Config {
 	pool, err := pgxpool.ParseConfig(s.url() + " pool_max_conns=20")
 	require.NoError(t, err)
-	return Config{Cluster: "test", Node: 1, Resource: t.Name(), Pool: pool, RetryInterval: 5 * time.Millisecond}
+	// IDs never recur, and those of these tests do: each time it is another resource.
+	name := t.Name() + strconv.FormatInt(time.Now().UnixNano(), 36)
+	return Config{Cluster: "test", Node: 1, Resource: name, Pool: pool, RetryInterval: 5 * time.Millisecond}
 }
 
 // fresh returns a configuration, and a table for it, which is empty. Nothing is prepared.

@@ -1,3 +1,5 @@
+//go:build unix
+
 package postgres
 
 import (
@@ -397,8 +399,9 @@ func TestADecisionByHand(t *testing.T) {
 }
 
 func TestReadOnly(t *testing.T) {
-	for _, options := range []pgx.TxOptions{{}, {IsoLevel: pgx.Serializable}, {IsoLevel: pgx.Serializable, AccessMode: pgx.ReadOnly, DeferrableMode: pgx.Deferrable}} {
+	for i, options := range []pgx.TxOptions{{}, {IsoLevel: pgx.Serializable}, {IsoLevel: pgx.Serializable, AccessMode: pgx.ReadOnly, DeferrableMode: pgx.Deferrable}} {
 		s, cfg := fresh(t)
+		cfg.Resource += sprint("%d", i)
 		cfg.TxOptions = options
 		r := openTest(t, cfg)
 		read := func(counter uint64) {
