@@ -23,6 +23,7 @@ var coreImports = []string{
 	"time", // for time.Duration
 	"go.etcd.io/raft/v3", "go.etcd.io/raft/v3/confchange", "go.etcd.io/raft/v3/quorum", "go.etcd.io/raft/v3/raftpb", "go.etcd.io/raft/v3/tracker",
 	"google.golang.org/protobuf/proto",
+	"github.com/tidwall/btree", // a tree in memory, with copies on write
 }
 
 // coreStrangers are packages of ours that a core may not import: those of the

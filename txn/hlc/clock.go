@@ -53,7 +53,9 @@ func New(ctx context.Context, cfg Config) (*Clock, error) {
 	ex := executor.From(ctx, executor.Real())
 	c := &Clock{cfg: cfg, limits: cfg.limits(), ex: ex, began: ex.Now(), done: executor.NewEvent(), wake: executor.NewEvent()}
 	c.wall, _ = ex.(executor.WallClock)
-	c.last.Store(uint64(cfg.Last))
+	if !probe.Bug("hlc: a restart forgets what was given out") {
+		c.last.Store(uint64(cfg.Last))
+	}
 	now := c.read()
 	c.anchor.Store(now.wall - now.mono)
 	c.number = ex.Uint64() // an answer to an earlier run is not taken for one to this
@@ -174,10 +176,10 @@ func (c *Clock) judge() *OffsetError {
 			p := &c.peers[compared.least]
 			c.apart = &OffsetError{Cause: CauseApart, Node: c.cfg.Node, MaxOffset: c.cfg.MaxOffset, Peer: p.node, Far: compared.far, Known: compared.known,
 				Offset: time.Duration(p.sample.offset(now)), Uncertainty: time.Duration(p.sample.uncertainty(now, c.limits.drift))}
-		case compared.known > 0:
+		case compared.known > 0 || probe.Bug("hlc: silence ends a fence"):
 			c.apart = nil
 		}
-		believed := c.apart == nil && (!jumped || compared.agrees())
+		believed := c.apart == nil && (!jumped || compared.agrees() || probe.Bug("hlc: a clock that was set is believed unasked"))
 		probe.Sometimes("hlc: a clock that was set is believed again", believed && jumped)
 		probe.Sometimes("hlc: a node's clock is apart from that of most", compared.apart())
 		if believed {

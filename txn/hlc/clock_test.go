@@ -233,11 +233,13 @@ func TestConfigurationsThatAreRefused(t *testing.T) {
 		require.Equal(t, "hlc", e.Package)
 		require.Equal(t, field, e.Field)
 	}
+	_, err := hlc.New(t.Context(), hlc.Config{Node: 1, Peers: []uint64{2}, Transport: tr, MaxOffset: time.Millisecond})
+	require.ErrorContains(t, err, "Config.MaxOffset: 1ms: at least 4ms")
 	many := hlc.Config{Node: 1, Transport: tr}
 	for i := range uint64(258) {
 		many.Peers = append(many.Peers, i+1)
 	}
-	_, err := hlc.New(t.Context(), many)
+	_, err = hlc.New(t.Context(), many)
 	require.ErrorContains(t, err, "257 of them")
 	own := hlc.Config{Node: 1, Peers: []uint64{1, 1}}
 	c, err := hlc.New(t.Context(), own)

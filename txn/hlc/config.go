@@ -16,7 +16,8 @@ type Config struct {
 	Node uint64
 
 	// MaxOffset is how far the clocks of two nodes may be apart. All nodes should have the same. Well above what keeps the machines'
-	// clocks together lets happen: NTP in a data centre keeps within some milliseconds. 1 ms to an hour. Default: 500 ms.
+	// clocks together lets happen: NTP in a data centre keeps within some milliseconds. 1 ms to an hour, and with Peers
+	// at least four times what MaxDrift is in an Interval. Default: 500 ms.
 	MaxOffset time.Duration
 
 	// Last is the highest timestamp that an earlier run of this node has given out or taken in, as far as its user has stored it: Now is
@@ -89,6 +90,9 @@ func (c *Config) setDefaults() error {
 		return bad("Peers", "0 is no node's ID")
 	case len(c.Peers) > 0 && c.Transport == nil:
 		return bad("Transport", "missing: a channel of a transport.Mux, or no Peers")
+	}
+	if old := time.Duration(4 * c.MaxDrift * float64(c.Interval)); len(c.Peers) > 0 && c.MaxOffset < old {
+		return bad("MaxOffset", "%v: at least %v, four times MaxDrift in an Interval, or what a peer has said is worth nothing before it is asked again", c.MaxOffset, old)
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

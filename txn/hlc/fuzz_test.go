@@ -4,6 +4,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/synod-go/synod/internal/probe"
 )
 
 func FuzzDecode(f *testing.F) {
@@ -41,6 +43,29 @@ func TestFramesThatAreNotOurs(t *testing.T) {
 		require.ErrorIs(t, err, errFrame)
 		require.ErrorContains(t, err, what)
 	}
+}
+
+// planted puts a mistake back.
+type planted string
+
+func (planted) Sometimes(string, bool) {}
+func (planted) Buggify(string) bool    { return false }
+func (p planted) Bug(name string) bool { return string(p) == name }
+func (planted) Observe(any)            {}
+
+// A machine that slept while an answer was under way knows that the answer is old: its monotonic clock stood still, that on
+// the wall did not.
+func TestAMachineThatSlept(t *testing.T) {
+	asked := reading{wall: 1e18, mono: 5e9}
+	now := reading{wall: asked.wall + 3600e9 + 1000, mono: asked.mono + 1000} // an hour later
+	apart := func() int64 {
+		s := measure(asked, now, asked.wall+500) // the peer's clock is the same
+		return magnitude(s.offset(now)) - s.uncertainty(now, 0)
+	}
+	require.LessOrEqual(t, apart(), int64(0))
+	remove := probe.Install(planted("hlc: a machine never sleeps"))
+	defer remove()
+	require.Positive(t, apart(), "the mistake is found")
 }
 
 // Whatever way the answer takes, the peer's clock is where the sample says, give or take what it says; a clock of this node's that is

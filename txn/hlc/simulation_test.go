@@ -426,6 +426,9 @@ func TestMistakesAreFound(t *testing.T) {
 		"hlc: a damaged frame is believed",
 		"hlc: what a peer said is believed for ever",
 		"hlc: one peer's clock is enough to be fenced",
+		"hlc: silence ends a fence",
+		"hlc: a clock that was set is believed unasked",
+		"hlc: a restart forgets what was given out",
 	} {
 		t.Run(bug, func(t *testing.T) {
 			for seed := uint64(1); seed <= 40; seed++ {
