@@ -35,6 +35,7 @@ func (b *bank) audit(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("read node %d: %w", id, err)
 		}
+		b.say("node %d has a total of %d in %d accounts, and entries of %d transfers", id, total(accounts), len(accounts), len(entries))
 		if first == nil {
 			first = accounts
 			b.record.Total = int(total(accounts))
@@ -42,12 +43,11 @@ func (b *bank) audit(ctx context.Context) error {
 		} else if !maps.Equal(first, accounts) {
 			b.violation("node %d has other accounts than node 1", id)
 		}
-		b.say("node %d has a total of %d in %d accounts, and entries of %d transfers", id, total(accounts), len(accounts), len(entries))
 	}
 
 	history := b.history.History()
 	b.record.Checked = len(history.Transactions)
-	b.say("checking %d transactions for strict serializability", b.record.Checked)
+	b.say("checking a history of %d transactions for strict serializability", b.record.Checked)
 	report, err := history.Check(check.Config{})
 	if err != nil {
 		return fmt.Errorf("check the history: %w", err)
@@ -88,7 +88,11 @@ func (b *bank) quiet(ctx context.Context) error {
 	for {
 		held := 0
 		for id := uint64(1); id <= members; id++ {
-			for g, s := range b.at(id).db.Status().Groups {
+			n := b.at(id)
+			if n.node == nil {
+				continue
+			}
+			for g, s := range n.db.Status().Groups {
 				held += s.Prepared + s.Locks
 				if s.Contradicted > 0 {
 					b.violation("node %d, group %d: %d outcomes contradict others", id, g+1, s.Contradicted)

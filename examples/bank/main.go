@@ -40,6 +40,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -110,7 +111,8 @@ func demonstrate(ctx context.Context, out, progress io.Writer, s settings, asJSO
 	if r.OK {
 		fmt.Fprintln(out, "ok:", line)
 	} else {
-		fmt.Fprintf(out, "FAILED: %s: %s\n", line, r.Violations[0])
+		first, _, _ := strings.Cut(r.Violations[0], "\n")
+		fmt.Fprintf(out, "FAILED: %s: %s\n", line, first)
 	}
 	return r.OK
 }

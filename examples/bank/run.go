@@ -89,14 +89,12 @@ type bank struct {
 	network *network
 	history check.Recorder
 
-	mu         sync.Mutex
-	record     record
-	slots      [members]slot
-	transfers  []transfer
-	fates      []fate
-	latencies  []time.Duration
-	versions   int64 // changes of accounts that a reading of all has seen
-	statistics func() (conflicts, recovered uint64)
+	mu        sync.Mutex
+	record    record
+	slots     [members]slot
+	transfers []transfer
+	fates     []fate // what is known of them
+	latencies []time.Duration
 }
 
 // slot is the place of a node, which may be running.
@@ -236,7 +234,7 @@ func (b *bank) stop(id uint64) error {
 	return s.close()
 }
 
-// node returns a node, or one without a database if it does not run.
+// at returns a node, or an empty slot if it does not run.
 func (b *bank) at(id uint64) slot {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -571,8 +569,7 @@ func (b *bank) disturb(ctx, working context.Context) error {
 
 // leader returns a node that leads one of the groups, or any.
 func (b *bank) leader() uint64 {
-	s := b.at(1)
-	if l := s.replicas[rand.IntN(b.groups)].Status().Leader; l >= 1 && l <= members {
+	if l := b.at(1).replicas[rand.IntN(b.groups)].Status().Leader; l >= 1 && l <= members {
 		return l
 	}
 	return 1
