@@ -49,8 +49,39 @@ type plan struct {
 	rounds   int
 	dir, out string
 
-	measured   string // a system, which this process measures
-	cpuProfile string
+	measured string // a system, which this process measures
+	profiles
+}
+
+// profiles are files to write profiles of a measurement to.
+type profiles struct{ cpu, memory string }
+
+// start begins them, and returns what ends them.
+func (p profiles) start() (stop func() error, err error) {
+	var c *os.File
+	if p.cpu != "" {
+		if c, err = os.Create(p.cpu); err != nil {
+			return nil, err
+		}
+		if err := pprof.StartCPUProfile(c); err != nil {
+			return nil, errors.Join(err, c.Close())
+		}
+	}
+	return func() error {
+		var errs []error
+		if c != nil {
+			pprof.StopCPUProfile()
+			errs = append(errs, c.Close())
+		}
+		if p.memory != "" {
+			m, err := os.Create(p.memory)
+			if err != nil {
+				return errors.Join(append(errs, err)...)
+			}
+			errs = append(errs, pprof.Lookup("allocs").WriteTo(m, 0), m.Close())
+		}
+		return errors.Join(errs...)
+	}, nil
 }
 
 func main() {
@@ -86,7 +117,8 @@ func parse(args []string) (*plan, error) {
 	p := &plan{}
 	flags.StringVar(&p.out, "out", filepath.Join("..", "out", "transfers"), "directory for the results")
 	flags.StringVar(&p.measured, "measure", "", "measure this system alone, once, in this process, and print the result")
-	flags.StringVar(&p.cpuProfile, "cpuprofile", "", "with -measure: write a profile of it to this file")
+	flags.StringVar(&p.cpu, "cpuprofile", "", "with -measure: write a profile of the time to this file")
+	flags.StringVar(&p.memory, "memprofile", "", "with -measure: write a profile of what was allocated, from the start on, to this file")
 	if err := flags.Parse(args); err != nil {
 		return nil, err
 	}
@@ -125,8 +157,8 @@ func parse(args []string) (*plan, error) {
 		return nil, fmt.Errorf("no system %q: choose among %s", p.measured, strings.Join(names, ", "))
 	case p.measured != "" && len(p.jobs) != 1:
 		return nil, errors.New("-measure takes one number of -clients, and one of -distributions")
-	case p.measured == "" && p.cpuProfile != "":
-		return nil, errors.New("-cpuprofile goes with -measure")
+	case p.measured == "" && p.profiles != (profiles{}):
+		return nil, errors.New("-cpuprofile and -memprofile go with -measure")
 	}
 	return p, nil
 }
@@ -264,7 +296,7 @@ func measureHere(ctx context.Context, p *plan, stdout io.Writer) error {
 		return err
 	}
 	defer os.RemoveAll(job.Dir)
-	x, err := measure(ctx, job, p.cpuProfile)
+	x, err := measure(ctx, job, p.profiles)
 	if err != nil {
 		return err
 	}
@@ -272,7 +304,7 @@ func measureHere(ctx context.Context, p *plan, stdout io.Writer) error {
 }
 
 // measure opens a system, drives it, and looks whether the money is still there.
-func measure(ctx context.Context, job work.Job, cpuProfile string) (x result, err error) {
+func measure(ctx context.Context, job work.Job, profiles profiles) (x result, err error) {
 	ctx, cancel := context.WithTimeout(ctx, job.Warmup+job.Time+2*time.Minute)
 	defer cancel()
 	kind := systems[slices.IndexFunc(systems, func(s system) bool { return s.name == job.System })]
@@ -284,16 +316,9 @@ func measure(ctx context.Context, job work.Job, cpuProfile string) (x result, er
 	if err := bank.load(ctx); err != nil {
 		return x, fmt.Errorf("load %s: %w", job.System, err)
 	}
-	if cpuProfile != "" {
-		f, err := os.Create(cpuProfile)
-		if err != nil {
-			return x, err
-		}
-		defer f.Close()
-		if err := pprof.StartCPUProfile(f); err != nil {
-			return x, err
-		}
-		defer pprof.StopCPUProfile()
+	stop, err := profiles.start()
+	if err != nil {
+		return x, err
 	}
 	var attempts, done atomic.Int64
 	draw := distributions[job.Work]()
@@ -309,11 +334,8 @@ func measure(ctx context.Context, job work.Job, cpuProfile string) (x result, er
 			return err
 		}
 	})
-	if err != nil {
+	if err := errors.Join(err, stop()); err != nil {
 		return x, err
-	}
-	if cpuProfile != "" {
-		pprof.StopCPUProfile()
 	}
 	x.Retries = float64(attempts.Load()-done.Load()) / float64(done.Load())
 	x.Version, x.Settings = work.Versions(kind.modules), kind.settings
