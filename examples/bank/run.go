@@ -23,7 +23,7 @@ const (
 	members = 3
 	// patience is how long the demonstration tries until it calls something broken.
 	patience = 20 * time.Second
-	// limit is how long a client waits for one transfer.
+	// limit is how long a client waits for one transfer, or for a reading of all accounts.
 	limit = 3 * time.Second
 )
 
@@ -402,6 +402,9 @@ func (b *bank) look(ctx context.Context, t transfer, id uint64) {
 func (b *bank) watch(ctx context.Context) {
 	for i := uint64(0); pause(ctx, b.interval()); i++ {
 		now, then := b.view(ctx, i%members+1), b.viewAt(ctx, (i+1)%members+1)
+		if ctx.Err() != nil {
+			return // the last ones may have been interrupted
+		}
 		b.mu.Lock()
 		r := b.record
 		b.mu.Unlock()
@@ -417,7 +420,7 @@ func (b *bank) view(ctx context.Context, id uint64) string {
 	if s.node == nil {
 		return fmt.Sprintf("node %d is down", id)
 	}
-	call, cancel := on(ctx, s, time.Second)
+	call, cancel := on(ctx, s, limit)
 	defer cancel()
 	var accounts map[string]account
 	var seen *check.Recording
