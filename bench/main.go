@@ -152,7 +152,7 @@ func run(ctx context.Context, args []string, stdout io.Writer, build builder) er
 	if err := os.MkdirAll(p.out, 0o755); err != nil {
 		return err
 	}
-	if err := onDisk(p.dir); err != nil {
+	if err := work.OnDisk(p.dir); err != nil {
 		return err
 	}
 	programs, remove, err := build(ctx, p.systems, stdout)
@@ -249,22 +249,6 @@ func revision(ctx context.Context) string {
 		return "unknown"
 	}
 	return strings.TrimSpace(string(out))
-}
-
-// onDisk refuses a directory that is in memory: a sync would cost nothing there.
-func onDisk(dir string) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	var s syscall.Statfs_t
-	if err := syscall.Statfs(dir, &s); err != nil {
-		return fmt.Errorf("statfs %s: %w", dir, err)
-	}
-	const tmpfs, ramfs = 0x01021994, 0x858458f6
-	if s.Type == tmpfs || s.Type == ramfs {
-		return fmt.Errorf("%s is in memory, where a sync costs nothing: give a directory on a real disk with -dir", dir)
-	}
-	return nil
 }
 
 // A builder returns the path of each system's program, and a function that removes

@@ -63,7 +63,7 @@ func disk(t *testing.T) string {
 	dir, err := os.MkdirTemp(".", "test-")
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	if onDisk(dir) != nil {
+	if work.OnDisk(dir) != nil {
 		t.Skip("the working directory is in memory")
 	}
 	return dir

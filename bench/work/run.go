@@ -86,14 +86,14 @@ func Main(modules []string, settings func(system string) string, open func(ctx c
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	result.Version, result.Settings = versions(modules), settings(job.System)
+	result.Version, result.Settings = Versions(modules), settings(job.System)
 	_ = json.NewEncoder(os.Stdout).Encode(result)
 	os.Exit(0) // what a peer takes to shut down is not our business
 }
 
-// versions names modules with the versions that this program was built with. A
+// Versions names modules with the versions that this program was built with. A
 // module that a directory replaces has none, and is this tree.
-func versions(modules []string) string {
+func Versions(modules []string) string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return "unknown"
@@ -150,20 +150,39 @@ func fill(ctx context.Context, job Job, system System) error {
 	return nil
 }
 
-// Measure drives a system with a job's clients. An operation counts if it ends
-// within the measured time: what is under way when that begins makes up for what is
-// under way when it ends.
+// Measure drives a system with a job's clients.
 func Measure(ctx context.Context, job Job, system System) (Result, error) {
-	const (
-		warming = iota
-		measuring
-		over
-	)
 	if job.Work == "read" {
 		if err := fill(ctx, job, system); err != nil {
 			return Result{}, fmt.Errorf("%s: %w", job.System, err)
 		}
 	}
+	return Drive(ctx, job, func(c int) func() error {
+		random := rand.New(rand.NewPCG(uint64(c), 1))
+		command := make([]byte, job.Size)
+		return func() error {
+			if job.Work != "read" {
+				Command(command, random.Uint64())
+				return system.Write(ctx, command)
+			}
+			length, err := system.Read(ctx, random.Uint64()%Keys)
+			if err == nil && length != job.Size-8 {
+				err = fmt.Errorf("read a value of %d bytes instead of %d", length, job.Size-8)
+			}
+			return err
+		}
+	})
+}
+
+// Drive has a job's clients do something in closed loops, and measures it: client returns what the one with that number does each
+// time. An operation counts if it ends within the measured time: what is under way when that begins makes up for what is
+// under way when it ends.
+func Drive(ctx context.Context, job Job, client func(c int) func() error) (Result, error) {
+	const (
+		warming = iota
+		measuring
+		over
+	)
 	var phase atomic.Int32
 	var failures atomic.Uint64
 	var lastError atomic.Pointer[error]
@@ -171,21 +190,10 @@ func Measure(ctx context.Context, job Job, system System) (Result, error) {
 	var clients sync.WaitGroup
 	for c := range job.Clients {
 		clients.Go(func() {
-			random := rand.New(rand.NewPCG(uint64(c), 1))
-			command := make([]byte, job.Size)
+			operation := client(c)
 			for phase.Load() != over {
 				start := time.Now()
-				var err error
-				if job.Work == "read" {
-					var length int
-					length, err = system.Read(ctx, random.Uint64()%Keys)
-					if err == nil && length != job.Size-8 {
-						err = fmt.Errorf("read a value of %d bytes instead of %d", length, job.Size-8)
-					}
-				} else {
-					Command(command, random.Uint64())
-					err = system.Write(ctx, command)
-				}
+				err := operation()
 				took := time.Since(start)
 				if err != nil {
 					failures.Add(1)
@@ -239,6 +247,22 @@ func Measure(ctx context.Context, job Job, system System) (Result, error) {
 
 		OtherCores: max(0, (busyAfter-busy-(cpuAfter-cpu)).Seconds()/seconds),
 	}, nil
+}
+
+// OnDisk refuses a directory, which it makes, if it is in memory: a sync would cost nothing there.
+func OnDisk(dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	var s syscall.Statfs_t
+	if err := syscall.Statfs(dir, &s); err != nil {
+		return fmt.Errorf("statfs %s: %w", dir, err)
+	}
+	const tmpfs, ramfs = 0x01021994, 0x858458f6
+	if s.Type == tmpfs || s.Type == ramfs {
+		return fmt.Errorf("%s is in memory, where a sync costs nothing: give a directory on a real disk with -dir", dir)
+	}
+	return nil
 }
 
 func readMemory() (m runtime.MemStats) {
