@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/synod-go/synod"
 	"github.com/synod-go/synod/internal/executor"
@@ -55,13 +56,18 @@ func (db *DB) commit(ctx context.Context, age uint64, parts []*prepare, groups [
 	commands := make([][]byte, len(parts))
 	for i, p := range parts {
 		p.id, p.floor, p.age, p.now, p.groups = id, floor, age, db.now(), numbers
-		commands[i] = appendPrepare(nil, p)
+		commands[i] = appendPrepare(make([]byte, 0, p.size()), p)
 		if len(commands[i]) > db.cfg.MaxCommandBytes {
 			db.end(s, id)
 			return verdict{err: fmt.Errorf("kv: %w: the transaction's part in group %d has %d bytes, Config.MaxCommandBytes is %d", synod.ErrTooLarge, numbers[i], len(commands[i]), db.cfg.MaxCommandBytes)}
 		}
 	}
 	a := &attempt{db: db, session: s, id: id, groups: groups, numbers: numbers, c: paxoscommit.NewCoordinator(id, numbers), maybe: make([]bool, len(groups)), errs: make([]error, len(groups)), done: executor.NewEvent()}
+	if len(groups) == 1 {
+		a.cancel, a.running = func() {}, 1
+		a.ask(ctx, 0, commands[0])
+		return a.verdict()
+	}
 	var voting context.Context
 	voting, a.cancel = context.WithCancel(executor.With(ctx, executor.From(ctx, db.ex)))
 	defer a.cancel()
@@ -129,6 +135,10 @@ func (a *attempt) voted(i int, reply answer, standing paxoscommit.Standing) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.maybe[i] = false
+	if reply.record.Vote == paxoscommit.Yes {
+		// Whoever reads here next waits for this vote, and so for its locks, but not for the outcome, unless he needs what is locked.
+		raise(&a.groups[i].seen, reply.record.Timestamp)
+	}
 	a.c.Voted(a.numbers[i], reply.record, standing)
 	a.expired = a.expired || standing == paxoscommit.Expired
 	if reply.refused != refusedNot && (a.refused.refused == refusedNot || reply.refused == refusedMismatch) {
@@ -166,9 +176,7 @@ func (a *attempt) verdict() verdict {
 	a.mu.Unlock()
 	switch {
 	case outcome == paxoscommit.Committed:
-		for _, g := range a.groups {
-			raise(g, timestamp)
-		}
+		raise(&a.db.answered, timestamp)
 		if alone {
 			a.db.end(a.session, a.id)
 			return v
@@ -190,10 +198,11 @@ func (a *attempt) verdict() verdict {
 	return v
 }
 
-func raise(g *group, timestamp uint64) {
+// raise makes a timestamp at least as high as another.
+func raise(what *atomic.Uint64, timestamp uint64) {
 	for {
-		seen := g.seen.Load()
-		if seen >= timestamp || g.seen.CompareAndSwap(seen, timestamp) {
+		seen := what.Load()
+		if seen >= timestamp || what.CompareAndSwap(seen, timestamp) {
 			return
 		}
 	}
@@ -428,6 +437,9 @@ func (db *DB) sweep() {
 	}
 }
 
+// collectsInARow limits the commands with which a DB collects a group's versions at a time: together more than is written meanwhile.
+const collectsInARow = 256
+
 func (db *DB) sweepGroup(g *group, now hlc.Timestamp, met, still map[paxoscommit.ID]hlc.Timestamp) {
 	type found struct {
 		id     paxoscommit.ID
@@ -460,7 +472,10 @@ func (db *DB) sweepGroup(g *group, now hlc.Timestamp, met, still map[paxoscommit
 	for _, f := range late {
 		db.recover(f.id, f.groups)
 	}
-	if collect {
-		_, _, _ = db.insist(db.ctx, g, appendCollect(nil, versions, sessions)) // or somebody else does
+	for n := 0; collect && n < collectsInARow; n++ {
+		if _, _, err := db.insist(db.ctx, g, appendCollect(nil, versions, sessions)); err != nil {
+			return // or somebody else does
+		}
+		g.machine.read(func(s *state) { collect = len(s.garbage) > 0 && s.garbage[0].timestamp <= versions })
 	}
 }

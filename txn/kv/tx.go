@@ -323,7 +323,24 @@ func (tx *Tx) look(p *txPart, see func(*state) *prepared) error {
 		if err := tx.db.waitFor(tx.ctx, p.group, by); err != nil {
 			return tx.fail(err)
 		}
+		if tx.mode != viewingAt {
+			p.refresh()
+		}
 	}
+}
+
+// refresh makes a part one that is read as of now, if all that was read of it is the same now: what was waited for has a
+// timestamp above that of before, and would be a conflict.
+func (p *txPart) refresh() {
+	p.group.machine.read(func(s *state) {
+		p.prepare.readAt = p.readAt
+		if _, changed := s.changed(&p.prepare); changed {
+			return
+		}
+		if _, by := s.blocker(&p.prepare); by == nil {
+			p.readAt = s.clock
+		}
+	})
 }
 
 // holds reports whether a transaction may still change what is read at a timestamp.
@@ -356,7 +373,7 @@ func (tx *Tx) Get(key []byte) ([]byte, error) {
 		if l, _ := s.locks.Get(k); l.writer.holds(p.readAt) {
 			return l.writer
 		}
-		versions, _ := s.items.Get(k)
+		versions := s.find(k)
 		value, found = valueAt(versions, p.readAt)
 		late = tx.late(versions, p)
 		return nil
@@ -539,14 +556,14 @@ func (tx *Tx) scan(p *txPart, r keyRange, most, limit int) (list []Pair, err err
 	err = tx.look(p, func(s *state) *prepared {
 		list, late = list[:0], false
 		bound := r
-		s.items.Ascend(r.from, func(k string, versions []version) bool {
+		s.items.Ascend(r.from, func(k string, it *item) bool {
 			if !r.has(k) || limit > 0 && len(list) >= most {
 				return false
 			}
-			if value, found := valueAt(versions, p.readAt); found {
+			if value, found := valueAt(it.versions, p.readAt); found {
 				list = append(list, Pair{[]byte(k), append([]byte{}, value...)})
 			}
-			late = late || tx.late(versions, p)
+			late = late || tx.late(it.versions, p)
 			return true
 		})
 		if limit > 0 && len(list) >= most {
