@@ -147,7 +147,7 @@ func (db *DB) run(ctx context.Context, mode mode, fn func(*Tx) error) error {
 		if e := tx.comeAgain(v, n); e != nil {
 			return fmt.Errorf("kv: nothing was committed: %w", e)
 		}
-		if n+1 >= reserveAfter && mode == updating {
+		if n+1 >= reserveAfter && (mode == updating || len(tx.parts) > 1) {
 			c := chain{age, db.randomOf()}
 			reserved = &c
 			for _, p := range tx.parts {
@@ -184,6 +184,9 @@ func (tx *Tx) comeAgain(v verdict, n int) error {
 	return tx.db.pause(tx.ctx, tx.db.random.upTo(min(time.Millisecond<<min(n, 10), 50*time.Millisecond)))
 }
 
+// maxReservedAtATime limits the keys of one group that are kept for a transaction.
+const maxReservedAtATime = 1024
+
 // reserveFor is how long keys are kept for a transaction that has lost too often.
 const reserveFor = 2 * time.Second
 
@@ -200,7 +203,18 @@ func (db *DB) reserve(ctx context.Context, c chain, p *txPart) error {
 	var keys []string
 	p.eachKey(func(k string) bool {
 		keys = append(keys, k)
-		return len(keys) < 1024
+		return len(keys) < maxReservedAtATime
+	})
+	p.group.machine.read(func(s *state) { // of a range what is there now: what comes into it is rarer than what changes
+		for _, r := range p.ranges {
+			s.items.Ascend(r.from, func(k string, _ *item) bool {
+				if !r.has(k) || len(keys) >= maxReservedAtATime {
+					return false
+				}
+				keys = append(keys, k)
+				return true
+			})
+		}
 	})
 	for {
 		a, _, err := db.insist(ctx, p.group, appendReserve(nil, c, db.now(), expires, keys))
