@@ -80,6 +80,24 @@ func appendPrepare(b []byte, p *prepare) []byte {
 	return appendPart(b, p)
 }
 
+// size is about how many bytes appendPrepare appends, and not less.
+func (p *prepare) size() int {
+	n := 96 + 5*len(p.groups)
+	for _, k := range p.reads {
+		n += 5 + len(k)
+	}
+	for _, r := range p.ranges {
+		n += 10 + len(r.from) + len(r.to)
+	}
+	for _, e := range p.expected {
+		n += 11 + len(e.key) + len(e.value)
+	}
+	for i := range p.writes {
+		n += 11 + len(p.writes[i].key) + len(p.writes[i].value)
+	}
+	return n
+}
+
 func appendPart(b []byte, p *prepare) []byte {
 	b = binary.AppendUvarint(b, uint64(len(p.reads)))
 	for _, k := range p.reads {

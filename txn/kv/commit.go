@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/synod-go/synod"
 	"github.com/synod-go/synod/internal/executor"
@@ -60,19 +61,25 @@ func (db *DB) commit(ctx context.Context, age uint64, parts []*prepare, groups [
 			db.end(s, id)
 			return verdict{err: fmt.Errorf("kv: %w: the transaction reads or writes %d times in group %d, at most %d", synod.ErrTooLarge, n, numbers[i], maxItems)}
 		}
-		commands[i] = appendPrepare(nil, p)
+		commands[i] = appendPrepare(make([]byte, 0, p.size()), p)
 		if len(commands[i]) > db.cfg.MaxCommandBytes {
 			db.end(s, id)
 			return verdict{err: fmt.Errorf("kv: %w: the transaction's part in group %d has %d bytes, Config.MaxCommandBytes is %d", synod.ErrTooLarge, numbers[i], len(commands[i]), db.cfg.MaxCommandBytes)}
 		}
 	}
 	a := &attempt{db: db, session: s, id: id, groups: groups, numbers: numbers, c: paxoscommit.NewCoordinator(id, numbers), maybe: make([]bool, len(groups)), errs: make([]error, len(groups)), done: executor.NewEvent()}
+	if len(groups) == 1 {
+		a.cancel, a.running = func() {}, 1
+		a.ask(ctx, 0, *parts[0], commands[0])
+		return a.verdict()
+	}
 	var voting context.Context
 	voting, a.cancel = context.WithCancel(executor.With(ctx, executor.From(ctx, db.ex)))
 	defer a.cancel()
 	a.running = len(groups)
 	for i := range len(groups) - 1 {
-		db.ex.Go(func() { a.ask(voting, i, *parts[i], commands[i]) })
+		p := *parts[i] // whoever goes on before all have answered may read as of later
+		db.ex.Go(func() { a.ask(voting, i, p, commands[i]) })
 	}
 	last := len(groups) - 1
 	a.ask(voting, last, *parts[last], commands[last])
@@ -139,6 +146,10 @@ func (a *attempt) voted(i int, reply answer, standing paxoscommit.Standing) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.maybe[i] = false
+	if reply.record.Vote == paxoscommit.Yes {
+		// Whoever reads here next waits for this vote, and so for its locks, but not for the outcome, unless he needs what is locked.
+		raise(&a.groups[i].seen, reply.record.Timestamp)
+	}
 	a.c.Voted(a.numbers[i], reply.record, standing)
 	a.expired = a.expired || standing == paxoscommit.Expired
 	if reply.refused != refusedNot && (a.refused.refused == refusedNot || reply.refused == refusedMismatch) {
@@ -183,9 +194,7 @@ func (a *attempt) verdict() verdict {
 	a.mu.Unlock()
 	switch {
 	case outcome == paxoscommit.Committed:
-		for _, g := range a.groups {
-			raise(g, timestamp)
-		}
+		raise(&a.db.answered, timestamp)
 		if alone {
 			a.end(a.db.end)
 			return v
@@ -207,10 +216,11 @@ func (a *attempt) verdict() verdict {
 	return v
 }
 
-func raise(g *group, timestamp uint64) {
+// raise makes a timestamp at least as high as another.
+func raise(what *atomic.Uint64, timestamp uint64) {
 	for {
-		seen := g.seen.Load()
-		if seen >= timestamp || g.seen.CompareAndSwap(seen, timestamp) {
+		seen := what.Load()
+		if seen >= timestamp || what.CompareAndSwap(seen, timestamp) {
 			return
 		}
 	}
@@ -471,6 +481,9 @@ func (db *DB) sweep() {
 // maxUnfinished is how many transactions of a group that hold nothing any more, and are only remembered, a sweep ends.
 const maxUnfinished = 256
 
+// collectsInARow limits the commands with which a DB collects a group's versions at a time: together more than is written meanwhile.
+const collectsInARow = 256
+
 func (db *DB) sweepGroup(g *group, now hlc.Timestamp, met, still map[paxoscommit.ID]hlc.Timestamp) {
 	type found struct {
 		id     paxoscommit.ID
@@ -506,8 +519,13 @@ func (db *DB) sweepGroup(g *group, now hlc.Timestamp, met, still map[paxoscommit
 	}
 	if collect && g.collecting.CompareAndSwap(false, true) { // beside: a group that takes no commands must not stop the others
 		db.task(func() {
-			_, _, _ = db.insist(db.ctx, g, appendCollect(nil, versions, sessions)) // or somebody else does
-			g.collecting.Store(false)
+			defer g.collecting.Store(false)
+			for n := 0; collect && n < collectsInARow; n++ {
+				if _, _, err := db.insist(db.ctx, g, appendCollect(nil, versions, sessions)); err != nil {
+					return // or somebody else does
+				}
+				g.machine.read(func(s *state) { collect = len(s.garbage) > 0 && s.garbage[0].timestamp <= versions })
+			}
 		})
 	}
 }

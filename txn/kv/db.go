@@ -40,6 +40,7 @@ type DB struct {
 	recoveries map[paxoscommit.ID]bool
 
 	commits, conflicts, aborts, recovered atomic.Uint64
+	answered                              atomic.Uint64 // the highest timestamp of a commit
 }
 
 // group is a group as the DB sees it.
@@ -47,7 +48,7 @@ type group struct {
 	number  uint32
 	log     synod.Log
 	machine *Machine
-	seen    atomic.Uint64 // the highest timestamp that a commit of this DB has had there
+	seen    atomic.Uint64 // the highest timestamp of a vote there for a transaction of this DB
 
 	collecting atomic.Bool // a command that collects is under way
 
@@ -129,11 +130,7 @@ func (db *DB) now() uint64 { return uint64(db.clock.Now()) }
 
 // Now returns a timestamp above that of every commit that this DB has answered, for ViewAt.
 func (db *DB) Now() hlc.Timestamp {
-	now := db.clock.Now()
-	for _, g := range db.groups {
-		now = max(now, hlc.Timestamp(g.seen.Load()).Next())
-	}
-	return now
+	return max(db.clock.Now(), hlc.Timestamp(db.answered.Load()).Next())
 }
 
 // usable returns synod.ErrClosed after Close.

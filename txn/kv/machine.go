@@ -38,7 +38,7 @@ func NewMachine() *Machine { return &Machine{state: newState()} }
 func (m *Machine) Apply(_ uint64, command []byte) []byte {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	result := m.state.apply(command).append(nil)
+	result := m.state.apply(command).append(make([]byte, 0, answerBytes))
 	m.wake()
 	return result
 }
@@ -48,10 +48,13 @@ func (m *Machine) ApplyBatch(entries []synod.Entry) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for i := range entries {
-		entries[i].Result = m.state.apply(entries[i].Command).append(nil)
+		entries[i].Result = m.state.apply(entries[i].Command).append(make([]byte, 0, answerBytes))
 	}
 	m.wake()
 }
+
+// answerBytes are enough for the answer to a transaction that commits, over some groups.
+const answerBytes = 40
 
 func (m *Machine) wake() {
 	if len(m.waiters) == 0 {

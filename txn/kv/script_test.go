@@ -127,7 +127,7 @@ func runLine(t *testing.T, sp **state, fields []string) string {
 	case "collect":
 		return show(t, s.apply(appendCollect(nil, o.number("versions"), o.number("sessions"))))
 	case "get":
-		versions, _ := s.items.Get(fields[1])
+		versions := s.find(fields[1])
 		value, found := valueAt(versions, o.number("at"))
 		if !found {
 			return "not found\n"
@@ -185,9 +185,9 @@ func show(t *testing.T, a answer) string {
 func describe(s *state) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "clock %d, collected %d, wrong %d, sessions %d, records %d, garbage %d\n", s.clock, s.collected, s.wrong, s.registers.Sessions(), s.registers.Len(), len(s.garbage))
-	s.items.Scan(func(k string, versions []version) bool {
+	s.items.Scan(func(k string, it *item) bool {
 		fmt.Fprintf(&b, "%s:", k)
-		for _, v := range versions {
+		for _, v := range it.versions {
 			if v.deleted {
 				fmt.Fprintf(&b, " %d deleted", v.timestamp)
 			} else {

@@ -29,7 +29,7 @@ const (
 // encoded.
 type image struct {
 	head  []byte
-	items *btree.Map[string, []version]
+	items *btree.Map[string, *item]
 }
 
 // snapshot captures the state.
@@ -58,6 +58,7 @@ func (s *state) snapshot() *image {
 			b = wire.AppendBytes(b, k)
 		}
 	}
+	s.epoch++
 	return &image{b, s.items.Copy()}
 }
 
@@ -69,9 +70,9 @@ func (i *image) WriteTo(w io.Writer) (int64, error) {
 	_, _ = out.Write(append(b, i.head...)) // the last Flush has its error
 	_, _ = out.Write(binary.AppendUvarint(nil, uint64(i.items.Len())))
 	var err error
-	i.items.Scan(func(key string, versions []version) bool {
-		b = binary.AppendUvarint(wire.AppendBytes(b[:0], key), uint64(len(versions)))
-		for _, v := range versions {
+	i.items.Scan(func(key string, it *item) bool {
+		b = binary.AppendUvarint(wire.AppendBytes(b[:0], key), uint64(len(it.versions)))
+		for _, v := range it.versions {
 			b = binary.AppendUvarint(binary.AppendUvarint(b, v.timestamp), v.timestamp-v.voted)
 			b = appendFlagged(b, v.deleted, v.value)
 		}
@@ -137,7 +138,9 @@ func readSnapshot(reader io.Reader) (*state, error) {
 		if in.err != nil {
 			break
 		}
-		s.items.Load(key, versions)
+		it := &item{versions, s.epoch}
+		s.index[key] = it
+		s.items.Load(key, it)
 		for i, v := range versions {
 			if i > 0 || v.deleted {
 				s.discard(garbage{v.timestamp, key})

@@ -22,6 +22,12 @@ type version struct {
 	deleted   bool
 }
 
+// item is a key with its versions. One of an earlier epoch than the state's belongs to a snapshot, too, and is replaced where others are changed.
+type item struct {
+	versions []version // ascending
+	epoch    uint64
+}
+
 // prepared is a transaction that this group has voted yes for, and whose outcome it does not know. It holds locks on all that
 // it has read and all that it writes. It is not changed once it is made: snapshots share it.
 type prepared struct {
@@ -37,7 +43,9 @@ type keyLock struct {
 
 // state is what a machine has: a function of the commands alone.
 type state struct {
-	items btree.Map[string, []version] // versions ascend
+	items btree.Map[string, *item] // for ranges
+	index map[string]*item         // the same, for single keys
+	epoch uint64                   // counts snapshots
 	// clock is at or above all timestamps that were given out here, for votes, for commits, and for reads: each vote
 	// gets a higher one. So nothing is committed any more at or below it, but for what is prepared.
 	clock     uint64
@@ -71,7 +79,7 @@ const (
 
 func newState() *state {
 	return &state{
-		registers: paxoscommit.NewRegisters(), prepared: make(map[paxoscommit.ID]*prepared),
+		index: make(map[string]*item), registers: paxoscommit.NewRegisters(), prepared: make(map[paxoscommit.ID]*prepared),
 		reserved: make(map[string]chain), chains: make(map[chain]*reservation),
 	}
 }
@@ -244,7 +252,7 @@ func (s *state) prepare(p *prepare) answer {
 
 // newest returns the newest version of a key; its timestamp is 0 if there is none.
 func (s *state) newest(key string) version {
-	versions, _ := s.items.Get(key)
+	versions := s.find(key)
 	if len(versions) == 0 {
 		return version{deleted: true}
 	}
@@ -265,11 +273,11 @@ func (s *state) changed(p *prepare) (string, bool) {
 	}
 	for _, r := range p.ranges {
 		found, key := false, ""
-		s.items.Ascend(r.from, func(k string, versions []version) bool {
+		s.items.Ascend(r.from, func(k string, it *item) bool {
 			if !r.has(k) {
 				return false
 			}
-			if versions[len(versions)-1].timestamp > p.readAt {
+			if versions := it.versions; versions[len(versions)-1].timestamp > p.readAt {
 				found, key = true, k
 				return false
 			}
@@ -348,12 +356,26 @@ func (s *state) matches(e expectation) bool {
 	return v.deleted == e.absent && (e.absent || bytes.Equal(v.value, e.value))
 }
 
-// lock keeps what a transaction has read and will write until its outcome is known.
+// lock keeps what a transaction has read and will write until its outcome is known. Whoever writes a key need not be among its readers, too.
 func (s *state) lock(t *prepared) {
 	t.keep()
 	s.prepared[t.id] = t
-	s.held += t.size()
-	s.eachLock(t, func(l *keyLock) { l.readers = append(slices.Clip(l.readers), t) }, func(l *keyLock) { l.writer = t })
+	s.held += t.prepare.size()
+	for i := range t.writes {
+		s.change(t.writes[i].key, func(l *keyLock) bool {
+			l.writer = t
+			return true
+		})
+	}
+	for _, k := range t.reads {
+		s.change(k, func(l *keyLock) bool {
+			if l.writer == t {
+				return false
+			}
+			l.readers = append(slices.Clip(l.readers), t)
+			return true
+		})
+	}
 	if len(t.ranges) > 0 {
 		s.locked = append(s.locked, t)
 	}
@@ -373,67 +395,79 @@ func (t *prepared) keep() {
 	}
 }
 
-// size is about what a transaction holds, in bytes.
-func (t *prepared) size() (n int) {
-	for _, k := range t.reads {
-		n += len(k) + 4
-	}
-	for _, r := range t.ranges {
-		n += len(r.from) + len(r.to) + 8
-	}
-	for i := range t.writes {
-		n += len(t.writes[i].key) + len(t.writes[i].value) + 12
-	}
-	return n + 64
-}
-
 func (s *state) unlock(t *prepared) {
 	delete(s.prepared, t.id)
-	s.held -= t.size()
+	s.held -= t.prepare.size()
 	if probe.Bug("kv: locks stay") {
 		return
 	}
 	other := func(o *prepared) bool { return o == t }
-	s.eachLock(t, func(l *keyLock) { l.readers = slices.DeleteFunc(slices.Clone(l.readers), other) }, func(l *keyLock) {
-		if l.writer == t {
-			l.writer = nil
-		}
-	})
+	for _, k := range t.reads {
+		s.change(k, func(l *keyLock) bool {
+			if l.writer == t {
+				return false
+			}
+			l.readers = slices.DeleteFunc(slices.Clone(l.readers), other)
+			return true
+		})
+	}
+	for i := range t.writes {
+		s.change(t.writes[i].key, func(l *keyLock) bool {
+			if l.writer == t {
+				l.writer = nil
+			}
+			return true
+		})
+	}
 	if len(t.ranges) > 0 {
 		s.locked = slices.DeleteFunc(slices.Clone(s.locked), other)
 	}
 }
 
-func (s *state) eachLock(t *prepared, read, written func(*keyLock)) {
-	change := func(key string, fn func(*keyLock)) {
-		l, _ := s.locks.Get(key)
-		fn(&l)
-		if l.writer == nil && len(l.readers) == 0 {
-			s.locks.Delete(key)
-		} else {
-			s.locks.Set(key, l)
-		}
+// change changes who holds a key, if fn says that it has changed something.
+func (s *state) change(key string, fn func(*keyLock) bool) {
+	l, there := s.locks.Get(key)
+	switch {
+	case !fn(&l):
+	case l.writer != nil || len(l.readers) > 0:
+		s.locks.Set(key, l)
+	case there:
+		s.locks.Delete(key)
 	}
-	for _, k := range t.reads {
-		change(k, read)
+}
+
+// find returns the versions of a key, nil if it has none.
+func (s *state) find(key string) []version {
+	if it := s.index[key]; it != nil {
+		return it.versions
 	}
-	for i := range t.writes {
-		change(t.writes[i].key, written)
+	return nil
+}
+
+// keep replaces the versions of a key.
+func (s *state) keep(key string, versions []version) {
+	if it := s.index[key]; it != nil && it.epoch == s.epoch {
+		it.versions = versions
+		return
 	}
+	it := &item{versions, s.epoch}
+	s.index[key] = it
+	s.items.Set(key, it)
 }
 
 // install makes a version of a key.
 func (s *state) install(w *write, timestamp, voted uint64) {
-	versions, there := s.items.Get(w.key)
-	if w.deleted && !there {
-		return
+	versions := s.find(w.key)
+	there := versions != nil
+	if w.deleted && (!there || versions[len(versions)-1].deleted) {
+		return // the same whether or not what was there has been collected
 	}
 	key := w.key
 	if !there {
 		key = strings.Clone(key)
 	}
 	// A snapshot may share what is below; it does not look beyond its length.
-	s.items.Set(key, append(versions, version{timestamp, voted, bytes.Clone(w.value), w.deleted}))
+	s.keep(key, append(versions, version{timestamp, voted, bytes.Clone(w.value), w.deleted}))
 	if there || w.deleted {
 		s.discard(garbage{timestamp, key})
 	}
@@ -621,20 +655,22 @@ func (s *state) collect(before uint64) {
 	s.collected = max(s.collected, before)
 	for n := 0; n < collectAtATime && len(s.garbage) > 0 && s.garbage[0].timestamp <= s.collected; {
 		g := s.undiscard()
-		versions, there := s.items.Get(g.key)
-		if !there {
+		versions := s.find(g.key)
+		if versions == nil {
 			continue
 		}
+		// All of the key's at a time, so that what stands for its others finds nothing to do: a key may have very many.
 		first := 0
-		for first+1 < len(versions) && versions[first+1].timestamp <= g.timestamp {
+		for first+1 < len(versions) && versions[first+1].timestamp <= s.collected {
 			first++
 		}
 		switch {
-		case first == len(versions)-1 && versions[first].deleted && versions[first].timestamp <= g.timestamp:
+		case first == len(versions)-1 && versions[first].deleted && versions[first].timestamp <= s.collected:
 			s.items.Delete(g.key)
+			delete(s.index, g.key)
 			n++
 		case first > 0:
-			s.items.Set(g.key, slices.Clone(versions[first:])) // the rest belongs to snapshots, or to nobody
+			s.keep(g.key, slices.Clone(versions[first:])) // the rest belongs to snapshots, or to nobody
 			n++
 		}
 	}

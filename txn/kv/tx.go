@@ -157,7 +157,7 @@ func (db *DB) run(ctx context.Context, mode mode, fn func(*Tx) error) error {
 		if e := tx.comeAgain(v, n); e != nil {
 			return fmt.Errorf("kv: nothing was committed: %w", e)
 		}
-		if n+1 >= reserveAfter && mode == updating {
+		if n+1 >= reserveAfter && (mode == updating || len(tx.parts) > 1) {
 			for _, p := range tx.parts {
 				if !slices.Contains(kept, p.group) {
 					kept = append(kept, p.group)
@@ -201,6 +201,9 @@ func (tx *Tx) comeAgain(v verdict, n int) error {
 	return tx.db.pause(tx.ctx, tx.db.random.upTo(min(time.Millisecond<<min(n, 10), 50*time.Millisecond)))
 }
 
+// maxReservedAtATime limits the keys of one group that are kept for a transaction.
+const maxReservedAtATime = 1024
+
 // reserveFor is how long keys are kept for a transaction that has lost too often.
 const reserveFor = 2 * time.Second
 
@@ -209,7 +212,18 @@ func (db *DB) reserve(ctx context.Context, c chain, p *txPart) error {
 	var keys []string
 	p.eachKey(func(k string) bool {
 		keys = append(keys, k)
-		return len(keys) < 1024
+		return len(keys) < maxReservedAtATime
+	})
+	p.group.machine.read(func(s *state) { // of a range what is there now: what comes into it is rarer than what changes
+		for _, r := range p.ranges {
+			s.items.Ascend(r.from, func(k string, _ *item) bool {
+				if !r.has(k) || len(keys) >= maxReservedAtATime {
+					return false
+				}
+				keys = append(keys, k)
+				return true
+			})
+		}
 	})
 	for {
 		now := db.now()
@@ -339,7 +353,24 @@ func (tx *Tx) look(p *txPart, see func(*state) *prepared) error {
 		if err := tx.db.waitFor(tx.ctx, p.group, by); err != nil {
 			return tx.fail(err)
 		}
+		if tx.mode != viewingAt {
+			p.refresh()
+		}
 	}
+}
+
+// refresh makes a part one that is read as of now, if all that was read of it is the same now: what was waited for has a
+// timestamp above that of before, and would be a conflict.
+func (p *txPart) refresh() {
+	p.group.machine.read(func(s *state) {
+		p.prepare.readAt = p.readAt
+		if _, changed := s.changed(&p.prepare); changed {
+			return
+		}
+		if _, by := s.blocker(&p.prepare); by == nil {
+			p.readAt = s.clock
+		}
+	})
 }
 
 // holds reports whether a transaction may still change what is read at a timestamp.
@@ -372,7 +403,7 @@ func (tx *Tx) Get(key []byte) ([]byte, error) {
 		if l, _ := s.locks.Get(k); l.writer.holds(p.readAt) {
 			return l.writer
 		}
-		versions, _ := s.items.Get(k)
+		versions := s.find(k)
 		value, found = valueAt(versions, p.readAt)
 		late = tx.late(versions, p)
 		return nil
@@ -561,14 +592,14 @@ func (tx *Tx) scan(p *txPart, r keyRange, most, limit int) (list []Pair, err err
 	err = tx.look(p, func(s *state) *prepared {
 		list, late = list[:0], false
 		bound := r
-		s.items.Ascend(r.from, func(k string, versions []version) bool {
+		s.items.Ascend(r.from, func(k string, it *item) bool {
 			if !r.has(k) || limit > 0 && len(list) >= most {
 				return false
 			}
-			if value, found := valueAt(versions, p.readAt); found {
+			if value, found := valueAt(it.versions, p.readAt); found {
 				list = append(list, Pair{[]byte(k), append([]byte{}, value...)})
 			}
-			late = late || tx.late(versions, p)
+			late = late || tx.late(it.versions, p)
 			return true
 		})
 		if limit > 0 && len(list) >= most {
