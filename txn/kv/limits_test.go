@@ -47,8 +47,9 @@ func TestAGroupThatIsNamedTwiceIsScannedOnce(t *testing.T) {
 	put(t, db, "x0", "0", "y1", "1")
 	require.NoError(t, db.View(t.Context(), func(tx *Tx) error {
 		pairs, err := tx.Scan(nil, nil, 0)
-		require.NoError(t, err)
-		require.Len(t, pairs, 2)
-		return nil
+		if err == nil { // it may have to be tried again
+			require.Len(t, pairs, 2)
+		}
+		return err
 	}))
 }
