@@ -69,10 +69,10 @@ func (closedLog) Propose(context.Context, []byte) ([]byte, error) { return nil, 
 func TestAGroupThatIsClosedHoldsUpNoOther(t *testing.T) {
 	db, _ := openSolo(t, 2, 0, func(c *Config) {
 		c.Groups[0].Log = closedLog{c.Groups[0].Log.(*soloLog)}
-		c.MaxTransactions = 4
+		c.MaxTransactions = 64 // well above what is under way: outcomes are told beside
 		c.RecoverAfter = time.Millisecond
 	})
-	for range 8 {
+	for range 128 {
 		err := db.Update(t.Context(), func(tx *Tx) error {
 			_ = tx.Put([]byte("x0"), []byte("1"))
 			return tx.Put([]byte("y1"), []byte("1"))
