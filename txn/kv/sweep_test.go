@@ -69,10 +69,10 @@ func (closedLog) Propose(context.Context, []byte) ([]byte, error) { return nil, 
 func TestAGroupThatIsClosedHoldsUpNoOther(t *testing.T) {
 	db, _ := openSolo(t, 2, 0, func(c *Config) {
 		c.Groups[0].Log = closedLog{c.Groups[0].Log.(*soloLog)}
-		c.MaxTransactions = 64 // well above what is under way: outcomes are told beside
+		c.MaxTransactions = 4
 		c.RecoverAfter = time.Millisecond
 	})
-	for range 128 {
+	for range 8 {
 		err := db.Update(t.Context(), func(tx *Tx) error {
 			_ = tx.Put([]byte("x0"), []byte("1"))
 			return tx.Put([]byte("y1"), []byte("1"))
@@ -81,6 +81,7 @@ func TestAGroupThatIsClosedHoldsUpNoOther(t *testing.T) {
 		free, err := db.groups[1].machine.await(t.Context(), executor.Real(), 10*time.Second, func(s *state) bool { return len(s.prepared) == 0 })
 		require.NoError(t, err)
 		require.True(t, free)
+		require.Eventually(t, func() bool { return db.Status().Open == 0 }, 10*time.Second, time.Millisecond, "outcomes are told beside")
 	}
 	put(t, db, "y1", "2")
 }
