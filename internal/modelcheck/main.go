@@ -44,12 +44,15 @@ import (
 	"github.com/synod-go/synod/internal/modelcheck/explore"
 	"github.com/synod-go/synod/internal/modelcheck/network"
 	"github.com/synod-go/synod/internal/modelcheck/paxos"
+	"github.com/synod-go/synod/internal/modelcheck/threephase"
 	"github.com/synod-go/synod/internal/probe"
 )
 
 // systems are what can be explored, by name.
 var systems = map[string]func() network.System{
 	"paxos": paxos.System,
+	"e3pc":  threephase.Enhanced,
+	"3pc":   threephase.Skeen,
 }
 
 func main() {

@@ -48,6 +48,9 @@ func random(seed uint64, loud bool) (w *world) {
 	if seed%11 == 0 {
 		w.cfg.MaxBranches = 2
 	}
+	if seed%2 == 0 {
+		w.cfg.PeerTicks, w.cfg.InquireTicks, w.cfg.ResendTicks = 1, 3, 1 // elections all the time
+	}
 	defer func() {
 		if v := recover(); v != nil {
 			w.violation("panic: %v\n%s", v, debug.Stack())

@@ -148,13 +148,30 @@ func (c *Core) Suspect(id ID, resource string) {
 	c.settle()
 }
 
+// Inquire has a branch that is in doubt ask the coordinator, as it does by itself now and then.
+func (c *Core) Inquire(id ID, resource string) {
+	if e := c.entry(key{id, resource}); c.err == nil && e != nil && e.inDoubt() {
+		c.send(Message{Kind: KindInquire, To: id.Node, ID: id, Resource: resource})
+		c.settle()
+	}
+}
+
 // View is what a checker looks at.
 type View struct {
-	Leading   bool // it leads
-	Electing  bool // and is not elected yet
-	Impatient bool // and takes those that are silent for crashed
-	InDoubt   bool
-	Closing   bool // it has done what was decided, and waits for the others
+	Preparing bool   // a coordinator waits for votes
+	InDoubt   bool   // a branch waits for an outcome
+	Closing   bool   // it knows the outcome, or has done it, and waits for the others
+	Leading   bool   // it leads
+	Electing  bool   // and is not elected yet
+	Impatient bool   // and takes those that are silent for crashed
+	Ballot    Ballot // of the attempt that it leads, or has led last
+	Highest   uint64 // the number of the last election that it knows of
+}
+
+func (v *View) leading(l *lead) {
+	if l != nil {
+		v.Leading, v.Electing, v.Impatient, v.Ballot = true, l.attempt == unknown, l.impatient, l.ballot
+	}
 }
 
 // Coordinating returns what the coordinator of a transaction does; false: it is over, or unknown.
@@ -163,10 +180,8 @@ func (c *Core) Coordinating(id ID) (v View, ok bool) {
 	if t == nil {
 		return v, false
 	}
-	v.Closing = t.phase == phaseClosing
-	if t.lead != nil {
-		v.Leading, v.Electing, v.Impatient = true, t.lead.attempt == unknown, t.lead.impatient
-	}
+	v.Preparing, v.Closing, v.Highest = t.phase <= phaseAlone, t.phase == phaseClosing, t.highest
+	v.leading(t.lead)
 	return v, true
 }
 
@@ -176,10 +191,8 @@ func (c *Core) Participating(id ID, resource string) (v View, ok bool) {
 	if e == nil {
 		return v, false
 	}
-	v.InDoubt, v.Closing = e.inDoubt(), e.done
-	if e.lead != nil {
-		v.Leading, v.Electing, v.Impatient = true, e.lead.attempt == unknown, e.lead.impatient
-	}
+	v.InDoubt, v.Closing, v.Ballot, v.Highest = e.inDoubt(), e.done, e.elected, max(e.highest, e.elected.Number)
+	v.leading(e.lead)
 	return v, true
 }
 

@@ -1,0 +1,2 @@
+// Package threephase is the models of three-phase commit.
+package threephase
