@@ -1,6 +1,7 @@
 package threephase
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -170,4 +171,139 @@ func TestEveryMessageLostOrRepeated(t *testing.T) {
 		}
 	}
 	t.Logf("%d runs", total)
+}
+
+// delays runs without failures, all messages that are under way arriving together, and returns how many message delays pass
+// until the caller is answered, and until all have committed.
+func delays(w *world, id ID) (answered, committed int) {
+	w.commit(id)
+	answered, committed = -1, -1
+	for n := 0; ; n++ {
+		for len(w.queue) > 0 {
+			w.act(0)
+		}
+		if _, there := w.results[id]; there && answered < 0 {
+			answered = n
+		}
+		if did, _ := w.outcomes(id, false); len(did) == len(w.asked[id]) && committed < 0 {
+			committed = n
+		}
+		if len(w.net) == 0 {
+			return answered, committed
+		}
+		for range len(w.net) {
+			w.deliver(0)
+		}
+	}
+}
+
+// Exact costs without failures: messages, writes that somebody waits for, and message delays. What forgets the transaction afterwards is
+// counted apart: it goes with the next write, or tick.
+func TestCosts(t *testing.T) {
+	for _, tc := range []struct {
+		participants int
+		beside       bool // one of them is beside the coordinator
+		messages     int
+		closing      int // messages
+		forced       int
+		answered     int // message delays
+		committed    int
+	}{
+		{1, true, 0, 0, 1, 0, 0},
+		{1, false, 2, 1, 1, 2, 1},
+		{2, true, 5, 2, 4, 4, 5},
+		{2, false, 10, 4, 4, 4, 5},
+		{3, true, 10, 4, 6, 4, 5},
+		{3, false, 15, 6, 6, 4, 5},
+		{5, true, 20, 8, 10, 4, 5},
+		{5, false, 25, 10, 10, 4, 5},
+	} {
+		for _, p := range []Protocol{Enhanced, Skeen} {
+			n := tc.participants
+			name := fmt.Sprintf("%v, %d participants, beside %v", p, n, tc.beside)
+			w := newWorld(n+1, p)
+			w.open()
+			var list []Participant
+			for i := range uint64(n) {
+				if tc.beside {
+					list = append(list, on(i+1)...)
+				} else {
+					list = append(list, on(i+2)...)
+				}
+			}
+			w.finish()
+			id := w.begin(1, list...)
+			answered, done := delays(w, id)
+			messages, forced := 0, 0
+			for k, count := range w.sent {
+				if k != KindOver {
+					messages += count
+				}
+			}
+			for _, n := range w.nodes {
+				forced += n.forced
+			}
+			require.Equal(t, committed, w.results[id].Outcome, name)
+			require.Equal(t, tc.messages, messages, name)
+			require.Equal(t, tc.forced, forced, name)
+			require.Equal(t, tc.answered, answered, name)
+			require.Equal(t, tc.committed, done, name)
+			if n > 1 {
+				require.Equal(t, 2*n, forced, "each its vote and its part in the attempt; the coordinator keeps no records")
+			}
+			before := messages
+			w.finish()
+			require.Empty(t, w.broken)
+			messages = 0
+			for _, count := range w.sent {
+				messages += count
+			}
+			require.Equal(t, tc.closing, messages-before, name)
+			for _, n := range w.nodes {
+				require.Empty(t, n.core.entries)
+			}
+		}
+	}
+}
+
+// What else happens without failures, with three remote participants.
+func TestCostsOfOtherOutcomes(t *testing.T) {
+	for name, tc := range map[string]struct {
+		votes    map[uint64]Vote
+		outcome  Outcome
+		messages int
+		closing  int
+		forced   int
+	}{
+		"all vote yes":     {nil, committed, 15, 6, 6},
+		"one is read-only": {map[uint64]Vote{3: twophase.VoteReadOnly}, committed, 13, 6, 5},
+		"two are":          {map[uint64]Vote{2: twophase.VoteReadOnly, 3: twophase.VoteReadOnly}, committed, 15, 6, 6}, // they are needed for a quorum
+		"all read-only":    {map[uint64]Vote{2: twophase.VoteReadOnly, 3: twophase.VoteReadOnly, 4: twophase.VoteReadOnly}, committed, 9, 0, 3},
+		"the last says no": {map[uint64]Vote{4: twophase.VoteNo}, aborted, 8, 0, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(4, Enhanced)
+			w.open()
+			w.finish()
+			id := w.begin(1, on(2, 3, 4)...)
+			for node, v := range tc.votes {
+				w.nodes[node].resources["a"].votes[id] = v
+			}
+			w.commit(id)
+			w.settle()
+			forced, messages := 0, 0
+			for _, n := range w.nodes {
+				forced += n.forced
+			}
+			for _, count := range w.sent {
+				messages += count
+			}
+			require.Equal(t, tc.outcome, w.results[id].Outcome)
+			require.Equal(t, tc.messages, messages-w.sent[KindDone]-w.sent[KindOver])
+			require.Equal(t, tc.forced, forced)
+			w.finish()
+			require.Empty(t, w.broken)
+			require.Equal(t, tc.closing, w.sent[KindDone]+w.sent[KindOver])
+		})
+	}
 }

@@ -27,6 +27,7 @@ type Model struct {
 	Crashes   int
 	Crashing  []uint64 // who may; nil: all
 	Inquiries bool     // participants in doubt ask the coordinator
+	Patient   bool     // nobody takes others for crashed
 	Closing   bool     // it is looked at how the transaction is forgotten
 
 	Lost   []string // kinds of messages that are always lost
@@ -95,6 +96,9 @@ func (m *Model) Bounds() string {
 	}
 	if m.Inquiries {
 		words = append(words, "inquiries")
+	}
+	if m.Patient {
+		words = append(words, "patient")
 	}
 	if m.Closing {
 		words = append(words, "closing")

@@ -38,28 +38,86 @@ var voted = []string{
 }
 
 func models() []*Model {
+	three := []uint64{1, 2, 3}
 	return []*Model{
 		{
-			Name: "t0", For: "", Nodes: 3, Participants: []uint64{1, 2, 3}, Elections: 2, Lost: closing, Before: voted,
+			Name: "base", For: "two elections beside the coordinator's attempt, a crash that loses what is not durable, in any order, with any loss and repetition",
+			Nodes: 3, Participants: three, Elections: 2, Crashes: 1, Crashing: []uint64{2}, Lost: closing, Before: voted,
 		},
 		{
-			Name: "t1", For: "", Nodes: 3, Participants: []uint64{1, 2, 3}, Elections: 2, Crashes:1,Crashing: []uint64{2}, Lost: closing, Before: voted,
+			Name: "duel", For: "three elections beside the coordinator's attempt",
+			Nodes: 3, Participants: three, Elections: 3, Lost: closing, Before: voted,
 		},
 		{
-			Name: "t2", For: "", Nodes: 3, Participants: []uint64{1, 2, 3}, Elections: 3, Lost: closing, Before: voted,
+			Name: "votes", For: "elections while votes are missing, crashes of any node",
+			Nodes: 3, Participants: three, Elections: 1, Expiries: 1, Crashes: 1, Lost: closing,
 		},
 		{
-			Name: "t3", For: "", Nodes: 3, Participants: []uint64{1, 2, 3}, Elections: 1, Crashes: 1, Lost: closing,
+			Name: "coordinator", For: "a coordinator that stands for election itself",
+			Nodes: 3, Participants: three, Elections: 1, Expiries: 2, Lost: closing, Before: voted,
 		},
 		{
-			Name: "base", For: "elections, attempts, crashes that lose what is not durable, in any order, with any loss and repetition",
-			Nodes: 3, Participants: []uint64{1, 2, 3}, Elections: 2, Expiries: 0, Crashes: 1, Lost: closing,
+			Name: "two", For: "two participants, away from the coordinator, crashes of any node",
+			Nodes: 3, Participants: []uint64{2, 3}, Elections: 2, Expiries: 1, Crashes: 1, Lost: closing,
+		},
+		{
+			Name: "no", For: "a participant that votes no",
+			Nodes: 3, Participants: three, No: []uint64{2}, Elections: 1, Expiries: 1, Crashes: 1, Lost: closing,
+		},
+		{
+			Name: "read-only", For: "a participant that has nothing to commit",
+			Nodes: 3, Participants: three, ReadOnly: []uint64{2}, Elections: 1, Expiries: 1, Crashes: 1, Lost: closing,
+		},
+		{
+			Name: "weights", For: "a participant that is a quorum",
+			Nodes: 3, Participants: three, Weights: []uint32{1, 1, 3}, Elections: 1, Expiries: 1, Crashes: 1, Lost: closing,
+		},
+		{
+			Name: "inquiries", For: "participants that ask the coordinator, and what it presumes",
+			Nodes: 2, Participants: []uint64{1, 2}, Elections: 1, Expiries: 1, Crashes: 1, Inquiries: true, Lost: []string{"done", "over"},
+		},
+		{
+			Name: "closing", For: "outcomes that are told, acknowledged and forgotten",
+			Nodes: 2, Participants: []uint64{1, 2}, Elections: 1, Expiries: 1, Crashes: 1, Closing: true, Lost: []string{"inquire", "answer"},
+		},
+		{
+			Name: "forgetting", For: "outcomes that are forgotten, by three participants",
+			Nodes: 3, Participants: three, Elections: 1, Closing: true, Lost: []string{"inquire", "answer"}, Before: voted,
+		},
+		{
+			Name: "alone", For: "a single participant",
+			Nodes: 2, Participants: []uint64{2}, Expiries: 2, Crashes: 2, Closing: true, Inquiries: true,
 		},
 		{
 			Name: "partition", For: "what is silent is taken for crashed, and is not",
-			Protocol: core.Skeen, Nodes: 3, Participants: []uint64{1, 2, 3}, Elections: 1, Expiries: 1, Lost: closing,
+			Protocol: core.Skeen, Nodes: 3, Participants: three, Elections: 1, Expiries: 1, Lost: closing, Before: voted,
+		},
+		{
+			Name: "patient", For: "elections where nobody is taken for crashed",
+			Protocol: core.Skeen, Nodes: 3, Participants: three, Elections: 1, Expiries: 1, Lost: closing, Patient: true,
 		},
 	}
 }
 
-var bugs []network.Bug
+// bugs are the mistakes that can be put into the core, and the models that find them, the fastest first.
+var bugs = []network.Bug{
+	{Name: "3pc: half of all is a quorum", Models: []string{"two"}},
+	{Name: "3pc: any pre-commit is taken for the last attempt", Models: []string{"duel"}},
+	{Name: "3pc: one acknowledgement is enough", Models: []string{"votes"}},
+	{Name: "3pc: what was said in another election counts", Models: []string{"base"}},
+	{Name: "3pc: acknowledgements of another attempt count", Models: []string{"coordinator"}},
+	{Name: "3pc: a commit is told without a pre-commit", Models: []string{"votes"}},
+	{Name: "3pc: a no is not counted", Models: []string{"no"}},
+	{Name: "3pc: a coordinator presumes what an earlier run has attempted", Models: []string{"inquiries"}},
+	{Name: "3pc: a prepare of a transaction that is over is accepted", Models: []string{"closing"}},
+	{Name: "3pc: a tombstone is not looked at", Models: []string{"closing"}},
+	{Name: "3pc: the vote leaves before its record is durable", Models: []string{"votes"}},
+	{Name: "3pc: an attempt of an older election is taken part in", Models: []string{"votes"}},
+	{Name: "3pc: a participant's election is not durable", Models: []string{"base"}},
+	{Name: "3pc: an attempt does not count as one", Models: []string{"duel"}},
+	{Name: "3pc: an attempt is acknowledged before it is durable", Models: []string{"votes"}},
+	{Name: "3pc: a no is told to others before it is durable", Models: []string{"no"}},
+	{Name: "3pc: it is said to be done before that is durable", Models: []string{"closing"}},
+	{Name: "3pc: what is over for one is forgotten", Models: []string{"closing"}},
+	{Name: "3pc: an election is not durable before it is held", Models: []string{"base"}},
+}

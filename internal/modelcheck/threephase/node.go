@@ -124,7 +124,7 @@ func (n *node) Inputs() (list []network.Input) {
 			add(inquire)
 		}
 	}
-	if n.m.Protocol == core.Skeen && (here && t.Leading && !t.Impatient || part && e.Leading && !e.Impatient) {
+	if n.m.Protocol == core.Skeen && !n.m.Patient && (here && t.Leading && !t.Impatient || part && e.Leading && !e.Impatient) {
 		add(suspect)
 	}
 	if n.m.Closing && part && e.Closing {
@@ -192,11 +192,15 @@ func (n *node) Deaf(_ int, body []byte) network.Deafness {
 		return network.Hears
 	}
 	v, here := n.core.Coordinating(transaction)
+	lost := func(kind string) bool { return slices.Contains(n.m.Lost, kind) }
 	if m.Kind == core.KindVote {
+		if !lost("outcome") || !lost("answer") {
+			return network.Hears // it may be answered later
+		}
 		if here && v.Preparing {
 			return network.DeafUntilRestart
 		}
-		return n.forGood(m)
+		return network.DeafForever
 	}
 	coordinator := m.Ballot.Rank == 0
 	if !coordinator {
@@ -204,7 +208,7 @@ func (n *node) Deaf(_ int, body []byte) network.Deafness {
 	}
 	switch {
 	case coordinator && (!here || v.Closing):
-		return n.forGood(m)
+		return network.DeafForever
 	case !here || !v.InDoubt && !coordinator:
 		return network.DeafUntilRestart
 	case m.State == core.StateCommitted || m.State == core.StateAborted:
@@ -215,15 +219,6 @@ func (n *node) Deaf(_ int, body []byte) network.Deafness {
 		return network.DeafUntilRestart
 	}
 	return network.Hears
-}
-
-// forGood is for what a coordinator does not need any more: after a crash it knows nothing of the transaction, but answers who
-// is in doubt.
-func (n *node) forGood(m core.Message) network.Deafness {
-	if m.Kind == core.KindVote && !slices.Contains(n.m.Lost, "answer") {
-		return network.DeafUntilRestart
-	}
-	return network.DeafForever
 }
 
 // note notes a line of a script.
