@@ -58,7 +58,15 @@ func models() []*Model {
 		},
 		{
 			Name: "coordinator", For: "a coordinator that stands for election itself",
-			Nodes: 3, Participants: three, Elections: 1, Expiries: 2, Lost: closing, Before: voted,
+			Nodes: 4, Participants: []uint64{2, 3, 4}, Elections: 1, Expiries: 1, Lost: closing,
+			Before: []string{
+				"deliver from=1 to=2 type=prepare", "persist 2",
+				"deliver from=1 to=3 type=prepare", "persist 3",
+				"deliver from=1 to=4 type=prepare", "persist 4",
+				"deliver from=2 to=1 type=vote",
+				"deliver from=3 to=1 type=vote",
+				"deliver from=4 to=1 type=vote",
+			},
 		},
 		{
 			Name: "two", For: "two participants, away from the coordinator, crashes of any node",
@@ -78,7 +86,7 @@ func models() []*Model {
 		},
 		{
 			Name: "inquiries", For: "participants that ask the coordinator, and what it presumes",
-			Nodes: 2, Participants: []uint64{1, 2}, Elections: 1, Expiries: 1, Crashes: 1, Inquiries: true, Lost: []string{"done", "over"},
+			Nodes: 3, Participants: three, Elections: 1, Crashes: 1, Crashing: []uint64{1}, Inquiries: true, Lost: []string{"outcome", "done", "over"}, Before: voted,
 		},
 		{
 			Name: "closing", For: "outcomes that are told, acknowledged and forgotten",
@@ -103,12 +111,14 @@ func models() []*Model {
 	}
 }
 
-// bugs are the mistakes that can be put into the core, and the models that find them, the fastest first.
+// bugs are the mistakes that can be put into the core, and the models that find them, the fastest first. Missing are those after which
+// a transaction never ends, which no model sees, and "a no is told to others before it is durable", as resources always vote the same
+// here: tests of the core find them.
 var bugs = []network.Bug{
 	{Name: "3pc: half of all is a quorum", Models: []string{"two"}},
 	{Name: "3pc: any pre-commit is taken for the last attempt", Models: []string{"elections"}},
 	{Name: "3pc: one acknowledgement is enough", Models: []string{"votes"}},
-	{Name: "3pc: what was said in another election counts", Models: []string{"elections"}},
+	{Name: "3pc: what was said in another election counts", Models: []string{"duel"}},
 	{Name: "3pc: acknowledgements of another attempt count", Models: []string{"coordinator"}},
 	{Name: "3pc: a commit is told without a pre-commit", Models: []string{"votes"}},
 	{Name: "3pc: a no is not counted", Models: []string{"no"}},
@@ -120,8 +130,5 @@ var bugs = []network.Bug{
 	{Name: "3pc: a participant's election is not durable", Models: []string{"base"}},
 	{Name: "3pc: an attempt does not count as one", Models: []string{"elections"}},
 	{Name: "3pc: an attempt is acknowledged before it is durable", Models: []string{"votes"}},
-	{Name: "3pc: a no is told to others before it is durable", Models: []string{"no"}},
-	{Name: "3pc: it is said to be done before that is durable", Models: []string{"closing"}},
-	{Name: "3pc: what is over for one is forgotten", Models: []string{"closing"}},
 	{Name: "3pc: an election is not durable before it is held", Models: []string{"base"}},
 }
