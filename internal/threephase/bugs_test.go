@@ -16,7 +16,8 @@ import (
 
 // named are the mistakes that a test of their own finds.
 var named = map[string]func(t *testing.T) (broken bool){
-	"3pc: a no is told to others before it is durable": func(*testing.T) bool { return tellsEarly() },
+	"3pc: a no is told to others before it is durable":  func(*testing.T) bool { return tellsEarly() },
+	"3pc: any pre-commit is taken for the last attempt": func(t *testing.T) bool { return len(lastAttempt(t)) > 0 },
 }
 
 // rare are the mistakes that take so much coming together that only the model checker finds them: its counterexamples are in
