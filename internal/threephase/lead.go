@@ -36,7 +36,6 @@ type seat struct {
 	parts []Participant
 	rank  int
 	token uint64 // of the record of the election
-	early bool
 }
 
 func (c *Core) newLead(s seat, number uint64) *lead {

@@ -82,7 +82,6 @@ type world struct {
 	sent   map[Kind]int
 	stable bool // no crashes and losses any more
 	gone   map[uint64]bool
-	split  bool // is expected
 }
 
 func newWorld(count int, p Protocol) *world {

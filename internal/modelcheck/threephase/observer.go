@@ -23,7 +23,6 @@ type (
 type observer struct {
 	m       *Model
 	outcome twophase.Outcome
-	by      uint64 // who was first; 0: the caller was told
 }
 
 var _ network.Observer = (*observer)(nil)
@@ -34,7 +33,7 @@ func (o *observer) Clone() network.Observer {
 	return &c
 }
 
-// Fingerprint implements network.Observer. Who was first is no part of it.
+// Fingerprint implements network.Observer.
 func (o *observer) Fingerprint(b []byte) []byte { return append(b, byte(o.outcome)) }
 
 // Observe implements network.Observer.
