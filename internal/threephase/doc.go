@@ -69,7 +69,7 @@
 //	1, remote                       2              1          1
 //	N, one beside               5(N-1)            2N     2(N-1)
 //	N, all remote                  5N             2N         2N
-//	read-only, each                 2              1          3, of those counted above
+//	read-only, each                 3              1          2, where the others are a quorum
 //
 // Two-phase commit has 3N messages, N+1 forced writes, and answers after two delays and the coordinator's write.
 //
