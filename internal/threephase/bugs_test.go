@@ -115,7 +115,7 @@ func TestPlantedBugs(t *testing.T) {
 			if racing || testing.Short() {
 				return // it takes a random run
 			}
-			for seed := uint64(1); seed <= 3000; seed++ {
+			for seed := uint64(1); seed <= 2000; seed++ {
 				if len(random(seed, false).broken) > 0 {
 					t.Logf("found by: seed %d", seed)
 					return

@@ -15,7 +15,7 @@ import (
 )
 
 var (
-	seeds = flag.Uint64("seeds", 1000, "how many random runs")
+	seeds = flag.Uint64("seeds", 500, "how many random runs")
 	first = flag.Uint64("first", 1, "the first seed")
 	show  = flag.Bool("show", false, "print what happens in a run that fails")
 )
@@ -125,4 +125,77 @@ func TestRandom(t *testing.T) {
 	if outcomes[committed] == 0 || outcomes[aborted] == 0 {
 		t.Error(fmt.Sprint("one-sided: ", outcomes))
 	}
+}
+
+// After any trouble, whatever was elected and lost again in it: those who are a quorum, and reach each other, end all transactions, though the
+// coordinator and the others never come back. When they do they hear of it.
+func TestAConnectedQuorumNeverBlocks(t *testing.T) {
+	runs := *seeds
+	if racing || testing.Short() {
+		runs = min(runs, 100)
+	}
+	ended := 0
+	for seed := *first; seed < *first+runs; seed++ {
+		r := rand.New(rand.NewPCG(seed, 2))
+		count := 3 + r.IntN(3)
+		w := newWorld(count+1, Enhanced)
+		w.random = r
+		w.cfg.PeerTicks = 1 + r.IntN(8)
+		w.open()
+		var nodes []uint64
+		for i := range uint64(count) {
+			nodes = append(nodes, i+2)
+		}
+		w.chaos(800, func() {
+			if n := w.nodes[1]; n.core != nil && len(n.core.transactions) < 5 {
+				w.commit(w.begin(1, on(nodes...)...))
+			}
+		})
+		// The coordinator goes, and as many as can.
+		w.net = nil
+		w.downFor = 1 << 30
+		r.Shuffle(count, func(i, j int) { nodes[i], nodes[j] = nodes[j], nodes[i] })
+		for _, id := range append([]uint64{1}, nodes[:(count-1)/2]...) {
+			if n := w.nodes[id]; n.core != nil {
+				n.crash()
+			}
+			w.nodes[id].down = 1 << 30
+		}
+		doubts := func() (n int) {
+			for _, id := range nodes {
+				if c := w.nodes[id].core; c != nil {
+					n += len(c.InDoubt())
+				}
+			}
+			return n
+		}
+		for range 40 {
+			w.settle()
+			w.tick() // those who were down start
+		}
+		ended += doubts()
+		for range 300 {
+			w.settle()
+			w.tick()
+		}
+		if n := doubts(); n > 0 {
+			w.stuck()
+			t.Fatalf("seed %d: %d branches are blocked:\n%s", seed, n, strings.Join(w.broken, "\n"))
+		}
+		for id := range w.asked {
+			if did, not := w.outcomes(id, true); len(did) > 0 && len(not) > 0 {
+				t.Fatalf("seed %d: %v is split: %v, %v", seed, id, did, not)
+			}
+		}
+		for _, n := range w.nodes {
+			if n.core == nil {
+				n.start()
+			}
+		}
+		w.finish()
+		if len(w.broken) > 0 {
+			t.Fatalf("seed %d: %s", seed, strings.Join(w.broken, "\n"))
+		}
+	}
+	t.Logf("%d branches were still in doubt after 40 ticks", ended)
 }
