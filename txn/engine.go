@@ -72,6 +72,7 @@ type engine interface {
 	open(from, to uint64, bodies [][]byte) (step func(), err error) // decodes messages; any goroutine may call it
 	take() (w work, some bool)
 	doubts() []doubt
+	unfinished() []twophase.Waiting
 	commit(id twophase.ID, branches []twophase.Branch) error
 	abandon(id twophase.ID, branches []twophase.Branch)
 
@@ -137,6 +138,8 @@ func (c twoPhase) doubts() (list []doubt) {
 	return list
 }
 
+func (twoPhase) unfinished() []twophase.Waiting { return nil }
+
 type threePhase struct{ *threephase.Core }
 
 var _ engine = threePhase{}
@@ -193,6 +196,8 @@ func (c threePhase) doubts() (list []doubt) {
 	}
 	return list
 }
+
+func (c threePhase) unfinished() []twophase.Waiting { return c.Unfinished() }
 
 // DoneOne implements engine: nothing is committed in one phase.
 func (threePhase) DoneOne(twophase.ID, string, twophase.Outcome, string) {}

@@ -2,6 +2,7 @@ package txn_test
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"time"
 
@@ -53,6 +54,35 @@ func TestAMajorityEndsWhatItsCoordinatorHasLeft(t *testing.T) {
 	})
 	require.Zero(t, c.nodes[2].accounts.balance("ann")+c.nodes[3].accounts.balance("bob")+c.nodes[4].accounts.balance("cat"))
 	require.NoError(t, c.begin(2).Commit(c.ctx, on(2, change{"ann", 1}), on(3, change{"bob", 1}), on(4, change{"cat", 1})))
+}
+
+// A participant that is away when the others commit: they keep in mind that it has not, and tell it when it is back.
+func TestWhoIsAwayIsTold(t *testing.T) {
+	c := newCluster(t, 3, enhanced)
+	c.nodes[3].accounts.mu.Lock()
+	c.nodes[3].accounts.fail["commit"] = errors.New("not now")
+	c.nodes[3].accounts.mu.Unlock()
+	require.NoError(t, c.begin(1).Commit(c.ctx, on(1, change{"ann", 1}), on(2, change{"bob", 1}), on(3, change{"cat", 1})))
+	c.crash(3)
+	c.crash(1) // the coordinator forgets that it was one
+	require.NoError(t, c.start(1))
+	c.eventually("node 2 waits for node 3 alone", func() bool {
+		s, err := c.nodes[2].Status(c.ctx)
+		require.NoError(t, err)
+		return len(s.Unfinished) == 1 && s.Unfinished[0].Phase == "committed" && len(s.Unfinished[0].Missing) == 1 && s.Unfinished[0].Missing[0].Node == 3
+	})
+	require.NoError(t, c.start(3))
+	c.eventually("nobody waits", func() bool {
+		for _, n := range c.nodes {
+			s, err := n.Status(c.ctx)
+			require.NoError(t, err)
+			if len(s.Unfinished)+len(s.InDoubt)+len(s.Transactions) > 0 {
+				return false
+			}
+		}
+		return true
+	})
+	require.Equal(t, 1, c.nodes[3].accounts.balance("cat"))
 }
 
 // What three phases do not have is refused, with what to do.

@@ -196,6 +196,7 @@ type Status struct {
 	Transactions []TransactionStatus // coordinated here and not over, ascending by ID
 	InDoubt      []InDoubt           // what resources of this node wait for, oldest first
 	Stuck        []Stuck             // what resources of this node fail to do
+	Unfinished   []TransactionStatus // in three phases: what resources of this node have done, and must remember until the missing ones have, too
 	Damages      []Damage            // what went wrong, until ClearDamage
 	Refused      uint64              // frames that were malformed, misdelivered, or of a lost incarnation
 	Dropped      uint64              // frames for which there was no room
@@ -204,7 +205,7 @@ type Status struct {
 // TransactionStatus is a transaction that is not over.
 type TransactionStatus struct {
 	ID      ID
-	Phase   string        // open, preparing, delegated (the last agent is asked), deciding, committing, alone, closing; in three phases: open, preparing, alone, attempting, closing
+	Phase   string        // open, preparing, delegated (the last agent is asked), deciding, committing, alone, closing; in three phases: open, preparing, alone, attempting, closing; of Status.Unfinished: committed, aborted
 	Missing []Participant // whose vote or acknowledgement is waited for
 	Unclear bool          // the last agent can't tell what it did: Settle
 }
@@ -256,6 +257,9 @@ func (m *Manager) Status(ctx context.Context) (Status, error) {
 			}
 			s.InDoubt = append(s.InDoubt, InDoubt{ID: ID(d.ID), Resource: d.Resource, Since: since, For: now.Sub(since), Coordinator: d.ID.Node,
 				Answer: answer, Others: participantsOf(d.Peers), Forced: Outcome(d.Heuristic), State: d.state, Missing: participantsOf(d.missing)})
+		}
+		for _, w := range m.core.unfinished() {
+			s.Unfinished = append(s.Unfinished, TransactionStatus{ID: ID(w.ID), Phase: w.Phase, Missing: participantsOf(w.Missing)})
 		}
 		for _, b := range m.core.Stuck() {
 			s.Stuck = append(s.Stuck, Stuck{ID: ID(b.ID), Resource: b.Resource, Outcome: Outcome(b.Outcome), Failure: b.Failure})

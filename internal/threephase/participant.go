@@ -287,9 +287,12 @@ func (c *Core) witness(k key, m Message) *entry {
 	return e
 }
 
+// maxNumber is how high elections are numbered: nobody gets there by counting.
+const maxNumber = 1 << 62
+
 // onAttempt takes part in an election, or in an attempt, unless it has taken part in a later one.
 func (c *Core) onAttempt(k key, m Message) {
-	if m.Ballot.Number == 0 || int(m.Ballot.Rank) > len(m.Participants) || m.From != leaderNode(m.ID, m.Participants, m.Ballot.Rank) {
+	if m.Ballot.Number == 0 || m.Ballot.Number > maxNumber || int(m.Ballot.Rank) > len(m.Participants) || m.From != leaderNode(m.ID, m.Participants, m.Ballot.Rank) {
 		return
 	}
 	e := c.entry(k)
