@@ -26,6 +26,7 @@ type Model struct {
 	Expiries  int // how often the coordinator gives up waiting
 	Crashes   int
 	Crashing  []uint64 // who may; nil: all
+	Standing  []uint64 // and who may stand for election
 	Inquiries bool     // participants in doubt ask the coordinator
 	Patient   bool     // nobody takes others for crashed
 	Closing   bool     // it is looked at how the transaction is forgotten
@@ -89,7 +90,7 @@ func (m *Model) Bounds() string {
 	for _, who := range []struct {
 		what string
 		list []uint64
-	}{{"crashing", m.Crashing}, {"no by", m.No}, {"read-only", m.ReadOnly}} {
+	}{{"crashing", m.Crashing}, {"standing", m.Standing}, {"no by", m.No}, {"read-only", m.ReadOnly}} {
 		if len(who.list) > 0 {
 			words = append(words, who.what+" "+nodes(who.list))
 		}

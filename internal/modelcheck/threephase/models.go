@@ -50,7 +50,7 @@ func models() []*Model {
 		},
 		{
 			Name: "duel", For: "three elections beside the coordinator's attempt",
-			Nodes: 3, Participants: three, Elections: 3, Lost: closing, Before: voted,
+			Nodes: 3, Participants: three, Elections: 3, Standing: []uint64{2, 3}, Lost: closing, Before: voted,
 		},
 		{
 			Name: "votes", For: "elections while votes are missing, crashes of any node",
@@ -94,7 +94,7 @@ func models() []*Model {
 		},
 		{
 			Name: "forgetting", For: "outcomes that are forgotten, by three participants",
-			Nodes: 3, Participants: three, Elections: 1, Closing: true, Lost: []string{"inquire", "answer"}, Before: voted,
+			Nodes: 3, Participants: three, Elections: 1, Standing: []uint64{2}, Closing: true, Lost: []string{"inquire", "answer"}, Before: voted,
 		},
 		{
 			Name: "alone", For: "a single participant",

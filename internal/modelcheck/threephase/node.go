@@ -119,7 +119,9 @@ func (n *node) Inputs() (list []network.Input) {
 	}
 	e, part := n.core.Participating(transaction, resource)
 	if part && e.InDoubt {
-		add(stand, elections)
+		if n.m.Standing == nil || slices.Contains(n.m.Standing, n.id) {
+			add(stand, elections)
+		}
 		if n.m.Inquiries {
 			add(inquire)
 		}
