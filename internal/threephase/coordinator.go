@@ -215,7 +215,7 @@ func (c *Core) decided(t *transaction, outcome Outcome) {
 		probe.Sometimes("3pc: a coordinator is left behind by an election", true)
 	}
 	c.answer(t, outcome, reason, 0)
-	if len(t.parts) == 1 {
+	if len(t.parts) == 1 && t.done[0] {
 		c.send(Message{Kind: KindOver, To: t.parts[0].Node, ID: t.id, Resource: t.parts[0].Resource})
 		c.end(t)
 		return
@@ -293,11 +293,12 @@ func (c *Core) coordinatorHears(t *transaction, i int, m Message) {
 		o = c.hear(t.seat(), t.lead, i, m)
 	}
 	if o != unknown {
+		t.done[i] = m.State.final() != unknown && len(t.parts) == 1 // it has decided by itself
 		c.decided(t, o)
 	}
 }
 
-// stand has the coordinator be elected, if a quorum agrees.
+// standCoordinator has the coordinator be elected, if a quorum agrees.
 func (c *Core) standCoordinator(t *transaction) {
 	s := t.seat()
 	number := t.highest

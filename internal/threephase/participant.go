@@ -703,7 +703,7 @@ func (c *Core) onAnswer(k key, m Message) {
 			e.silent = 0
 		}
 	case m.Knowledge == twophase.Decided && m.Early:
-		if e.attempt == (Ballot{}) {
+		if e.state != StatePreCommitted {
 			c.learn(e, m.Outcome, true)
 		}
 	case m.Knowledge == twophase.Decided:
