@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/synod-go/synod"
+	"github.com/synod-go/synod/internal/threephase"
 	"github.com/synod-go/synod/internal/twophase"
 	"github.com/synod-go/synod/storage"
 	"github.com/synod-go/synod/transport"
@@ -35,7 +36,11 @@ type Config struct {
 	// coordinates has none. The map must not be changed.
 	Resources map[string]Resource
 
-	// Decisions is where the outcomes of this node's transactions are decided. Default: a LocalLog in Store, which is
+	// Protocol is how outcomes are agreed on: the same on all nodes, whose frames are refused otherwise. It can be changed when nothing
+	// is under way on any node; Start refuses it while the store says that something is. Default: TwoPhase.
+	Protocol Protocol
+
+	// Decisions is where the outcomes of this node's transactions are decided, in two phases. Default: a LocalLog in Store, which is
 	// classic two-phase commit.
 	Decisions DecisionLog
 
@@ -64,7 +69,8 @@ type Config struct {
 	// InquireInterval is how often a participant in doubt asks for the outcome. Default: 1 s.
 	InquireInterval time.Duration
 
-	// PeerTimeout is after how long in doubt it asks the other participants, too. Default: 3 s.
+	// PeerTimeout is after how long in doubt it asks the other participants, too. In three phases: how long it hears no
+	// leader before it stands for election, each participant a ResendInterval after the one before it. Default: 3 s.
 	PeerTimeout time.Duration
 
 	// MaxTransactions limits the transactions that are coordinated here at a time: what exceeds them is refused with
@@ -111,6 +117,12 @@ func (c *Config) setDefaults() error {
 		return bad("Transport", "missing: use transport/tcp, or an implementation of your own")
 	case c.Store == nil:
 		return bad("Store", "missing: use storage/pebble, or an implementation of your own")
+	case c.Protocol > SkeenThreePhase:
+		return bad("Protocol", "%d: there is none of that number", c.Protocol)
+	case c.Protocol != TwoPhase && c.Decisions != nil:
+		return bad("Decisions", "%v has none: the participants decide", c.Protocol)
+	case c.Protocol != TwoPhase && c.TakeOver != 0:
+		return bad("TakeOver", "%v: %v has no decision log: participants terminate transactions after PeerTimeout", c.TakeOver, c.Protocol)
 	case c.TakeOver != 0 && c.Decisions == nil:
 		return bad("TakeOver", "%v: needs Decisions that all nodes share: a ReplicatedLog", c.TakeOver)
 	}
@@ -191,6 +203,27 @@ func (c *Config) core() twophase.Config {
 	}
 	for name, r := range c.Resources {
 		_, t.OnePhase[name] = r.(OnePhaseCommitter)
+	}
+	return t
+}
+
+// threePhase is the configuration of the core of three-phase commit, but for what the store says.
+func (c *Config) threePhase() threephase.Config {
+	t := threephase.Config{
+		Node:            c.Node,
+		Resources:       c.names(),
+		OpenTicks:       c.ticks(c.OpenTimeout),
+		PrepareTicks:    c.ticks(c.PrepareTimeout),
+		ResendTicks:     c.ticks(c.ResendInterval),
+		InquireTicks:    c.ticks(c.InquireInterval),
+		PeerTicks:       c.ticks(c.PeerTimeout),
+		MaxTransactions: c.MaxTransactions,
+		MaxBranches:     c.MaxBranches,
+		MaxParticipants: c.MaxParticipants,
+		MaxFinished:     c.MaxFinished,
+	}
+	if c.Protocol == SkeenThreePhase {
+		t.Protocol = threephase.Skeen
 	}
 	return t
 }

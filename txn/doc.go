@@ -1,7 +1,8 @@
 // Package txn is atomic commitment: a transaction over several resources, on several nodes, is committed by all of them
 // or by none. It is two-phase commit as it was meant, with what is usually left out: recovery of both sides, presumed abort,
 // participants that have nothing to commit, cooperative termination, operators' decisions and their damage, and a
-// decision that is written once, on one node or in a replicated log.
+// decision that is written once, on one node or in a replicated log. Or, over the same resources, it is three-phase commit, which
+// needs neither of them: the participants decide.
 //
 // # Usage
 //
@@ -57,6 +58,31 @@
 // slow learns it. Nobody blocks then, as long as the group works. [DecisionLog] is the seam between; package txn/txntest has its
 // rules.
 //
+// # Which protocol
+//
+// Config.Protocol, the same on all nodes:
+//
+//	                                     blocked by                          answer after              forced writes
+//	TwoPhase, LocalLog                   the coordinator's node, while       2 delays, and one write   N+1
+//	                                     nobody else knows the outcome
+//	TwoPhase, ReplicatedLog              a group without a majority          2 delays, and the log's   N, and the log's
+//	EnhancedThreePhase                   no majority of the participants     4 delays                  2N
+//	SkeenThreePhase                      nothing: and splits                 4 delays                  2N
+//
+// EnhancedThreePhase is E3PC of Keidar and Dolev. After its votes the participants are asked to pre-commit, and a majority that has makes a
+// commit; a coordinator keeps no records. Whoever hears no leader for Config.PeerTimeout is elected by a majority, and terminates the
+// transaction by what the latest attempt was that it knows of. So neither the coordinator nor whoever was elected is needed by the others, and
+// partitions and failures one after the other do no harm: it is for three and more participants without a group of consensus beside
+// them. Two participants are no majority without each other. A participant that has nothing to commit has a voice, and writes its
+// vote: a node can be added as a witness. Messages: 5N, or 5(N-1) with the coordinator beside one, and 2N, or 2(N-1), to forget the transaction.
+//
+// There is no last agent, nothing is committed in one phase, and operators decide nothing: a majority has to be brought back. A
+// node that is lost for good keeps the other participants of its last transactions from forgetting them: at most Config.MaxBranches.
+//
+// SkeenThreePhase is Skeen's nonblocking protocol, where whoever is left decides. Warning: it splits transactions when a node that
+// is only slow, or cut off, is taken for crashed. A test shows it (internal/threephase, TestSkeenSplitsUnderAPartition), and
+// that EnhancedThreePhase does not in the same place.
+//
 // # Last agent
 //
 // One participant may be unable to prepare: Participant.LastAgent. It is asked when all others are prepared and a record says so,
@@ -96,5 +122,5 @@
 // abort with a forced commit record at each participant, and so 2N+1 forced writes; here it is not forced, and the acknowledgement
 // waits instead. Gray and Lamport ("Consensus on Transaction Commit", 2006) count 3N-1 messages from a participant that begins
 // the commit; here the coordinator is the caller's own node. They do not count acknowledgements, without which a
-// decision could never be forgotten.
+// decision could never be forgotten. Those from the papers of three-phase commit are in the documentation of internal/threephase.
 package txn

@@ -164,3 +164,41 @@ func ExampleManager_Status() {
 	// 1 true open <nil>
 	// 0 <nil>
 }
+
+// Three nodes that need no coordinator to end a transaction: any two of them do.
+func ExampleProtocol() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	network, err := inproc.New(ctx, inproc.Config{})
+	if err != nil {
+		panic(err)
+	}
+	managers := make(map[uint64]*txn.Manager)
+	for id := uint64(1); id <= 3; id++ {
+		transport, err := network.Open(id)
+		if err != nil {
+			panic(err)
+		}
+		defer transport.Close()
+		store := memory.Open(memory.Config{})
+		defer store.Close()
+		managers[id], err = txn.Start(ctx, txn.Config{Cluster: "example", Node: id, Transport: transport, Store: store,
+			Protocol:  txn.EnhancedThreePhase, // the same on all nodes
+			Resources: map[string]txn.Resource{"purse": &purse{amount: 100, prepared: make(map[txn.ID]int)}}})
+		if err != nil {
+			panic(err)
+		}
+		defer managers[id].Close()
+	}
+	tx, err := managers[1].Begin(ctx)
+	if err != nil {
+		panic(err)
+	}
+	err = tx.Commit(ctx,
+		txn.Participant{Node: 1, Resource: "purse", Work: []byte("-70")},
+		txn.Participant{Node: 2, Resource: "purse", Work: []byte("40")},
+		txn.Participant{Node: 3, Resource: "purse", Work: []byte("30")})
+	fmt.Println(txn.EnhancedThreePhase, err)
+	// Output:
+	// enhanced three-phase commit <nil>
+}

@@ -10,18 +10,17 @@ import (
 )
 
 func FuzzOpenFrame(f *testing.F) {
-	b := beginFrame(address{1, 2, 3, 4})
-	b = appendMessage(b, twophase.Message{Kind: twophase.KindVote, ID: twophase.ID{Node: 1, Incarnation: 2, Counter: 3}, Resource: "a"})
-	f.Add(sealFrame(appendMessage(b, twophase.Message{Kind: twophase.KindAck})))
-	f.Add(sealFrame(beginFrame(address{1, 2, 3, 4})))
+	b := beginFrame(address{TwoPhase, 1, 2, 3, 4})
+	b = appendBody(b, twophase.AppendMessage(nil, twophase.Message{Kind: twophase.KindVote, ID: twophase.ID{Node: 1, Incarnation: 2, Counter: 3}, Resource: "a"}))
+	f.Add(sealFrame(appendBody(b, twophase.AppendMessage(nil, twophase.Message{Kind: twophase.KindAck}))))
+	f.Add(sealFrame(beginFrame(address{EnhancedThreePhase, 1, 2, 3, 4})))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		for range 2 {
 			a, messages, err := openFrame(b)
 			if err == nil {
 				again := beginFrame(a)
 				for _, m := range messages {
-					require.Equal(t, a.from, m.From)
-					again = appendMessage(again, m)
+					again = appendBody(again, m)
 				}
 				_, list, err := openFrame(sealFrame(again))
 				require.NoError(t, err)

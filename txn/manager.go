@@ -11,6 +11,7 @@ import (
 
 	"github.com/synod-go/synod"
 	"github.com/synod-go/synod/internal/executor"
+	"github.com/synod-go/synod/internal/threephase"
 	"github.com/synod-go/synod/internal/twophase"
 	"github.com/synod-go/synod/storage"
 )
@@ -50,7 +51,7 @@ type Manager struct {
 	peers      map[uint64]uint64 // the incarnation under which each was met
 
 	// What follows belongs to the loop.
-	core      *twophase.Core
+	core      engine
 	waiters   map[twophase.ID]*commitCall
 	next      uint64 // counter
 	reserved  uint64 // counters below may be given
@@ -77,7 +78,7 @@ func Start(ctx context.Context, cfg Config) (*Manager, error) {
 	ex := executor.From(ctx, executor.Real())
 	m := &Manager{
 		cfg: cfg, ex: ex, cluster: clusterHash(cfg.Cluster), wake: executor.NewEvent(),
-		records: storage.Prefix(cfg.Store, []byte(prefixCore)), decisions: cfg.Decisions,
+		records: storage.Prefix(cfg.Store, []byte(cfg.Protocol.prefix())), decisions: cfg.Decisions,
 		waiters: make(map[twophase.ID]*commitCall), peers: make(map[uint64]uint64),
 	}
 	fresh, identity, err := m.identify()
@@ -91,25 +92,11 @@ func Start(ctx context.Context, cfg Config) (*Manager, error) {
 	if err := cfg.Store.Commit(identity); err != nil {
 		return nil, fmt.Errorf("txn: node %d: %w", cfg.Node, err)
 	}
-	if m.decisions == nil {
-		if m.decisions, err = OpenLocalLog(ctx, storage.Prefix(cfg.Store, []byte(prefixDecisions))); err != nil {
-			return nil, err
-		}
-	}
-	keys, values, err := m.load()
-	if err != nil {
+	if err := m.unchanged(ctx); err != nil {
 		return nil, err
 	}
-	known, err := m.recover(ctx, twophase.Delegated(cfg.Node, m.incarnation, keys))
-	if err != nil {
+	if err := m.openCore(ctx); err != nil {
 		return nil, err
-	}
-	settings := cfg.core()
-	settings.Incarnation, settings.Base = m.incarnation, m.next
-	m.core = twophase.New(settings)
-	m.core.SetNow(ex.Now().UnixNano())
-	if err := m.core.Load(keys, values, known); err != nil {
-		return nil, fmt.Errorf("txn: node %d: %w", cfg.Node, err)
 	}
 	for _, o := range orphans {
 		m.core.Orphan(o.id, o.resource)
@@ -119,6 +106,87 @@ func Start(ctx context.Context, cfg Config) (*Manager, error) {
 	cfg.Transport.Handle(m.handle)
 	m.wake.Set()
 	return m, nil
+}
+
+// openCore makes a core of what the store has.
+func (m *Manager) openCore(ctx context.Context) (err error) {
+	cfg := &m.cfg
+	keys, values, err := m.load()
+	if err != nil {
+		return err
+	}
+	if cfg.Protocol != TwoPhase {
+		settings := cfg.threePhase()
+		settings.Incarnation, settings.Base = m.incarnation, m.next
+		c := threephase.New(settings)
+		c.SetNow(m.ex.Now().UnixNano())
+		m.core = threePhase{c}
+		if err := c.Load(keys, values); err != nil {
+			return fmt.Errorf("txn: node %d: %w", cfg.Node, err)
+		}
+		return nil
+	}
+	if m.decisions == nil {
+		if m.decisions, err = OpenLocalLog(ctx, storage.Prefix(cfg.Store, []byte(prefixDecisions))); err != nil {
+			return err
+		}
+	}
+	known, err := m.recover(ctx, twophase.Delegated(cfg.Node, m.incarnation, keys))
+	if err != nil {
+		return err
+	}
+	settings := cfg.core()
+	settings.Incarnation, settings.Base = m.incarnation, m.next
+	c := twophase.New(settings)
+	c.SetNow(m.ex.Now().UnixNano())
+	m.core = twoPhase{c}
+	if err := c.Load(keys, values, known); err != nil {
+		return fmt.Errorf("txn: node %d: %w", cfg.Node, err)
+	}
+	return nil
+}
+
+// unchanged refuses another protocol than that of what the store has under way: what was promised under one means nothing under the
+// other.
+func (m *Manager) unchanged(ctx context.Context) error {
+	changed := func(p Protocol) error {
+		return &synod.ConfigError{Package: "txn", Field: "Protocol", Reason: fmt.Sprintf("%v: the store has transactions of %v that are not over: run that on all nodes until Status has none", m.cfg.Protocol, p)}
+	}
+	for p := TwoPhase; p <= SkeenThreePhase; p++ {
+		if p == m.cfg.Protocol {
+			continue
+		}
+		for _, tag := range []byte{twophase.TagBranch, twophase.TagDelegated} {
+			it, err := storage.Prefix(m.cfg.Store, []byte(p.prefix())).Scan([]byte{tag}, []byte{tag + 1})
+			var keys [][]byte
+			if err == nil {
+				keys, _, err = storage.Collect(it)
+			}
+			if err != nil {
+				return fmt.Errorf("txn: node %d: records: %w", m.cfg.Node, err)
+			}
+			if len(keys) > 0 {
+				return changed(p)
+			}
+		}
+	}
+	if m.cfg.Protocol == TwoPhase {
+		return nil
+	}
+	log, err := OpenLocalLog(ctx, storage.Prefix(m.cfg.Store, []byte(prefixDecisions)))
+	if err != nil {
+		return err
+	}
+	list, err := log.Recover(ctx, Progress{Node: m.cfg.Node, Incarnation: m.incarnation, Upcoming: m.next})
+	if err != nil {
+		return fmt.Errorf("txn: node %d: %w", m.cfg.Node, err)
+	}
+	for _, d := range list {
+		if d.Outcome == Committed {
+			return changed(TwoPhase)
+		}
+	}
+	return nil
 }
 
 // identify reads whose store it is. The batch makes it this node's, if it is new, and reserves counters.
@@ -284,7 +352,10 @@ func (m *Manager) post(fn func(), size int) error {
 
 // handle receives from the transport.
 func (m *Manager) handle(from uint64, payload []byte) {
-	a, messages, err := openFrame(payload)
+	a, bodies, err := openFrame(payload)
+	if err == nil && a.protocol != m.cfg.Protocol {
+		err = fmt.Errorf("%w: it is of %v, and this node runs %v: Config.Protocol is the same on all nodes", errFrame, a.protocol, m.cfg.Protocol)
+	}
 	if err == nil && (a.cluster != m.cluster || a.from != from || a.to != m.cfg.Node) {
 		err = fmt.Errorf("%w: it is from node %d to node %d, of this cluster or another", errFrame, a.from, a.to)
 	}
@@ -295,16 +366,16 @@ func (m *Manager) handle(from uint64, payload []byte) {
 		m.dropped.Add(1) // the store does not keep up: what comes would only pile up before it
 		return
 	}
+	var step func()
+	if err == nil {
+		step, err = m.core.open(from, m.cfg.Node, bodies)
+	}
 	if err != nil {
 		m.refused.Add(1)
 		m.cfg.Logger.Warn("a frame was refused", "node", m.cfg.Node, "from", from, "error", err)
 		return
 	}
-	if m.post(func() {
-		for _, msg := range messages {
-			m.core.Step(msg)
-		}
-	}, len(payload)) != nil {
+	if m.post(step, len(payload)) != nil {
 		m.dropped.Add(1)
 	}
 }
@@ -397,11 +468,11 @@ func (m *Manager) translate(err error) error {
 // work does what the core wants done.
 func (m *Manager) work() {
 	for {
-		r := m.core.Ready()
-		if r.Empty() {
+		w, some := m.core.take()
+		if !some {
 			break
 		}
-		m.perform(r)
+		m.perform(w)
 	}
 	if !m.ticking && (m.core.Busy() || len(m.writes) > 0 || len(m.over) > 0) {
 		m.ticking = true
@@ -416,12 +487,12 @@ func (m *Manager) tick() {
 	m.tell()
 }
 
-func (m *Manager) perform(r twophase.Ready) {
-	m.send(r.Messages)
-	if r.Batch != nil {
+func (m *Manager) perform(w work) {
+	m.send(w.messages)
+	if w.batch != nil {
 		m.inflight.Add(1)
-		token := r.Token
-		m.writes = append(m.writes, unwritten{r.Batch, func(err error) {
+		token := w.token
+		m.writes = append(m.writes, unwritten{w.batch, func(err error) {
 			_ = m.post(func() { // refused: nobody waits any more
 				if err != nil {
 					m.stop(fmt.Errorf("the store failed: %w", err))
@@ -432,23 +503,23 @@ func (m *Manager) perform(r twophase.Ready) {
 		}})
 		m.pump()
 	}
-	for _, d := range r.Decide {
+	for _, d := range w.decide {
 		m.task(func() { m.decide(d) })
 	}
-	for _, call := range r.Calls {
+	for _, call := range w.calls {
 		m.task(func() { m.call(call) })
 	}
-	for _, res := range r.Results {
+	for _, res := range w.results {
 		m.answer(res)
 	}
-	for _, d := range r.Damages {
+	for _, d := range w.damages {
 		m.cfg.Logger.Error("a participant did not do what was decided", "node", m.cfg.Node, "transaction", ID(d.ID).String(), "participant", d.Node,
 			"resource", d.Resource, "damage", d.Damage.String())
 		if d.Node == m.cfg.Node {
 			m.forgetHeuristic(ID(d.ID), d.Resource)
 		}
 	}
-	for _, p := range r.Over {
+	for _, p := range w.over {
 		m.over = slices.DeleteFunc(m.over, func(o twophase.Progress) bool { return o.Incarnation == p.Incarnation })
 		m.over = append(m.over, p)
 	}
@@ -469,14 +540,14 @@ func (m *Manager) stop(err error) {
 // maxFrameBytes is the size from which on messages go into another frame.
 const maxFrameBytes = 256 << 10
 
-func (m *Manager) send(messages []twophase.Message) {
+func (m *Manager) send(messages []outgoing) {
 	for len(messages) > 0 {
-		to := messages[0].To
-		frame := beginFrame(address{m.cluster, m.cfg.Node, m.incarnation, to})
-		var rest []twophase.Message
+		to := messages[0].to
+		frame := beginFrame(address{m.cfg.Protocol, m.cluster, m.cfg.Node, m.incarnation, to})
+		var rest []outgoing
 		for _, msg := range messages {
-			if msg.To == to && len(frame) < maxFrameBytes {
-				frame = appendMessage(frame, msg)
+			if msg.to == to && len(frame) < maxFrameBytes {
+				frame = appendBody(frame, msg.body)
 			} else {
 				rest = append(rest, msg)
 			}

@@ -134,7 +134,13 @@ func (c *cluster) idle() {
 }
 
 func TestTransfer(t *testing.T) {
-	c := newCluster(t, 3, nil)
+	for p := txn.TwoPhase; p <= txn.SkeenThreePhase; p++ {
+		t.Run(p.String(), func(t *testing.T) { transfer(t, p) })
+	}
+}
+
+func transfer(t *testing.T, p txn.Protocol) {
+	c := newCluster(t, 3, func(cfg *txn.Config) { cfg.Protocol = p })
 	deposit := c.begin(1)
 	require.NoError(t, deposit.Commit(c.ctx, on(2, change{"ann", 100})))
 	c.idle() // or what comes next meets its locks
@@ -186,7 +192,13 @@ func TestLastAgent(t *testing.T) {
 
 // A coordinator that crashes after its decision; participants that crash in doubt.
 func TestRecovery(t *testing.T) {
-	c := newCluster(t, 3, nil)
+	for p := txn.TwoPhase; p <= txn.SkeenThreePhase; p++ {
+		t.Run(p.String(), func(t *testing.T) { recovery(t, p) })
+	}
+}
+
+func recovery(t *testing.T, p txn.Protocol) {
+	c := newCluster(t, 3, func(cfg *txn.Config) { cfg.Protocol = p })
 	for _, crash := range [][]uint64{{1}, {2}, {1, 2}, {1, 2, 3}} {
 		t.Run(fmt.Sprint("of ", crash), func(t *testing.T) {
 			c := *c

@@ -22,6 +22,7 @@ var simulations = flag.Uint64("simulations", 40, "how many seeds are simulated")
 type bank struct {
 	w        *sim.World
 	shared   bool // decisions are in a group of raft, and participants take over
+	protocol txn.Protocol
 	managers map[uint64]*txn.Manager
 	accounts map[uint64]*accounts
 	outcomes map[txn.ID]error
@@ -53,8 +54,8 @@ func (b *bank) start(ctx context.Context, env *sim.Env) (func(), error) {
 		return nil, err
 	}
 	cfg := txn.Config{Cluster: "bank", Node: env.ID, Transport: env.Transport, Store: storage.Prefix(env.Store, []byte("t")), Logger: env.Logger,
-		Resources:      map[string]txn.Resource{"accounts": a, "direct": direct{a}},
-		PrepareTimeout: 2 * time.Second, PeerTimeout: 2 * time.Second}
+		Resources: map[string]txn.Resource{"accounts": a, "direct": direct{a}},
+		Protocol:  b.protocol, PrepareTimeout: 2 * time.Second, PeerTimeout: 2 * time.Second}
 	stop := func() {}
 	if b.shared {
 		if stop, err = b.share(ctx, env, &cfg); err != nil {
@@ -109,12 +110,12 @@ func (b *bank) client(ctx context.Context, number int, until time.Duration) {
 		branches := []txn.Participant{on(from, change{fmt.Sprint(r.IntN(bankPer)), -amount})}
 		if to != from {
 			branches = append(branches, on(to, change{fmt.Sprint(r.IntN(bankPer)), amount}))
-			if r.IntN(4) == 0 {
+			if r.IntN(4) == 0 && b.protocol == txn.TwoPhase {
 				branches[1].LastAgent, branches[1].Resource = true, "direct"
 			}
 		} else {
 			branches[0].Work = work(change{"0", -amount}, change{"1", amount})
-			if r.IntN(2) == 0 {
+			if r.IntN(2) == 0 && b.protocol == txn.TwoPhase {
 				branches[0].Resource = "direct"
 			}
 		}
@@ -193,14 +194,15 @@ func TestSimulation(t *testing.T) {
 	if testing.Short() || racing {
 		seeds = min(seeds, 3)
 	}
-	t.Run("decisions in each coordinator's store", func(t *testing.T) { simulate(t, seeds, false) })
-	t.Run("decisions in a group of raft", func(t *testing.T) { simulate(t, seeds/2+1, true) })
+	t.Run("decisions in each coordinator's store", func(t *testing.T) { simulate(t, seeds, bank{}) })
+	t.Run("decisions in a group of raft", func(t *testing.T) { simulate(t, seeds/2+1, bank{shared: true}) })
+	t.Run("enhanced three-phase commit", func(t *testing.T) { simulate(t, seeds, bank{protocol: txn.EnhancedThreePhase}) })
 }
 
-func simulate(t *testing.T, seeds uint64, shared bool) {
+func simulate(t *testing.T, seeds uint64, how bank) {
 	var committed, aborted, unknown int
 	for seed := range sim.Seeds(1, seeds) {
-		b := &bank{shared: shared, managers: map[uint64]*txn.Manager{}, accounts: map[uint64]*accounts{}, outcomes: map[txn.ID]error{}, where: map[txn.ID][]uint64{}}
+		b := &bank{shared: how.shared, protocol: how.protocol, managers: map[uint64]*txn.Manager{}, accounts: map[uint64]*accounts{}, outcomes: map[txn.ID]error{}, where: map[txn.ID][]uint64{}}
 		sim.Run(t, seed, func(w *sim.World) {
 			b.w = w
 			for id := uint64(1); id <= bankNodes; id++ {

@@ -144,7 +144,7 @@ func (t *Tx) Commit(ctx context.Context, participants ...Participant) error {
 	}
 	w := &commitCall{done: executor.NewEvent()}
 	err := m.do(ctx, func() error {
-		if err := m.core.Commit(twophase.ID(t.id), branches); err != nil {
+		if err := m.core.commit(twophase.ID(t.id), branches); err != nil {
 			return m.translate(err)
 		}
 		m.waiters[twophase.ID(t.id)] = w
@@ -183,7 +183,7 @@ func (m *Manager) answer(res twophase.Result) {
 func (t *Tx) Abort(ctx context.Context, participants ...Participant) error {
 	return t.m.do(ctx, func() error {
 		branches := branchesOf(participants)
-		t.m.core.Abandon(twophase.ID(t.id), branches)
+		t.m.core.abandon(twophase.ID(t.id), branches)
 		return nil
 	})
 }
@@ -196,6 +196,7 @@ type Status struct {
 	Transactions []TransactionStatus // coordinated here and not over, ascending by ID
 	InDoubt      []InDoubt           // what resources of this node wait for, oldest first
 	Stuck        []Stuck             // what resources of this node fail to do
+	Unfinished   []TransactionStatus // in three phases: what resources of this node have done, and must remember until the missing ones have, too
 	Damages      []Damage            // what went wrong, until ClearDamage
 	Refused      uint64              // frames that were malformed, misdelivered, or of a lost incarnation
 	Dropped      uint64              // frames for which there was no room
@@ -204,7 +205,7 @@ type Status struct {
 // TransactionStatus is a transaction that is not over.
 type TransactionStatus struct {
 	ID      ID
-	Phase   string        // open, preparing, delegated (the last agent is asked), deciding, committing, alone, closing
+	Phase   string        // open, preparing, delegated (the last agent is asked), deciding, committing, alone, closing; in three phases: open, preparing, alone, attempting, closing; of Status.Unfinished: committed, aborted
 	Missing []Participant // whose vote or acknowledgement is waited for
 	Unclear bool          // the last agent can't tell what it did: Settle
 }
@@ -219,6 +220,8 @@ type InDoubt struct {
 	Answer      string        // what it said last: nothing, undecided, or lost: it has not got the records any more
 	Others      []Participant // who is asked as well, after Config.PeerTimeout
 	Forced      Outcome       // what an operator decided, or Unknown
+	State       string        // prepared; in three phases: initial (it has not voted, but was asked to take part in an election), wait (it has), pre-committed, pre-aborted
+	Missing     []Participant // in three phases, if this resource leads the termination: whose answers it waits for. A majority is enough
 }
 
 // Stuck is a branch whose resource does not do what was decided. It is called again and again.
@@ -246,14 +249,17 @@ func (m *Manager) Status(ctx context.Context) (Status, error) {
 		for _, w := range m.core.Transactions() {
 			s.Transactions = append(s.Transactions, TransactionStatus{ID: ID(w.ID), Phase: w.Phase, Missing: participantsOf(w.Missing), Unclear: w.Unclear})
 		}
-		for _, d := range m.core.InDoubt() {
+		for _, d := range m.core.doubts() {
 			since := time.Unix(0, d.Since)
 			answer := "nothing"
 			if d.Heard {
 				answer = d.Answer.String()
 			}
 			s.InDoubt = append(s.InDoubt, InDoubt{ID: ID(d.ID), Resource: d.Resource, Since: since, For: now.Sub(since), Coordinator: d.ID.Node,
-				Answer: answer, Others: participantsOf(d.Peers), Forced: Outcome(d.Heuristic)})
+				Answer: answer, Others: participantsOf(d.Peers), Forced: Outcome(d.Heuristic), State: d.state, Missing: participantsOf(d.missing)})
+		}
+		for _, w := range m.core.unfinished() {
+			s.Unfinished = append(s.Unfinished, TransactionStatus{ID: ID(w.ID), Phase: w.Phase, Missing: participantsOf(w.Missing)})
 		}
 		for _, b := range m.core.Stuck() {
 			s.Stuck = append(s.Stuck, Stuck{ID: ID(b.ID), Resource: b.Resource, Outcome: Outcome(b.Outcome), Failure: b.Failure})

@@ -12,6 +12,7 @@ var protocols = []struct{ dir, core string }{
 	{"raft", "raft"},
 	{"paxos", "internal/multipaxos"}, // which internal/modelcheck explores, too
 	{"txn", "internal/twophase"},
+	{"txn", "internal/threephase"},
 	{"shard", "shard"},
 }
 

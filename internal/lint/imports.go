@@ -22,6 +22,7 @@ var floors = map[string]int{
 	"internal/replica":    3,
 	"internal/multipaxos": 4, // the core of paxos, which internal/modelcheck explores, too
 	"internal/twophase":   4, // the core of txn
+	"internal/threephase": 5, // its other one, which speaks the same words
 	"raft":                5,
 	"paxos":               5,
 	"txn":                 6,

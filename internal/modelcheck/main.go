@@ -47,6 +47,7 @@ import (
 	"github.com/synod-go/synod/internal/modelcheck/explore"
 	"github.com/synod-go/synod/internal/modelcheck/network"
 	"github.com/synod-go/synod/internal/modelcheck/paxos"
+	"github.com/synod-go/synod/internal/modelcheck/threephase"
 	"github.com/synod-go/synod/internal/probe"
 )
 
@@ -54,6 +55,8 @@ import (
 var systems = map[string]func() network.System{
 	"2pc":   commit.System,
 	"paxos": paxos.System,
+	"e3pc":  threephase.Enhanced,
+	"3pc":   threephase.Skeen,
 }
 
 func main() {

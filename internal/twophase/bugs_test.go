@@ -19,9 +19,10 @@ var named = map[string]func(t *testing.T) (broken bool){
 	"2pc: a prepare of a transaction that is over is accepted": func(*testing.T) bool {
 		return latePrepare(true) != VoteNo
 	},
-	"2pc: a tombstone is not looked at":                    func(*testing.T) bool { return latePrepare(false) != VoteNo },
-	"2pc: what is below the floor is acknowledged at once": func(*testing.T) bool { return acknowledgesEarly() },
-	"2pc: an abort that is not durable is told to others":  func(*testing.T) bool { return tellsEarly() },
+	"2pc: a no is told that comes after a forgotten read-only vote": func(*testing.T) bool { return len(noAfterReadOnly().broken) > 0 },
+	"2pc: a tombstone is not looked at":                             func(*testing.T) bool { return latePrepare(false) != VoteNo },
+	"2pc: what is below the floor is acknowledged at once":          func(*testing.T) bool { return acknowledgesEarly() },
+	"2pc: an abort that is not durable is told to others":           func(*testing.T) bool { return tellsEarly() },
 	"2pc: what is refused is not given up": func(*testing.T) bool {
 		w := newWorld(2, false, false)
 		w.open()

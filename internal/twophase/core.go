@@ -100,6 +100,7 @@ type finish struct {
 	outcome  Outcome
 	one      bool // the branch decided: it must be able to say what
 	readOnly bool // it voted so, and does not know the outcome
+	told     bool // the coordinator has said so, or another participant: it is no no of its own
 	token    uint64
 }
 
@@ -194,11 +195,11 @@ func (c *Core) load(k, payload []byte, delegated *[]Decision) error {
 			c.addEntry(e)
 			return nil
 		}
-		o, one := Outcome(v.byte(byte(OutcomeAborted))), v.byte(1) == 1
+		o, f := Outcome(v.byte(byte(OutcomeAborted))), v.byte(3)
 		if err := v.end("finished branch"); err != nil {
 			return err
 		}
-		c.remember(kk, finish{outcome: o, one: one})
+		c.remember(kk, finish{outcome: o, one: f&1 != 0, told: f&2 != 0})
 	case TagHorizon:
 		o := origin{r.fixed(), r.fixed()}
 		if err := r.end("horizon"); err != nil {

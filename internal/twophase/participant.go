@@ -465,7 +465,7 @@ func (c *Core) finish(e *entry, outcome Outcome, forced bool) {
 	}
 	token := e.token
 	if c.remembers(c.horizons[originOf(e.id)], e.key, e.one) {
-		token = c.write(branchKey(TagFinished, e.key), []byte{byte(outcome), flags(e.one)}, forced || e.damage != NoDamage)
+		token = c.write(branchKey(TagFinished, e.key), []byte{byte(outcome), flags(e.one, e.told)}, forced || e.damage != NoDamage)
 	} else if e.stage != 0 {
 		// With the record of the branch goes all that is known of it but the floor.
 		token = c.next
@@ -473,7 +473,7 @@ func (c *Core) finish(e *entry, outcome Outcome, forced bool) {
 			c.writeHorizon(c.horizon(originOf(e.id)), false)
 		}
 	}
-	c.remember(e.key, finish{outcome: outcome, one: e.one, token: token})
+	c.remember(e.key, finish{outcome: outcome, one: e.one, told: e.told, token: token})
 	c.removeEntry(e)
 	if outcome == OutcomeCommitted && !e.one {
 		if probe.Bug("2pc: the acknowledgement leaves before its record is durable") {
@@ -568,6 +568,10 @@ func (c *Core) onPeerInquire(m Message) {
 	case e != nil:
 		a.Knowledge = Undecided
 	case over && f.readOnly:
+		a.Knowledge = Ignorant
+	case over && f.outcome == OutcomeAborted && !f.told && h != nil && m.ID.Counter < h.doubtful && !probe.Bug("2pc: a no is told that comes after a forgotten read-only vote"):
+		// An earlier run may have voted read-only, and the others been committed since: then the request came again, and this run
+		// said no, which nobody counted.
 		a.Knowledge = Ignorant
 	case over:
 		// What it has decided alone must be durable before another one relies on it.
