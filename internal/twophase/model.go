@@ -193,7 +193,7 @@ func (c *Core) Fingerprint(dst []byte) []byte {
 		f := c.finished[k]
 		p.key(k)
 		p.numbers(uint64(f.outcome))
-		p.flags(f.one, f.readOnly)
+		p.flags(f.one, f.readOnly, f.told)
 		p.token(f.token)
 	}
 	for _, o := range slices.SortedFunc(maps.Keys(c.horizons), origin.compare) {
