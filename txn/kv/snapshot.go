@@ -72,7 +72,8 @@ func (i *image) WriteTo(w io.Writer) (int64, error) {
 	i.items.Scan(func(key string, versions []version) bool {
 		b = binary.AppendUvarint(wire.AppendBytes(b[:0], key), uint64(len(versions)))
 		for _, v := range versions {
-			b = appendFlagged(binary.AppendUvarint(b, v.timestamp), v.deleted, v.value)
+			b = binary.AppendUvarint(binary.AppendUvarint(b, v.timestamp), v.timestamp-v.voted)
+			b = appendFlagged(b, v.deleted, v.value)
 		}
 		_, err = out.Write(b)
 		return err == nil
@@ -118,8 +119,12 @@ func readSnapshot(reader io.Reader) (*state, error) {
 		var versions []version
 		for count := in.number(); count > 0 && in.err == nil; count-- {
 			v := version{timestamp: in.number()}
+			v.voted = v.timestamp - in.number()
 			if v.deleted = in.number() == 1; !v.deleted {
 				v.value = in.bytes(maxValueBytes)
+			}
+			if v.voted > v.timestamp {
+				in.corrupt("a commit below its vote")
 			}
 			if len(versions) > 0 && v.timestamp <= versions[len(versions)-1].timestamp {
 				in.corrupt("versions do not ascend")

@@ -17,6 +17,7 @@ import (
 // version is what a key had from a timestamp on.
 type version struct {
 	timestamp uint64
+	voted     uint64 // the timestamp of this group's vote: at or below
 	value     []byte
 	deleted   bool
 }
@@ -227,7 +228,7 @@ func (s *state) prepare(p *prepare) answer {
 	if alone {
 		record.Outcome = paxoscommit.Committed
 		for i := range p.writes {
-			s.install(&p.writes[i], timestamp)
+			s.install(&p.writes[i], timestamp, timestamp)
 		}
 	} else {
 		s.lock(&prepared{*p, timestamp})
@@ -401,7 +402,7 @@ func (s *state) eachLock(t *prepared, read, written func(*keyLock)) {
 }
 
 // install makes a version of a key.
-func (s *state) install(w *write, timestamp uint64) {
+func (s *state) install(w *write, timestamp, voted uint64) {
 	versions, there := s.items.Get(w.key)
 	if w.deleted && !there {
 		return
@@ -411,7 +412,7 @@ func (s *state) install(w *write, timestamp uint64) {
 		key = strings.Clone(key)
 	}
 	// A snapshot may share what is below; it does not look beyond its length.
-	s.items.Set(key, append(versions, version{timestamp, bytes.Clone(w.value), w.deleted}))
+	s.items.Set(key, append(versions, version{timestamp, voted, bytes.Clone(w.value), w.deleted}))
 	if there || w.deleted {
 		s.discard(garbage{timestamp, key})
 	}
@@ -445,7 +446,7 @@ func (s *state) resolve(x resolution) {
 			timestamp = t.timestamp
 		}
 		for i := range t.writes {
-			s.install(&t.writes[i], timestamp)
+			s.install(&t.writes[i], timestamp, t.timestamp)
 		}
 		if !probe.Bug("kv: the clock stays behind a commit") {
 			s.clock = max(s.clock, timestamp)
@@ -622,12 +623,18 @@ func (s *state) lateChains() (list []chain) {
 	return list
 }
 
-// at returns what a key had at a timestamp.
-func (s *state) at(key string, timestamp uint64) (value []byte, found bool) {
-	versions, _ := s.items.Get(key)
-	return valueAt(versions, timestamp)
+// overtaken reports whether a key has a version above a timestamp that was voted for at or below it: its transaction may
+// have been committed before somebody asked for what there was at the timestamp.
+func overtaken(versions []version, timestamp uint64) bool {
+	for i := len(versions) - 1; i >= 0 && versions[i].timestamp > timestamp; i-- {
+		if versions[i].voted <= timestamp {
+			return true
+		}
+	}
+	return false
 }
 
+// valueAt returns what a key had at a timestamp.
 func valueAt(versions []version, timestamp uint64) (value []byte, found bool) {
 	for i := len(versions) - 1; i >= 0; i-- {
 		if versions[i].timestamp <= timestamp {
