@@ -21,7 +21,7 @@ var ErrCorrupt = errors.New("kv: corrupt snapshot")
 
 const (
 	snapshotVersion = 1
-	snapshotEnd     = 0xe5
+	snapshotEnd     = 0x55
 	maxHeadBytes    = 1 << 30
 )
 
