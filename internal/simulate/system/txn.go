@@ -97,22 +97,24 @@ func (s *txnRun) draw(w *sim.World) {
 	r := w.Rand()
 	o := txnOptions{
 		engine: "raft", nodes: 3, groups: 2 + r.IntN(2), clients: 1 + r.IntN(3), databases: 1, reopen: r.IntN(2) == 0,
-		think:           5 * time.Millisecond << r.IntN(6),
 		patience:        100 * time.Millisecond << r.IntN(7),
 		move:            r.IntN(2) == 0,
 		snapshotEntries: 10 << r.IntN(7), retainEntries: 1 << r.IntN(8), batchBytes: 256 << r.IntN(8),
 		recoverAfter: 50 * time.Millisecond << r.IntN(6), retention: 200 * time.Millisecond << r.IntN(7), ttl: time.Hour,
 		attempts: 2 + r.IntN(60), transactions: 1 << 10, served: 1 << 10,
 		request: 200 * time.Millisecond << r.IntN(5),
-		offset:  100 * time.Millisecond << r.IntN(4), interval: 100 * time.Millisecond << r.IntN(4), skew: 200 * time.Millisecond << r.IntN(6),
+		offset:  100 * time.Millisecond << r.IntN(4), interval: 50 * time.Millisecond << r.IntN(4), skew: 200 * time.Millisecond << r.IntN(6),
 		keys: 1 + r.IntN(5), epoch: time.Second << r.IntN(4),
 	}
+	o.interval = min(o.interval, 4*o.offset) // what a peer has said is worth something until it is asked again
 	if r.IntN(2) == 0 {
 		o.engine = "paxos"
 	}
-	if r.IntN(5) == 0 {
+	if r.IntN(8) == 0 {
 		o.nodes = 5
 	}
+	// All clients together begin up to 100 transactions a second.
+	o.think = time.Duration(int(o.nodes)*o.clients) * 10 * time.Millisecond << r.IntN(4)
 	if r.IntN(4) == 0 {
 		o.databases = 2
 	}
@@ -281,7 +283,11 @@ func (s *txnRun) reopen(n *txnNode, d *database, env *sim.Env) {
 func (s *txnRun) client(n *txnNode, number int) {
 	r, me := s.w.Rand(), txnClient{n.id, number}
 	for !s.over && !n.stopped {
-		_ = sim.Sleep(n.ctx, time.Duration(r.Int64N(int64(2*s.options.think))))
+		think := s.options.think
+		if s.calm {
+			think = min(think, 300*time.Millisecond)
+		}
+		_ = sim.Sleep(n.ctx, time.Duration(r.Int64N(int64(2*think))))
 		d := n.databases[r.IntN(len(n.databases))]
 		if d.DB == nil {
 			_ = sim.Sleep(n.ctx, 50*time.Millisecond)
