@@ -28,6 +28,7 @@ var allowances = []struct {
 	{"internal/executor", []string{clock, goroutines, randomness}, "it is what all others use in their place"},
 	{"transport/tcp", []string{clock, goroutines, randomness, waiting, outside}, "real input and output"},
 	{"storage/pebble", []string{clock, goroutines, waiting}, "real input and output, through Pebble"},
+	{"txn/files", []string{outside}, "real files"},
 	{"transport/transporttest", []string{clock, goroutines, waiting}, "tests real transports from outside"},
 	{"storage/storagetest", []string{waiting}, "tests real stores from outside"},
 	{"internal/replica/grouptest", []string{clock, goroutines, waiting}, "tests real clusters from outside"},

@@ -11,29 +11,31 @@ import (
 // floors says on which floor a folder, and what is below it, stands: that of the
 // longest prefix counts. Imports run downwards only, or stay within one entry.
 var floors = map[string]int{
-	".":                    0,
-	"hashring":             1,
-	"txn/check":            1, // tests of all floors hold histories against it
-	"internal/executor":    1,
-	"internal/probe":       1,
-	"transport":            2,
-	"storage":              2,
-	"sim":                  3,
-	"internal/replica":     3,
-	"internal/multipaxos":  4, // the core of paxos, which internal/modelcheck explores, too
-	"internal/twophase":    4, // the core of txn
+	".":                   0,
+	"hashring":            1,
+	"txn/check":           1, // tests of all floors hold histories against it
+	"internal/executor":   1,
+	"internal/probe":      1,
+	"transport":           2,
+	"storage":             2,
+	"sim":                 3,
+	"internal/replica":    3,
+	"internal/multipaxos": 4, // the core of paxos, which internal/modelcheck explores, too
+	"internal/twophase":   4, // the core of txn
+	"raft":                5,
+	"paxos":               5,
+	"txn":                 6,
+	"shard":               7,
+	"examples":            8,
+	"internal/simulate":   8, // commands that run whole clusters
+	"internal/experiment": 8,
+	"internal/modelcheck": 8,
+	"internal/lint":       8,
+
 	"internal/wire":        1,
 	"internal/paxoscommit": 4, // the cores of txn/kv
-	"txn/hlc":              4, // clocks, for whatever is above
-	"raft":                 5,
-	"paxos":                5,
-	"txn":                  6,
-	"shard":                7,
-	"examples":             8,
-	"internal/simulate":    8, // commands that run whole clusters
-	"internal/experiment":  8,
-	"internal/modelcheck":  8,
-	"internal/lint":        8,
+	"txn/hlc":              4,
+	"txn/files":            7, // a resource: what takes part in transactions stands above them
 
 	// A state machine for a Log, that comes with the store's engine. Its tests run it under
 	// one.

@@ -12,6 +12,7 @@ var allowed = []string{
 	"github.com/cockroachdb/datadriven", // scripts in tests
 	"github.com/cockroachdb/pebble/v2",
 	"github.com/stretchr/testify",
+	"github.com/tidwall/btree", // the keys of txn/kv: copies on write, no dependency of its own
 	"go.etcd.io/raft/v3",
 	"google.golang.org/protobuf", // the types of raft's own interface
 }

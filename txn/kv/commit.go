@@ -2,6 +2,7 @@ package kv
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -28,7 +29,7 @@ type attempt struct {
 	refused answer // why a group has voted no
 	maybe   []bool // by group: it may have voted without our knowing
 	expired bool
-	err     error
+	errs    []error // by group: why it was not asked any more
 	done    *executor.Event
 }
 
@@ -60,7 +61,7 @@ func (db *DB) commit(ctx context.Context, age uint64, parts []*prepare, groups [
 			return verdict{err: fmt.Errorf("kv: %w: the transaction's part in group %d has %d bytes, Config.MaxCommandBytes is %d", synod.ErrTooLarge, numbers[i], len(commands[i]), db.cfg.MaxCommandBytes)}
 		}
 	}
-	a := &attempt{db: db, session: s, id: id, groups: groups, numbers: numbers, c: paxoscommit.NewCoordinator(id, numbers), maybe: make([]bool, len(groups)), done: executor.NewEvent()}
+	a := &attempt{db: db, session: s, id: id, groups: groups, numbers: numbers, c: paxoscommit.NewCoordinator(id, numbers), maybe: make([]bool, len(groups)), errs: make([]error, len(groups)), done: executor.NewEvent()}
 	var voting context.Context
 	voting, a.cancel = context.WithCancel(executor.With(ctx, executor.From(ctx, db.ex)))
 	defer a.cancel()
@@ -80,9 +81,7 @@ func (a *attempt) ask(ctx context.Context, i int, command []byte) {
 	defer func() {
 		a.mu.Lock()
 		defer a.mu.Unlock()
-		if failed != nil && a.err == nil {
-			a.err = failed
-		}
+		a.errs[i] = failed
 		a.running--
 		if a.running == 0 {
 			a.done.Set()
@@ -149,14 +148,16 @@ func (a *attempt) verdict() verdict {
 	if outcome == paxoscommit.Unknown {
 		// A group that certainly has not voted will not be asked again: then it is aborted, though no group has said so yet.
 		voted := func(g *group) bool { return a.c.Step(g.number) == paxoscommit.Nothing }
-		certain := false
 		for i, g := range a.groups {
-			certain = certain || !voted(g) && !a.maybe[i]
+			switch {
+			case voted(g):
+			case !a.maybe[i]:
+				v.err = fmt.Errorf("kv: nothing was committed: %w", a.errs[i])
+			case v.err == nil:
+				v.err = fmt.Errorf("kv: %w: %w", synod.ErrUnknownOutcome, a.errs[i])
+			}
 		}
-		if certain {
-			v.err = fmt.Errorf("kv: nothing was committed: %w", a.err)
-		} else {
-			v.err = fmt.Errorf("kv: %w: %w", synod.ErrUnknownOutcome, a.err)
+		if errors.Is(v.err, synod.ErrUnknownOutcome) {
 			probe.Sometimes("kv: the outcome of a commit is not known to its caller", true)
 		}
 		a.c.GiveUp()

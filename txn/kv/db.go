@@ -234,7 +234,7 @@ const (
 func (db *DB) insist(ctx context.Context, g *group, command []byte) (a answer, maybe bool, err error) {
 	for wait := firstPause; ; wait = min(2*wait, lastPause) {
 		var result []byte
-		result, err = g.log.Propose(ctx, command)
+		result, err = db.propose(ctx, g, command)
 		if err == nil {
 			a, err = readAnswer(result)
 			if err != nil || a.kind == answerMalformed {
@@ -260,6 +260,18 @@ func (db *DB) insist(ctx context.Context, g *group, command []byte) (a answer, m
 			return a, maybe, err
 		}
 	}
+}
+
+// propose proposes a command once. What the DB does by itself has nobody who gives up waiting for a lost answer, so that it does.
+func (db *DB) propose(ctx context.Context, g *group, command []byte) ([]byte, error) {
+	if ctx != db.ctx {
+		return g.log.Propose(ctx, command)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	timer := db.ex.AfterFunc(db.cfg.RecoverAfter, cancel)
+	defer timer.Stop()
+	return g.log.Propose(ctx, command)
 }
 
 // barrier makes this node's replica of a group current.

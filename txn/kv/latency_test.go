@@ -46,12 +46,15 @@ type member interface {
 	TransferLeader(ctx context.Context, to uint64) error
 }
 
-// startMember starts one node's replicas of groups 1 to n.
+// heartbeat is long, so that what is counted is the transactions' messages alone.
+const heartbeat = 5 * time.Second
+
+// startMembers starts one node's replicas of groups 1 to n.
 func startMembers(ctx context.Context, engine string, id uint64, tr transport.Transport, store storage.Store, machines []*kv.Machine) (members []member, stop func(), err error) {
 	nodes := []uint64{1, 2, 3}
 	switch engine {
 	case "raft":
-		node, err := raft.Start(ctx, raft.Config{Cluster: "kv", Node: id, Transport: tr, Store: store})
+		node, err := raft.Start(ctx, raft.Config{Cluster: "kv", Node: id, Transport: tr, Store: store, HeartbeatInterval: heartbeat})
 		if err != nil {
 			return nil, nil, err
 		}
@@ -67,7 +70,7 @@ func startMembers(ctx context.Context, engine string, id uint64, tr transport.Tr
 		}
 		return members, func() { node.Close() }, nil
 	default:
-		node, err := paxos.Start(ctx, paxos.Config{Cluster: "kv", Node: id, Transport: tr, Store: store})
+		node, err := paxos.Start(ctx, paxos.Config{Cluster: "kv", Node: id, Transport: tr, Store: store, HeartbeatInterval: heartbeat})
 		if err != nil {
 			return nil, nil, err
 		}
@@ -99,7 +102,7 @@ func TestCommitTakesOneRound(t *testing.T) {
 				for id := uint64(1); id <= 3; id++ {
 					w.AddNode(id, func(ctx context.Context, env *sim.Env) (func(), error) {
 						mux := transport.NewMux(countedTransport{env.Transport, n})
-						cfg := kv.Config{Route: func(key []byte) int { return int(key[0] - 'a') }}
+						cfg := kv.Config{Retention: time.Hour, Route: func(key []byte) int { return int(key[0] - 'a') }}
 						machines := make([]*kv.Machine, groups)
 						for i := range machines {
 							machines[i] = kv.NewMachine()
@@ -121,12 +124,12 @@ func TestCommitTakesOneRound(t *testing.T) {
 					})
 				}
 				ctx := w.Context()
-				_ = sim.Sleep(ctx, 2*time.Second)
+				_ = sim.Sleep(ctx, 10*heartbeat)
 				for g := range groups {
 					lead(ctx, w, forwarders, g)
 				}
 				update := func(node uint64, name string, hops int, keys ...string) {
-					_ = sim.Sleep(ctx, time.Second)
+					_ = sim.Sleep(ctx, heartbeat-w.Now()%heartbeat+time.Second)
 					before := w.Now()
 					*n = counted{}
 					err := dbs[node].Update(ctx, func(tx *kv.Tx) error {
@@ -141,14 +144,24 @@ func TestCommitTakesOneRound(t *testing.T) {
 						return nil
 					})
 					took := w.Now() - before
-					messages := n.messages
+					messages, commits := n.messages, n.commits
+					_ = sim.Sleep(ctx, 500*time.Millisecond)
 					if err != nil {
 						w.Failf("update", "%s: %v", name, err)
 					}
 					if took.Round(time.Millisecond) != time.Duration(hops)*hop {
 						w.Failf("update", "%s at node %d: %v, want %d hops of %v", name, node, took, hops, hop)
 					}
-					rows = append(rows, fmt.Sprintf("%s at node %d: %v, %d messages", name, node, took, messages))
+					// A group's entry: to two followers, back, and that it is committed; and the way to the leader and back. A record on each
+					// replica. Groups share frames and writes, where their entries come together.
+					groups := len(keys)
+					if most := groups * (6 + 2*(hops-2)); messages > most || commits > 3*groups || commits < 3 {
+						w.Failf("cost", "%s at node %d: %d messages, %d writes; at most %d and %d", name, node, messages, commits, most, 3*groups)
+					}
+					if groups == 1 && (messages != 6+2*(hops-2) || commits != 3 || n.messages > messages+2 || n.commits != 3) {
+						w.Failf("cost", "%s at node %d: %d messages, %d writes; with what follows %d and %d", name, node, messages, commits, n.messages, n.commits)
+					}
+					rows = append(rows, fmt.Sprintf("%s at node %d: %v, %d messages, %d writes; with what follows %d and %d", name, node, took, messages, commits, n.messages, n.commits))
 				}
 				for round := range 3 {
 					update(1, fmt.Sprint("one group ", round), 2, "ax")
@@ -169,7 +182,7 @@ func TestCommitTakesOneRound(t *testing.T) {
 // lead makes node 1 the leader of a group.
 func lead(ctx context.Context, w *sim.World, members map[uint64][]member, g int) {
 	for {
-		limit, cancel := sim.WithTimeout(ctx, 2*time.Second)
+		limit, cancel := sim.WithTimeout(ctx, 4*heartbeat)
 		for id := uint64(1); id <= 3; id++ {
 			if len(members[id]) > g {
 				_ = members[id][g].TransferLeader(limit, 1)

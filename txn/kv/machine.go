@@ -9,7 +9,6 @@ import (
 
 	"github.com/synod-go/synod"
 	"github.com/synod-go/synod/internal/executor"
-	"github.com/synod-go/synod/internal/paxoscommit"
 )
 
 // Machine is the state machine of one group: its keys with their versions, and its votes. Start a group of raft or
@@ -91,11 +90,6 @@ func (m *Machine) await(ctx context.Context, ex executor.Executor, limit time.Du
 	defer m.mu.Unlock()
 	m.waiters = slices.DeleteFunc(m.waiters, func(o *waiter) bool { return o == w })
 	return ready(m.state), err
-}
-
-// gone reports whether a transaction holds nothing in this group any more.
-func gone(id paxoscommit.ID) func(*state) bool {
-	return func(s *state) bool { return s.prepared[id] == nil }
 }
 
 // Snapshot implements synod.StateMachine.

@@ -193,7 +193,7 @@ func (db *DB) reserve(ctx context.Context, c chain, p *txPart) error {
 	expires := uint64(hlc.FromTime(hlc.Timestamp(now).Time().Add(reserveFor)))
 	if p == nil {
 		for _, g := range db.groups {
-			_, _ = g.log.Propose(ctx, appendReserve(nil, c, now, 0, nil)) // or it expires
+			_, _ = db.propose(ctx, g, appendReserve(nil, c, now, 0, nil)) // or it expires
 		}
 		return nil
 	}
