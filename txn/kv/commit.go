@@ -111,7 +111,7 @@ func (a *attempt) ask(ctx context.Context, i int, command []byte) {
 				failed = err
 				return
 			}
-		case reply.kind == answerExpired && !maybe:
+		case reply.kind == answerExpired && (!maybe || probe.Bug("kv: a session that was forgotten has not voted")):
 			a.voted(i, reply, paxoscommit.Expired)
 			return
 		default:
@@ -159,6 +159,9 @@ func (a *attempt) verdict() verdict {
 		}
 		if errors.Is(v.err, synod.ErrUnknownOutcome) {
 			probe.Sometimes("kv: the outcome of a commit is not known to its caller", true)
+			if probe.Bug("kv: an unknown outcome is taken for none") {
+				v.err = errors.New("kv: nothing was committed")
+			}
 		}
 		a.c.GiveUp()
 	}
@@ -344,7 +347,7 @@ func (db *DB) recover(id paxoscommit.ID, groups []uint32) {
 		}
 	}
 	db.mu.Lock()
-	if db.closed || db.recoveries[id] {
+	if db.closed || db.recoveries[id] || probe.Bug("kv: nobody ends what is left behind") {
 		db.mu.Unlock()
 		return
 	}

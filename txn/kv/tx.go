@@ -284,7 +284,9 @@ func (tx *Tx) ready(p *txPart) error {
 
 // reach makes a group one in which nothing is committed at or below a timestamp any more, and this node's replica current up to it.
 func (db *DB) reach(ctx context.Context, g *group, timestamp uint64) error {
-	reached := func(s *state) bool { return s.clock >= timestamp }
+	reached := func(s *state) bool {
+		return s.clock >= timestamp || probe.Bug("kv: a read as of a timestamp does not wait for it")
+	}
 	for {
 		ok := false
 		g.machine.read(func(s *state) { ok = reached(s) })

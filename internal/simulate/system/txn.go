@@ -370,7 +370,7 @@ func (s *txnRun) settle(limit time.Duration) {
 	over := func() bool {
 		for _, w := range s.w.Nodes() {
 			n := s.nodes[w.ID]
-			if n == nil || n.stopped {
+			if n == nil || n.stopped || slices.ContainsFunc(n.databases, func(d *database) bool { return d.DB == nil }) {
 				return false
 			}
 			for i, m := range n.machines {
