@@ -43,7 +43,7 @@ type ForwarderConfig struct {
 
 // Forwarder is a synod.Log that takes proposals on every member of a group, and passes them on to the leader: a ReplicatedLog
 // over one works on any node. It must run on all members. A request whose answer does not come is synod.ErrUnknownOutcome, and
-// is not repeated; while there is no leader Propose waits, until its context ends. All methods may be called concurrently.
+// is served at most once, though the transport repeats it; while there is no leader Propose waits, until its context ends. All methods may be called concurrently.
 type Forwarder struct {
 	cfg ForwarderConfig
 	ex  executor.Executor
@@ -54,6 +54,7 @@ type Forwarder struct {
 	next    uint64
 	calls   map[uint64]*forwarded
 	served  int
+	heard   map[uint64][]*run // by member, the newest last
 	closed  bool
 	waiting []*executor.Event // in Close, for what is served
 }
@@ -68,6 +69,58 @@ type forwarded struct {
 	body []byte
 }
 
+// run is which requests of a member have come: transports repeat messages, and what was refused must not be taken up later. A member
+// numbers its requests from a random number on; after a restart, or another 2^32 requests at a time, it is another run.
+type run struct {
+	last uint64              // the highest number
+	seen [window / 64]uint64 // of the numbers up to last, by their lowest bits
+}
+
+const (
+	window   = 1 << 14 // numbers; what comes later than as many others is taken for a repetition
+	maxRuns  = 4       // of a member
+	maxHeard = 1 << 12 // members
+)
+
+// first reports whether a number of this run is there for the first time; same: it is of this run.
+func (r *run) first(number uint64) (first, same bool) {
+	ahead := number - r.last
+	switch {
+	case ahead == 0:
+		return false, true
+	case ahead < 1<<32:
+		for n := number - min(ahead, window) + 1; n != number; n++ {
+			r.seen[n%window/64] &^= 1 << (n % 64)
+		}
+		r.last = number
+	case -ahead >= 1<<32:
+		return false, false
+	case -ahead >= window:
+		return false, true
+	case r.seen[number%window/64]&(1<<(number%64)) != 0:
+		return false, true
+	}
+	r.seen[number%window/64] |= 1 << (number % 64)
+	return true, true
+}
+
+// fresh reports whether a member's request has not come before.
+func (f *Forwarder) fresh(from, number uint64) bool {
+	runs := f.heard[from]
+	for _, r := range runs {
+		if first, same := r.first(number); same {
+			return first
+		}
+	}
+	if runs == nil && len(f.heard) >= maxHeard {
+		return false
+	}
+	r := &run{last: number}
+	r.seen[number%window/64] |= 1 << (number % 64)
+	f.heard[from] = append(runs[max(0, len(runs)-maxRuns+1):], r)
+	return true
+}
+
 // The kinds of a forwarder's messages. Behind the kind are the request's number, eight bytes, and the rest.
 const (
 	forwardRequest   = 'q' // the command
@@ -75,6 +128,7 @@ const (
 	forwardNotLeader = 'n'
 	forwardUnknown   = 'u' // why
 	forwardRefused   = 'e' // why: it has no effect
+	forwardTooLarge  = 'l' // why: the same
 )
 
 const forwardHead = 4 + 1 + 8
@@ -110,7 +164,7 @@ func NewForwarder(ctx context.Context, cfg ForwarderConfig) (*Forwarder, error) 
 		cfg.MaxCommandBytes = 1 << 20
 	}
 	ex := executor.From(ctx, executor.Real())
-	f := &Forwarder{cfg: cfg, ex: ex, calls: make(map[uint64]*forwarded)}
+	f := &Forwarder{cfg: cfg, ex: ex, calls: make(map[uint64]*forwarded), heard: make(map[uint64][]*run)}
 	f.ctx, f.cancel = context.WithCancel(executor.With(context.WithoutCancel(ctx), ex))
 	f.next = ex.Uint64() // an answer to an earlier run is not taken for one to this
 	cfg.Transport.Handle(f.handle)
@@ -176,7 +230,9 @@ func (f *Forwarder) ask(ctx context.Context, leader uint64, command []byte) (res
 		delete(f.calls, number)
 		f.mu.Unlock()
 	}()
-	if f.cfg.Transport.Send(leader, forwardFrame(forwardRequest, number, command)) != nil {
+	if err := f.cfg.Transport.Send(leader, forwardFrame(forwardRequest, number, command)); errors.Is(err, transport.ErrTooLarge) {
+		return nil, false, fmt.Errorf("txn: forwarder: %w: %d bytes: %w", synod.ErrTooLarge, len(command), err)
+	} else if err != nil {
 		return nil, true, nil
 	}
 	timer := f.ex.AfterFunc(f.cfg.RequestTimeout, call.done.Set)
@@ -194,6 +250,8 @@ func (f *Forwarder) ask(ctx context.Context, leader uint64, command []byte) (res
 		return nil, true, nil
 	case forwardRefused:
 		return nil, false, fmt.Errorf("txn: forwarder: node %d refused the command: %s: %w", leader, body, synod.ErrOverloaded)
+	case forwardTooLarge:
+		return nil, false, fmt.Errorf("txn: forwarder: node %d refused the command: %w: %s", leader, synod.ErrTooLarge, body)
 	case forwardUnknown:
 		return nil, false, fmt.Errorf("txn: forwarder: %w: node %d: %s", synod.ErrUnknownOutcome, leader, body)
 	}
@@ -217,6 +275,9 @@ func (f *Forwarder) handle(from uint64, payload []byte) {
 		}
 		return
 	}
+	if !f.fresh(from, number) {
+		return // it was answered, or will be
+	}
 	if f.served >= f.cfg.MaxServed {
 		_ = f.cfg.Transport.Send(from, forwardFrame(forwardRefused, number, []byte("too many requests")))
 		return
@@ -237,6 +298,8 @@ func (f *Forwarder) serve(from, number uint64, command []byte) {
 		kind, body = forwardNotLeader, nil
 	case errors.Is(err, synod.ErrUnknownOutcome):
 		kind, body = forwardUnknown, []byte(err.Error())
+	case errors.Is(err, synod.ErrTooLarge):
+		kind, body = forwardTooLarge, []byte(err.Error())
 	default:
 		kind, body = forwardRefused, []byte(err.Error())
 	}

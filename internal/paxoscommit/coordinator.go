@@ -144,7 +144,10 @@ func (c *Coordinator) Voted(group uint32, record Record, standing Standing) {
 	switch standing {
 	case Voted:
 		p.vote, p.timestamp = record.Vote, record.Timestamp
-		p.resolved, p.committed = record.Outcome != Unknown, record.Outcome == Committed
+		if record.Outcome == Aborted {
+			p.vote = No // whatever it had voted
+		}
+		p.resolved, p.committed = p.resolved || record.Outcome != Unknown, record.Outcome == Committed
 	case Over, Expired:
 		// It has not voted and never will; or all know the outcome already: then nothing that is said now counts.
 		p.vote, p.resolved = No, true

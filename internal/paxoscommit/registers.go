@@ -100,6 +100,7 @@ func (r *Registers) Touch(id Session, floor, now uint64) {
 		if record := s.records[counter]; record != nil && (record.Outcome != Unknown || probe.Bug("paxoscommit: forget a vote without an outcome")) {
 			delete(s.records, counter)
 			r.records--
+			probe.Sometimes("paxoscommit: a transaction that is over is forgotten", true)
 		}
 	}
 	if floor-s.floor > uint64(len(s.records)) {
@@ -134,6 +135,7 @@ func (r *Registers) Close(id ID, groups []uint32, now uint64) (Record, Standing)
 	if standing != Open {
 		return record, standing
 	}
+	probe.Sometimes("paxoscommit: a vote is closed", true)
 	record = Record{Vote: No, Outcome: Aborted, Groups: groups}
 	if !probe.Bug("paxoscommit: closing leaves no record") {
 		r.Write(id, record, now)
@@ -193,6 +195,7 @@ func (r *Registers) Expire(before uint64) (expired int) {
 			r.horizon = max(r.horizon, id.Opened+1)
 		}
 		expired++
+		probe.Sometimes("paxoscommit: a session is forgotten", true)
 	}
 	return expired
 }

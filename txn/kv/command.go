@@ -28,7 +28,7 @@ const (
 	opCollect = 'g'
 )
 
-// keyRange is all keys from from on, below to; to "": without an end.
+// keyRange is all keys from from on, below to; to "": without an end. Its bounds may be a byte longer than a key: just behind one.
 type keyRange struct{ from, to string }
 
 func (r keyRange) has(key string) bool { return key >= r.from && (r.to == "" || key < r.to) }
@@ -128,7 +128,14 @@ func readPrepare(r *wire.Reader) (p prepare, err error) {
 }
 
 func readPart(r *wire.Reader, p *prepare) {
-	count := func(size int) int { return min(r.Count(size), maxItems) }
+	count := func(size int) int {
+		n := r.Count(size)
+		if n > maxItems {
+			r.Fail()
+			return 0
+		}
+		return n
+	}
 	if n := count(1); n > 0 {
 		p.reads = make([]string, 0, n)
 		for range n {
@@ -136,7 +143,7 @@ func readPart(r *wire.Reader, p *prepare) {
 		}
 	}
 	for range count(2) {
-		p.ranges = append(p.ranges, keyRange{string(r.Bytes(maxKeyBytes)), string(r.Bytes(maxKeyBytes))})
+		p.ranges = append(p.ranges, keyRange{string(r.Bytes(maxKeyBytes + 1)), string(r.Bytes(maxKeyBytes + 1))})
 	}
 	for range count(2) {
 		e := expectation{key: string(r.Bytes(maxKeyBytes))}

@@ -30,6 +30,7 @@ type attempt struct {
 	maybe   []bool // by group: it may have voted without our knowing
 	expired bool
 	errs    []error // by group: why it was not asked any more
+	over    bool    // it does not count any more among the transactions of the DB
 	done    *executor.Event
 }
 
@@ -44,17 +45,21 @@ type verdict struct {
 
 // commit asks for the votes of the groups that have a part, ascending, and returns as soon as the outcome is certain.
 func (db *DB) commit(ctx context.Context, age uint64, parts []*prepare, groups []*group) verdict {
-	s, id, floor, err := db.begin()
-	if err != nil {
-		return verdict{err: err}
-	}
 	numbers := make([]uint32, len(groups))
 	for i, g := range groups {
 		numbers[i] = g.number
 	}
+	s, id, floor, err := db.begin(numbers)
+	if err != nil {
+		return verdict{err: err}
+	}
 	commands := make([][]byte, len(parts))
 	for i, p := range parts {
 		p.id, p.floor, p.age, p.now, p.groups = id, floor, age, db.now(), numbers
+		if n := max(len(p.reads), len(p.ranges), len(p.expected), len(p.writes)); n > maxItems {
+			db.end(s, id)
+			return verdict{err: fmt.Errorf("kv: %w: the transaction reads or writes %d times in group %d, at most %d", synod.ErrTooLarge, n, numbers[i], maxItems)}
+		}
 		commands[i] = appendPrepare(nil, p)
 		if len(commands[i]) > db.cfg.MaxCommandBytes {
 			db.end(s, id)
@@ -67,15 +72,16 @@ func (db *DB) commit(ctx context.Context, age uint64, parts []*prepare, groups [
 	defer a.cancel()
 	a.running = len(groups)
 	for i := range len(groups) - 1 {
-		db.ex.Go(func() { a.ask(voting, i, commands[i]) })
+		db.ex.Go(func() { a.ask(voting, i, *parts[i], commands[i]) })
 	}
-	a.ask(voting, len(groups)-1, commands[len(groups)-1])
+	last := len(groups) - 1
+	a.ask(voting, last, *parts[last], commands[last])
 	_ = db.ex.Wait(context.WithoutCancel(ctx), a.done)
 	return a.verdict()
 }
 
 // ask asks one group until it has voted, or the outcome is certain.
-func (a *attempt) ask(ctx context.Context, i int, command []byte) {
+func (a *attempt) ask(ctx context.Context, i int, p prepare, command []byte) {
 	g := a.groups[i]
 	var failed error
 	defer func() {
@@ -110,6 +116,10 @@ func (a *attempt) ask(ctx context.Context, i int, command []byte) {
 			if err := a.db.waitFor(ctx, g, reply); err != nil {
 				failed = err
 				return
+			}
+			if reply.by == (paxoscommit.ID{}) { // reserved, until a time: that is to pass
+				p.now = a.db.now()
+				command = appendPrepare(nil, &p)
 			}
 		case reply.kind == answerExpired && (!maybe || probe.Bug("kv: a session that was forgotten has not voted")):
 			a.voted(i, reply, paxoscommit.Expired)
@@ -148,11 +158,13 @@ func (a *attempt) verdict() verdict {
 	if outcome == paxoscommit.Unknown {
 		// A group that certainly has not voted will not be asked again: then it is aborted, though no group has said so yet.
 		voted := func(g *group) bool { return a.c.Step(g.number) == paxoscommit.Nothing }
+		var never *group
 		for i, g := range a.groups {
 			switch {
 			case voted(g):
 			case !a.maybe[i]:
 				v.err = fmt.Errorf("kv: nothing was committed: %w", a.errs[i])
+				never = g
 			case v.err == nil:
 				v.err = fmt.Errorf("kv: %w: %w", synod.ErrUnknownOutcome, a.errs[i])
 			}
@@ -163,7 +175,12 @@ func (a *attempt) verdict() verdict {
 				v.err = errors.New("kv: nothing was committed")
 			}
 		}
-		a.c.GiveUp()
+		if never != nil {
+			a.c.Voted(never.number, paxoscommit.Record{Vote: paxoscommit.No}, paxoscommit.Voted)
+			outcome = paxoscommit.Aborted
+		} else {
+			a.c.GiveUp()
+		}
 	}
 	alone := len(a.groups) == 1
 	a.mu.Unlock()
@@ -173,11 +190,11 @@ func (a *attempt) verdict() verdict {
 			raise(g, timestamp)
 		}
 		if alone {
-			a.db.end(a.session, a.id)
+			a.end(a.db.end)
 			return v
 		}
 	case outcome == paxoscommit.Aborted && alone:
-		a.db.end(a.session, a.id)
+		a.end(a.db.end)
 		if v.expired {
 			a.db.expired(a.session)
 		}
@@ -211,13 +228,23 @@ func (a *attempt) tell(outcome paxoscommit.Outcome, timestamp uint64) {
 			list = append(list, g)
 		}
 	}
-	over := len(list) == 0
 	a.mu.Unlock()
-	if over {
-		a.db.end(a.session, a.id)
+	if len(list) == 0 {
+		a.end(a.db.end)
 	}
 	for _, g := range list {
-		a.db.enqueue(g, told{resolution{a.id, outcome, timestamp, a.numbers}, a.session, a.told})
+		a.db.enqueue(g, told{resolution{a.id, outcome, timestamp, a.numbers}, a})
+	}
+}
+
+// end has the DB count the attempt no more, once.
+func (a *attempt) end(how func(*session, paxoscommit.ID)) {
+	a.mu.Lock()
+	first := !a.over
+	a.over = true
+	a.mu.Unlock()
+	if first {
+		how(a.session, a.id)
 	}
 }
 
@@ -228,7 +255,7 @@ func (a *attempt) told(g *group) {
 	over := a.c.Done()
 	a.mu.Unlock()
 	if over {
-		a.db.end(a.session, a.id)
+		a.end(a.db.end)
 	}
 }
 
@@ -251,16 +278,21 @@ func (db *DB) giveUp(a *attempt) {
 		a.mu.Unlock()
 	})
 	a.mu.Lock()
+	for i, g := range a.groups {
+		if a.c.Step(g.number) == paxoscommit.Close && !a.maybe[i] {
+			a.c.Voted(g.number, paxoscommit.Record{}, paxoscommit.Expired) // it can't be closed, and will not be asked either
+		}
+	}
 	outcome, timestamp := a.c.Outcome()
 	a.mu.Unlock()
-	if outcome == paxoscommit.Unknown {
-		return // the DB is closed
+	switch {
+	case outcome == paxoscommit.Unknown: // a group is closed, or the DB
+		a.end(db.leave)
+	case len(a.groups) == 1:
+		a.end(db.end)
+	default:
+		a.tell(outcome, timestamp)
 	}
-	if len(a.groups) == 1 {
-		db.end(a.session, a.id)
-		return
-	}
-	a.tell(outcome, timestamp)
 }
 
 func standingOf(a answer) paxoscommit.Standing {
@@ -273,11 +305,10 @@ func standingOf(a answer) paxoscommit.Standing {
 	return paxoscommit.Expired
 }
 
-// told is an outcome that a group is to be told, and who wants to hear of that.
+// told is an outcome that a group is to be told, and whose it is.
 type told struct {
 	resolution
-	session *session
-	done    func(*group)
+	attempt *attempt
 }
 
 // Limits of what tells a group outcomes.
@@ -300,12 +331,20 @@ func (db *DB) enqueue(g *group, o told) {
 func (db *DB) tellAll(g *group) {
 	for {
 		g.mu.Lock()
-		n := min(len(g.queue), maxTold)
+		n, size := 0, 0
+		for n < min(len(g.queue), maxTold) && (n == 0 || size < db.cfg.MaxCommandBytes/2) {
+			size += 40 + 5*len(g.queue[n].groups)
+			n++
+		}
 		if n == 0 || db.ctx.Err() != nil {
 			g.tellers--
 			g.mu.Unlock()
 			return
 		}
+		if probe.Buggify("kv: outcomes are told one by one") {
+			n = 1
+		}
+		probe.Sometimes("kv: many outcomes are told at once", n > 1)
 		list := slices.Clone(g.queue[:n])
 		g.queue = slices.Delete(g.queue, 0, n)
 		g.mu.Unlock()
@@ -313,13 +352,16 @@ func (db *DB) tellAll(g *group) {
 		for i, o := range list {
 			outcomes[i] = o.resolution
 		}
-		s := list[0].session
+		s := list[0].attempt.session
 		command := appendResolve(nil, s.id, db.floorOf(s), db.now(), outcomes)
 		if _, _, err := db.insist(db.ctx, g, command); err != nil {
-			continue // the DB is closed, or the group is
+			for _, o := range list {
+				o.attempt.end(db.leave) // the DB is closed, or the group is
+			}
+			continue
 		}
 		for _, o := range list {
-			o.done(g)
+			o.attempt.told(g)
 		}
 	}
 }
@@ -330,7 +372,11 @@ func (db *DB) waitFor(ctx context.Context, g *group, by answer) error {
 	if by.by == (paxoscommit.ID{}) { // only reserved
 		return db.pause(ctx, firstPause/2+db.random.upTo(firstPause))
 	}
-	ok, err := g.machine.await(ctx, db.ex, db.cfg.RecoverAfter, func(s *state) bool { return s.clock >= by.clock && s.prepared[by.by] == nil })
+	patience := db.cfg.RecoverAfter
+	if probe.Buggify("kv: what is in the way is ended at once") {
+		patience = 0
+	}
+	ok, err := g.machine.await(ctx, db.ex, patience, func(s *state) bool { return s.clock >= by.clock && s.prepared[by.by] == nil })
 	if err == nil && !ok {
 		db.recover(by.by, by.byGroups)
 		err = db.pause(ctx, firstPause)
@@ -415,7 +461,9 @@ func (db *DB) drive(id paxoscommit.ID, groups []uint32) bool {
 func (db *DB) mine(id paxoscommit.ID) bool {
 	db.mu.Lock()
 	defer db.mu.Unlock()
-	return id.Session == db.session.id && id.Counter >= db.session.floor && !db.session.over[id.Counter]
+	return slices.ContainsFunc(db.sessions[:], func(s *session) bool {
+		return s != nil && id.Session == s.id && id.Counter >= s.floor && !s.over[id.Counter] && !s.left[id.Counter]
+	})
 }
 
 // sweep ends what clients have left behind, and collects what nobody needs any more, until the DB is closed.
@@ -431,6 +479,9 @@ func (db *DB) sweep() {
 	}
 }
 
+// maxUnfinished is how many transactions of a group that hold nothing any more, and are only remembered, a sweep ends.
+const maxUnfinished = 256
+
 func (db *DB) sweepGroup(g *group, now hlc.Timestamp, met, still map[paxoscommit.ID]hlc.Timestamp) {
 	type found struct {
 		id     paxoscommit.ID
@@ -440,7 +491,7 @@ func (db *DB) sweepGroup(g *group, now hlc.Timestamp, met, still map[paxoscommit
 	versions, sessions := db.before(db.cfg.Retention), db.before(db.cfg.SessionTTL)
 	collect := false
 	g.machine.read(func(s *state) {
-		collect = len(s.garbage) > 0 && s.garbage[0].timestamp <= versions || s.registers.Idle(sessions)
+		collect = len(s.garbage) > 0 && s.garbage[0].timestamp <= versions || s.registers.Idle(sessions) || len(s.lateChains()) > 0
 		for id, t := range s.prepared { //synod:ordered sorted below
 			if db.mine(id) {
 				continue
@@ -454,7 +505,8 @@ func (db *DB) sweepGroup(g *group, now hlc.Timestamp, met, still map[paxoscommit
 				late = append(late, found{id, t.groups})
 			}
 		}
-		for _, id := range s.registers.Unfinished(sessions) {
+		unfinished := s.registers.Unfinished(sessions)
+		for _, id := range unfinished[:min(len(unfinished), maxUnfinished)] {
 			record, _ := s.registers.Look(id)
 			late = append(late, found{id, record.Groups})
 		}
@@ -463,7 +515,10 @@ func (db *DB) sweepGroup(g *group, now hlc.Timestamp, met, still map[paxoscommit
 	for _, f := range late {
 		db.recover(f.id, f.groups)
 	}
-	if collect {
-		_, _, _ = db.insist(db.ctx, g, appendCollect(nil, versions, sessions)) // or somebody else does
+	if (collect || probe.Buggify("kv: there is nothing to collect")) && g.collecting.CompareAndSwap(false, true) { // beside: a group that takes no commands must not stop the others
+		db.task(func() {
+			_, _, _ = db.insist(db.ctx, g, appendCollect(nil, versions, sessions)) // or somebody else does
+			g.collecting.Store(false)
+		})
 	}
 }

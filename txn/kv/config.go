@@ -34,7 +34,7 @@ type Config struct {
 	RouteRange func(from, to []byte) []int
 
 	// Clock gives timestamps. Nothing that a transaction sees or does depends on how right it is; but ViewAt reads as of a time,
-	// and versions are collected by their age. It is not closed. Default: one of the DB's own, which no peers check.
+	// and versions and sessions are collected by their age: a clock that is far ahead keeps the first for longer, and ends the second earlier. It is not closed. Default: one of the DB's own, which no peers check.
 	Clock *hlc.Clock
 
 	// RecoverAfter is how long another transaction may be in the way, prepared and without an outcome, until it is taken for left

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,10 +28,11 @@ type DB struct {
 	own    bool // the clock is
 	groups []*group
 	random *lockedRandom
+	client uint64 // the random half of all its sessions: a transaction that is tried again stays what it is
 
 	mu         sync.Mutex
-	session    *session
-	open       int // transactions whose outcome some group does not know
+	sessions   [sessionsOfDB]*session // by the groups that take part
+	open       int                    // transactions whose outcome some group does not know
 	tasks      int
 	closed     bool
 	drained    *executor.Event // Close waits for open to be 0
@@ -47,6 +49,8 @@ type group struct {
 	machine *Machine
 	seen    atomic.Uint64 // the highest timestamp that a commit of this DB has had there
 
+	collecting atomic.Bool // a command that collects is under way
+
 	mu      sync.Mutex
 	queue   []told // that the group is to be told
 	tellers int
@@ -58,7 +62,12 @@ type session struct {
 	next  uint64
 	floor uint64
 	over  map[uint64]bool // at or above floor
+	left  map[uint64]bool // what others are to end
 }
+
+// maxAboveFloor is how many transactions of a session may be over, or left to others, above one that is not over. Then the DB opens another
+// session: the floor of that one may never move.
+const maxAboveFloor = 1 << 16
 
 // lockedRandom is a random source that may be used concurrently.
 type lockedRandom struct {
@@ -80,7 +89,7 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 		return nil, err
 	}
 	ex := executor.From(ctx, executor.Real())
-	db := &DB{cfg: cfg, ex: ex, clock: cfg.Clock, recoveries: make(map[paxoscommit.ID]bool)}
+	db := &DB{cfg: cfg, ex: ex, clock: cfg.Clock, recoveries: make(map[paxoscommit.ID]bool), client: ex.Uint64()}
 	db.random = &lockedRandom{r: rand.New(rand.NewPCG(ex.Uint64(), ex.Uint64()))}
 	for i, g := range cfg.Groups {
 		db.groups = append(db.groups, &group{number: uint32(i), log: g.Log, machine: g.Machine})
@@ -89,17 +98,31 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 	if db.clock == nil {
 		clock, err := hlc.New(db.ctx, hlc.Config{Node: 1, Logger: cfg.Logger})
 		if err != nil {
+			db.cancel()
 			return nil, err
 		}
 		db.clock, db.own = clock, true
 	}
-	db.session = db.newSession()
 	db.task(db.sweep)
 	return db, nil
 }
 
+// sessionsOfDB is how many sessions a DB has at most. What is known of a transaction may be forgotten when all before it in its session are
+// over. So those over other groups have another session: else one that has no outcome, as its group has lost its majority, would have the
+// groups that are there remember all others.
+const sessionsOfDB = 64
+
+// sessionOf returns where the session is for transactions over some groups. Few of them share it with others.
+func sessionOf(groups []uint32) int {
+	h := uint64(14695981039346656037) // FNV-1a
+	for _, g := range groups {
+		h = (h ^ uint64(g)) * 1099511628211
+	}
+	return int((h ^ h>>32) % sessionsOfDB)
+}
+
 func (db *DB) newSession() *session {
-	return &session{id: paxoscommit.Session{Opened: db.now(), Random: db.ex.Uint64()}, next: 1, floor: 1, over: make(map[uint64]bool)}
+	return &session{id: paxoscommit.Session{Opened: db.now(), Random: db.client}, next: 1, floor: 1, over: make(map[uint64]bool), left: make(map[uint64]bool)}
 }
 
 func (db *DB) now() uint64 { return uint64(db.clock.Now()) }
@@ -116,8 +139,18 @@ func (db *DB) Now() hlc.Timestamp {
 	return now
 }
 
+// usable returns synod.ErrClosed after Close.
+func (db *DB) usable() error {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	if db.closed {
+		return fmt.Errorf("kv: %w", synod.ErrClosed)
+	}
+	return nil
+}
+
 // begin gives a transaction its ID, and says below which ones all are over.
-func (db *DB) begin() (s *session, id paxoscommit.ID, floor uint64, err error) {
+func (db *DB) begin(groups []uint32) (s *session, id paxoscommit.ID, floor uint64, err error) {
 	db.mu.Lock()
 	defer db.mu.Unlock()
 	switch {
@@ -127,10 +160,23 @@ func (db *DB) begin() (s *session, id paxoscommit.ID, floor uint64, err error) {
 		return nil, id, 0, fmt.Errorf("kv: %w: %d transactions are open, Config.MaxTransactions", synod.ErrOverloaded, db.open)
 	}
 	db.open++
-	s = db.session
+	at := sessionOf(groups)
+	if s = db.sessions[at]; s == nil || len(s.over)+len(s.left) >= maxAboveFloor {
+		s = db.newSession()
+		db.sessions[at] = s
+	}
 	id = paxoscommit.ID{Session: s.id, Counter: s.next}
 	s.next++
 	return s, id, s.floor, nil
+}
+
+// leave notes that a transaction is left to whoever meets it: a group can't be reached from here any more.
+func (db *DB) leave(s *session, id paxoscommit.ID) {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	db.open--
+	s.left[id.Counter] = true
+	db.wakeClose()
 }
 
 // end notes that all groups know a transaction's outcome.
@@ -162,8 +208,9 @@ func (db *DB) wakeClose() {
 func (db *DB) expired(s *session) {
 	db.mu.Lock()
 	defer db.mu.Unlock()
-	if db.session == s {
-		db.session = db.newSession()
+	if at := slices.Index(db.sessions[:], s); at >= 0 {
+		probe.Sometimes("kv: a client's session has expired", true)
+		db.sessions[at] = nil // the next transaction makes one
 	}
 }
 
@@ -238,6 +285,9 @@ func (db *DB) insist(ctx context.Context, g *group, command []byte) (a answer, m
 	for wait := firstPause; ; wait = min(2*wait, lastPause) {
 		var result []byte
 		result, err = db.propose(ctx, g, command)
+		if err == nil && probe.Buggify("kv: an answer is lost") {
+			err = fmt.Errorf("kv: %w: a simulation has lost it", synod.ErrUnknownOutcome)
+		}
 		if err == nil {
 			a, err = readAnswer(result)
 			if err != nil || a.kind == answerMalformed {
@@ -252,15 +302,13 @@ func (db *DB) insist(ctx context.Context, g *group, command []byte) (a answer, m
 		maybe = maybe || errors.Is(err, synod.ErrUnknownOutcome)
 		var leader *synod.NotLeaderError
 		switch {
-		case errors.Is(err, synod.ErrClosed), errors.Is(err, synod.ErrTooLarge):
+		case final(err), errors.Is(err, synod.ErrTooLarge):
 			return a, maybe, err
 		case errors.As(err, &leader) && leader.Leader != 0 && !maybe:
 			return a, false, fmt.Errorf("kv: group %d is led elsewhere: let Group.Log be a txn.Forwarder: %w", g.number, err)
-		case ctx.Err() != nil:
-			return a, maybe, err
 		}
 		if e := db.pause(ctx, wait/2+db.random.upTo(wait/2)); e != nil {
-			return a, maybe, err
+			return a, maybe, because(e, err)
 		}
 	}
 }
@@ -277,6 +325,20 @@ func (db *DB) propose(ctx context.Context, g *group, command []byte) ([]byte, er
 	return g.log.Propose(ctx, command)
 }
 
+// final reports whether a group takes no command on this node any more.
+func final(err error) bool {
+	var failed *synod.FailedError
+	return errors.Is(err, synod.ErrClosed) || errors.As(err, &failed)
+}
+
+// because returns the end of a context, with what was the matter until then.
+func because(end, err error) error {
+	if errors.Is(err, end) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", end, err)
+}
+
 // barrier makes this node's replica of a group current.
 func (db *DB) barrier(ctx context.Context, g *group) error {
 	if probe.Bug("kv: replicas are read without a barrier") {
@@ -284,11 +346,11 @@ func (db *DB) barrier(ctx context.Context, g *group) error {
 	}
 	for wait := firstPause; ; wait = min(2*wait, lastPause) {
 		err := g.log.Barrier(ctx)
-		if err == nil || ctx.Err() != nil || errors.Is(err, synod.ErrClosed) {
+		if err == nil || final(err) {
 			return err
 		}
-		if db.pause(ctx, wait/2+db.random.upTo(wait/2)) != nil {
-			return err
+		if e := db.pause(ctx, wait/2+db.random.upTo(wait/2)); e != nil {
+			return because(e, err)
 		}
 	}
 }

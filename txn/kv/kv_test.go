@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/synod-go/synod"
+	"github.com/synod-go/synod/internal/paxoscommit"
 )
 
 // soloLog is a log of one replica: what is proposed is applied at once. lose makes calls fail, before or after they were applied.
@@ -192,4 +193,9 @@ func TestErrorsOfTransactions(t *testing.T) {
 		require.ErrorIs(t, err, ErrNotFound)
 		return nil
 	}))
+}
+
+// client returns the ID of a transaction of one of the clients that tests number.
+func client(client, counter uint64) paxoscommit.ID {
+	return paxoscommit.ID{Session: paxoscommit.Session{Opened: client, Random: client}, Counter: counter}
 }

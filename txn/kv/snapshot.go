@@ -174,6 +174,7 @@ func readHead(b []byte) (*state, error) {
 			r.Fail()
 			break
 		}
+		probe.Sometimes("kv: a snapshot brings what is prepared", true)
 		if t := (&prepared{p, r.Uvarint()}); !probe.Bug("kv: a snapshot forgets what is prepared") {
 			s.lock(t)
 		}

@@ -45,6 +45,7 @@ type state struct {
 
 	registers *paxoscommit.Registers
 	prepared  map[paxoscommit.ID]*prepared
+	held      int // bytes of keys and values in prepared
 	locks     btree.Map[string, keyLock]
 	locked    []*prepared // those that have read ranges, in the order in which they were prepared
 
@@ -65,6 +66,7 @@ type reservation struct {
 const (
 	maxReserved    = 1 << 16 // keys; what exceeds them is not kept
 	collectAtATime = 1 << 12 // versions that one command collects
+	maxHeld        = 1 << 28 // bytes of what is prepared; who comes then waits
 )
 
 func newState() *state {
@@ -96,7 +98,7 @@ func (s *state) execute(command []byte) answer {
 		return s.prepare(&p)
 	case opClose:
 		id, groups, now := paxoscommit.ReadID(&r), paxoscommit.ReadGroups(&r), r.Uvarint()
-		if r.End() != nil {
+		if r.End() != nil || len(groups) == 0 {
 			return malformed
 		}
 		return s.close(id, groups, now)
@@ -105,7 +107,7 @@ func (s *state) execute(command []byte) answer {
 		list := make([]resolution, 0, r.Count(27))
 		for range cap(list) {
 			x := resolution{paxoscommit.ReadID(&r), paxoscommit.Outcome(r.Byte(byte(paxoscommit.Aborted))), r.Uvarint(), paxoscommit.ReadGroups(&r)}
-			if x.timestamp > maxTimestamp {
+			if x.timestamp > maxTimestamp || len(x.groups) == 0 {
 				r.Fail()
 			}
 			list = append(list, x)
@@ -198,16 +200,19 @@ func (s *state) prepare(p *prepare) answer {
 		return no(refusedTooOld, "", nil)
 	}
 	if key, changed := s.changed(p); changed {
+		probe.Sometimes("kv: what was read has changed when the group votes", true)
 		return no(refusedConflict, key, nil)
 	}
 	if key, by := s.blocker(p); by != nil {
 		if !alone && by.chain().older(p.chain()) {
 			// It may hold what the older one needs in another group: waiting here, both would wait for ever.
+			probe.Sometimes("kv: a transaction over several groups gives way to an older one", true)
 			return no(refusedBlocked, key, by)
 		}
 		return answer{kind: answerBlocked, key: key, by: by.id, byAge: by.age, byGroups: by.groups}
 	}
 	if key, by, kept := s.keeper(p); kept {
+		probe.Sometimes("kv: a transaction waits for one that has lost too often", true)
 		if !alone {
 			return no(refusedBlocked, key, &prepared{prepare: prepare{age: by.age}})
 		}
@@ -217,6 +222,9 @@ func (s *state) prepare(p *prepare) answer {
 		if !s.matches(e) {
 			return no(refusedMismatch, e.key, nil)
 		}
+	}
+	if !alone && s.held > maxHeld {
+		return answer{kind: answerOverfull}
 	}
 	s.release(p)
 	timestamp := max(s.clock+1, p.now)
@@ -347,6 +355,7 @@ func (s *state) matches(e expectation) bool {
 func (s *state) lock(t *prepared) {
 	t.keep()
 	s.prepared[t.id] = t
+	s.held += t.size()
 	s.eachLock(t, func(l *keyLock) { l.readers = append(slices.Clip(l.readers), t) }, func(l *keyLock) { l.writer = t })
 	if len(t.ranges) > 0 {
 		s.locked = append(s.locked, t)
@@ -370,8 +379,23 @@ func (t *prepared) keep() {
 	}
 }
 
+// size is about what a transaction holds, in bytes.
+func (t *prepared) size() (n int) {
+	for _, k := range t.reads {
+		n += len(k) + 4
+	}
+	for _, r := range t.ranges {
+		n += len(r.from) + len(r.to) + 8
+	}
+	for i := range t.writes {
+		n += len(t.writes[i].key) + len(t.writes[i].value) + 12
+	}
+	return n + 64
+}
+
 func (s *state) unlock(t *prepared) {
 	delete(s.prepared, t.id)
+	s.held -= t.size()
 	if probe.Bug("kv: locks stay") {
 		return
 	}
@@ -435,6 +459,10 @@ func (s *state) resolve(x resolution) {
 	if x.outcome == paxoscommit.Unknown {
 		return
 	}
+	if t := s.prepared[x.id]; t != nil && x.outcome == paxoscommit.Committed && x.timestamp < t.timestamp {
+		s.wrong++ // nobody who has read this group's vote says that
+		return
+	}
 	_, isNew, wrong := s.registers.Resolve(x.id, x.outcome, x.timestamp, x.groups, s.clock)
 	if wrong {
 		s.wrong++
@@ -495,15 +523,16 @@ func (s *state) drop(c chain) {
 	}
 }
 
-// keeper returns an older chain for which a key is kept that p needs.
+// keeper returns an older chain for which a key is kept that p needs. The client's time counts, too: while all wait, nothing else moves
+// the group's clock.
 func (s *state) keeper(p *prepare) (key string, by chain, kept bool) {
 	if len(s.reserved) == 0 {
 		return "", chain{}, false
 	}
-	me := p.chain()
+	me, now := p.chain(), max(s.clock, p.now)
 	p.eachKey(func(k string) bool {
 		c, there := s.reserved[k]
-		if there && c != me && c.older(me) && s.chains[c].expires > s.clock {
+		if there && c != me && c.older(me) && s.chains[c].expires > now {
 			key, by, kept = k, c, true
 		}
 		return !kept
@@ -591,12 +620,14 @@ func (s *state) undiscard() garbage {
 	return first
 }
 
-// collect removes versions that were replaced at or below a timestamp.
+// collect removes versions that were replaced at or below a timestamp. What is in the heap and removes nothing does not count: a replica
+// that has restored a snapshot has an entry again for a tombstone that was looked at before, and must remove what the others do.
 func (s *state) collect(before uint64) {
 	before = min(before, s.clock)
 	s.collected = max(s.collected, before)
-	for n := 0; n < collectAtATime && len(s.garbage) > 0 && s.garbage[0].timestamp <= s.collected; n++ {
+	for n := 0; n < collectAtATime && len(s.garbage) > 0 && s.garbage[0].timestamp <= s.collected; {
 		g := s.undiscard()
+		probe.Sometimes("kv: versions are collected", true)
 		versions, there := s.items.Get(g.key)
 		if !there {
 			continue
@@ -608,8 +639,10 @@ func (s *state) collect(before uint64) {
 		switch {
 		case first == len(versions)-1 && versions[first].deleted && versions[first].timestamp <= g.timestamp:
 			s.items.Delete(g.key)
+			n++
 		case first > 0:
 			s.items.Set(g.key, slices.Clone(versions[first:])) // the rest belongs to snapshots, or to nobody
+			n++
 		}
 	}
 	for _, c := range s.lateChains() {

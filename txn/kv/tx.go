@@ -19,7 +19,7 @@ import (
 type Pair struct{ Key, Value []byte }
 
 // Tx is a transaction, as the function sees it that Update, View or ViewAt has called. It is valid until that function returns, and
-// must be used by one task at a time. After an error of a method that is neither ErrNotFound nor ErrInvalid the function should
+// must be used by one task at a time. After an error of a method that is neither ErrNotFound, ErrInvalid nor synod.ErrTooLarge the function should
 // return, with whatever error: the transaction is tried again, or ends.
 type Tx struct {
 	db       *DB
@@ -78,6 +78,9 @@ func (db *DB) View(ctx context.Context, fn func(*Tx) error) error {
 // before, and all that others have, as far as clocks agree. The error is ErrTooOld where Config.Retention has passed, ErrInvalid
 // where the time is to come by more than clocks may be apart, and else as View's.
 func (db *DB) ViewAt(ctx context.Context, at hlc.Timestamp, fn func(*Tx) error) error {
+	if err := db.usable(); err != nil {
+		return err
+	}
 	if at > db.Now() && db.clock.Update(at) != nil {
 		return fmt.Errorf("%w: %v is yet to come", ErrInvalid, at)
 	}
@@ -97,12 +100,14 @@ const (
 )
 
 func (db *DB) run(ctx context.Context, mode mode, fn func(*Tx) error) error {
-	age := db.now()
-	var reserved *chain
+	if err := db.usable(); err != nil {
+		return err
+	}
+	me := chain{db.now(), db.client}
+	var kept []*group // that keep keys for it
 	defer func() {
-		if reserved != nil { // nobody need wait for it
-			c := *reserved
-			db.task(func() { db.reserve(db.ctx, c, nil) })
+		for _, g := range kept { // nobody need wait for it
+			db.task(func() { _, _ = db.propose(db.ctx, g, appendReserve(nil, me, db.now(), 0, nil)) }) // or it expires
 		}
 	}()
 	for n := 0; n < db.cfg.MaxAttempts; n++ {
@@ -117,15 +122,15 @@ func (db *DB) run(ctx context.Context, mode mode, fn func(*Tx) error) error {
 		case tx.err != nil:
 			v.err = tx.err
 		case err == nil && (len(tx.writes) > 0 || tx.expects()):
-			v = tx.commit(age)
+			v = tx.commit(me.age)
 			if v.committed {
 				db.commits.Add(1)
-				reserved = nil // given up with the vote
+				kept = slices.DeleteFunc(kept, tx.has) // given up with the vote
 				return nil
 			}
-		case mode == viewing && n >= lockAfter && len(tx.parts) > 1:
+		case mode == viewing && (n >= lockAfter || probe.Buggify("kv: a view locks at once")) && len(tx.parts) > 1:
 			probe.Sometimes("kv: a view locks what it reads", true)
-			if v = tx.commit(age); v.committed {
+			if v = tx.commit(me.age); v.committed {
 				return err
 			}
 		default:
@@ -133,13 +138,18 @@ func (db *DB) run(ctx context.Context, mode mode, fn func(*Tx) error) error {
 				return err
 			}
 		}
+		mismatch := v.err == nil && v.refused.refused == refusedMismatch
+		if mismatch && len(tx.parts) > 1 {
+			// What was expected may follow from what was read in another group, of which only that one knows whether it was true.
+			v.err = tx.validate()
+		}
 		switch {
 		case v.err != nil && !errors.Is(v.err, errRetry):
 			if mode == updating {
 				db.aborts.Add(1)
 			}
 			return v.err
-		case v.refused.refused == refusedMismatch:
+		case v.err == nil && mismatch:
 			db.aborts.Add(1)
 			return &MismatchError{Key: []byte(v.refused.key)}
 		}
@@ -147,12 +157,14 @@ func (db *DB) run(ctx context.Context, mode mode, fn func(*Tx) error) error {
 		if e := tx.comeAgain(v, n); e != nil {
 			return fmt.Errorf("kv: nothing was committed: %w", e)
 		}
-		if n+1 >= reserveAfter && mode == updating {
-			c := chain{age, db.randomOf()}
-			reserved = &c
+		if (n+1 >= reserveAfter || probe.Buggify("kv: keys are kept at once")) && mode == updating {
+			probe.Sometimes("kv: keys are kept for a transaction that has lost", true)
 			for _, p := range tx.parts {
-				if err := db.reserve(ctx, c, p); err != nil {
-					return fmt.Errorf("kv: nothing was committed: %w", err)
+				if !slices.Contains(kept, p.group) {
+					kept = append(kept, p.group)
+				}
+				if err := db.reserve(ctx, me, p); err != nil {
+					return certainly(ctx, err)
 				}
 			}
 		}
@@ -161,10 +173,16 @@ func (db *DB) run(ctx context.Context, mode mode, fn func(*Tx) error) error {
 	return fmt.Errorf("%w: after %d attempts, Config.MaxAttempts", ErrConflict, db.cfg.MaxAttempts)
 }
 
-func (db *DB) randomOf() uint64 {
-	db.mu.Lock()
-	defer db.mu.Unlock()
-	return db.session.id.Random
+// certainly is an error of what a transaction had done beside its commit, which was not asked for: it must not say that the outcome is
+// unknown.
+func certainly(ctx context.Context, err error) error {
+	if !errors.Is(err, synod.ErrUnknownOutcome) {
+		return fmt.Errorf("kv: nothing was committed: %w", err)
+	}
+	if end := ctx.Err(); end != nil {
+		return fmt.Errorf("kv: nothing was committed: %w: its keys were to be kept: %v", end, err)
+	}
+	return fmt.Errorf("kv: nothing was committed: its keys were to be kept: %v", err)
 }
 
 // comeAgain waits until another attempt makes sense.
@@ -187,23 +205,17 @@ func (tx *Tx) comeAgain(v verdict, n int) error {
 // reserveFor is how long keys are kept for a transaction that has lost too often.
 const reserveFor = 2 * time.Second
 
-// reserve keeps for a chain what its last attempt has used in a group; with nil, it gives up what is kept in all groups.
+// reserve keeps for a chain what its last attempt has used in a group.
 func (db *DB) reserve(ctx context.Context, c chain, p *txPart) error {
-	now := db.now()
-	expires := uint64(hlc.FromTime(hlc.Timestamp(now).Time().Add(reserveFor)))
-	if p == nil {
-		for _, g := range db.groups {
-			_, _ = db.propose(ctx, g, appendReserve(nil, c, now, 0, nil)) // or it expires
-		}
-		return nil
-	}
 	var keys []string
 	p.eachKey(func(k string) bool {
 		keys = append(keys, k)
 		return len(keys) < 1024
 	})
 	for {
-		a, _, err := db.insist(ctx, p.group, appendReserve(nil, c, db.now(), expires, keys))
+		now := db.now()
+		expires := uint64(hlc.FromTime(hlc.Timestamp(now).Time().Add(reserveFor)))
+		a, _, err := db.insist(ctx, p.group, appendReserve(nil, c, now, expires, keys))
 		if err != nil || a.kind != answerBlocked {
 			return err
 		}
@@ -211,6 +223,11 @@ func (db *DB) reserve(ctx context.Context, c chain, p *txPart) error {
 			return err
 		}
 	}
+}
+
+// has reports whether the transaction has something to do with a group.
+func (tx *Tx) has(g *group) bool {
+	return slices.ContainsFunc(tx.parts, func(p *txPart) bool { return p.group == g })
 }
 
 // fail remembers why the transaction can't go on.
@@ -447,6 +464,9 @@ func (tx *Tx) expect(key []byte, e expectation) error {
 	if err := tx.usable(key, true); err != nil {
 		return err
 	}
+	if len(e.value) > tx.db.cfg.MaxValueBytes {
+		return fmt.Errorf("kv: %w: a value of %d bytes is expected, Config.MaxValueBytes is %d", synod.ErrTooLarge, len(e.value), tx.db.cfg.MaxValueBytes)
+	}
 	p, err := tx.part(tx.db.cfg.Route(key))
 	if err != nil {
 		return err
@@ -489,6 +509,9 @@ func (tx *Tx) Scan(from, to []byte, limit int) ([]Pair, error) {
 		p, err := tx.part(n)
 		if err != nil {
 			return nil, err
+		}
+		if slices.Contains(parts, p) {
+			continue
 		}
 		if err := tx.ready(p); err != nil {
 			return nil, err
@@ -593,29 +616,34 @@ func (tx *Tx) commit(age uint64) verdict {
 // validate makes sure that all that was read was true at one moment: after it, replicas have all that was committed before, and
 // nothing that was read has changed. errRetry: something has.
 func (tx *Tx) validate() error {
+	var parts []*txPart // in which something was read
+	for _, p := range tx.parts {
+		if p.ready {
+			parts = append(parts, p)
+		}
+	}
 	switch {
-	case len(tx.parts) == 1 && tx.snapshot == tx.parts[0].group:
+	case len(parts) == 1 && tx.snapshot == parts[0].group:
 		return nil // it was current before it was read, and all of it is of one timestamp
 	case probe.Bug("kv: views are not validated"):
 		return nil
 	}
-	errs := make([]error, len(tx.parts))
-	tx.db.together(len(tx.parts), func(i int) {
-		if err := tx.db.barrier(tx.ctx, tx.parts[i].group); err != nil {
-			errs[i] = fmt.Errorf("kv: group %d can't be read: %w", tx.parts[i].group.number, err)
+	errs := make([]error, len(parts))
+	tx.db.together(len(parts), func(i int) {
+		if err := tx.db.barrier(tx.ctx, parts[i].group); err != nil {
+			errs[i] = fmt.Errorf("kv: group %d can't be read: %w", parts[i].group.number, err)
 		}
 	})
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	for _, p := range tx.parts {
-		p.prepare.readAt = p.readAt
-		changed := false
+	for _, p := range parts {
+		read, changed := prepare{readAt: p.readAt, reads: p.prepare.reads, ranges: p.ranges}, false
 		if err := tx.look(p, func(s *state) *prepared {
-			if _, changed = s.changed(&p.prepare); changed {
+			if _, changed = s.changed(&read); changed {
 				return nil
 			}
-			_, by := s.blocker(&p.prepare)
+			_, by := s.blocker(&read)
 			return by
 		}); err != nil {
 			return err

@@ -46,8 +46,21 @@ var (
 
 // txnSites are places that a sweep must reach.
 var txnSites = []string{
+	"hlc: a clock that was set is believed again",
+	"hlc: a node's clock is apart from that of most",
+	"kv: a client's session has expired",
+	"kv: a snapshot brings what is prepared",
 	"kv: a transaction is ended by another client",
+	"kv: a transaction over several groups gives way to an older one",
 	"kv: a transaction waits for another",
+	"kv: a transaction waits for one that has lost too often",
 	"kv: a view locks what it reads",
+	"kv: keys are kept for a transaction that has lost",
+	"kv: many outcomes are told at once",
 	"kv: the outcome of a commit is not known to its caller",
+	"kv: versions are collected",
+	"kv: what was read has changed when the group votes",
+	"paxoscommit: a session is forgotten",
+	"paxoscommit: a transaction that is over is forgotten",
+	"paxoscommit: a vote is closed",
 }

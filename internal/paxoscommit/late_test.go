@@ -1,0 +1,32 @@
+package paxoscommit
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TestAVoteThatComesLateDoesNotUndoWhatIsKnown: a group has taken in the outcome before the answer to an earlier request arrives.
+func TestAVoteThatComesLateDoesNotUndoWhatIsKnown(t *testing.T) {
+	c := NewCoordinator(ID{Counter: 1}, []uint32{0, 1, 2})
+	c.Voted(0, Record{Vote: No, Outcome: Aborted}, Voted)
+	require.Equal(t, Resolve, c.Step(1))
+	c.Resolved(1)
+	c.Voted(1, Record{Vote: Yes, Timestamp: 7}, Voted)
+	require.Equal(t, Nothing, c.Step(1))
+	c.Resolved(2)
+	require.True(t, c.Done())
+}
+
+// TestWhatIsAbortedIsNotCommitted: a group has voted yes and has been told of an abort, by somebody who knew that another one would never
+// vote. Whatever that one says later, the outcome stands.
+func TestWhatIsAbortedIsNotCommitted(t *testing.T) {
+	for _, groups := range [][2]uint32{{0, 1}, {1, 0}} {
+		c := NewRecoverer(ID{Counter: 1}, []uint32{0, 1})
+		c.Voted(groups[0], Record{Vote: Yes, Timestamp: 3, Outcome: Aborted}, Voted)
+		c.Voted(groups[1], Record{Vote: Yes, Timestamp: 7}, Voted)
+		outcome, _ := c.Outcome()
+		require.Equal(t, Aborted, outcome)
+		require.Equal(t, Resolve, c.Step(groups[1]))
+	}
+}
