@@ -73,6 +73,7 @@ type txnOptions struct {
 	reopen                         bool
 	think                          time.Duration
 	patience                       time.Duration // of most clients
+	gather                         time.Duration // when they begin: at multiples of it; 0: whenever they like
 	move                           bool          // leaders change without a fault
 	snapshotEntries, retainEntries uint64
 	batchBytes                     int
@@ -115,6 +116,9 @@ func (s *txnRun) draw(w *sim.World) {
 	}
 	// All clients together begin up to 100 transactions a second.
 	o.think = time.Duration(int(o.nodes)*o.clients) * 10 * time.Millisecond << r.IntN(4)
+	if r.IntN(4) > 0 {
+		o.gather = 50 * time.Millisecond << r.IntN(3)
+	}
 	if r.IntN(4) == 0 {
 		o.databases = 2
 	}
@@ -288,6 +292,9 @@ func (s *txnRun) client(n *txnNode, number int) {
 			think = min(think, 300*time.Millisecond)
 		}
 		_ = sim.Sleep(n.ctx, time.Duration(r.Int64N(int64(2*think))))
+		if gather := s.options.gather; gather > 0 && !s.calm { // so that many want the same at a time
+			_ = sim.Sleep(n.ctx, gather-s.w.Now()%gather+time.Duration(r.Int64N(int64(2*time.Millisecond))))
+		}
 		d := n.databases[r.IntN(len(n.databases))]
 		if d.DB == nil {
 			_ = sim.Sleep(n.ctx, 50*time.Millisecond)

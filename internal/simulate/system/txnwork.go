@@ -93,7 +93,14 @@ func (k *workloads) read(ctx context.Context, d *database, how reading, fn func(
 
 // write runs fn and commits what it writes. It returns false if nobody knows whether it has.
 func (k *workloads) write(ctx context.Context, d *database, fn func(tx *kv.Tx) error) (committed, known bool) {
-	err := d.Update(ctx, fn)
+	r := k.s.w.Rand()
+	err := d.Update(ctx, func(tx *kv.Tx) error {
+		err := fn(tx)
+		if err == nil && r.IntN(30) == 0 { // it has other things to do
+			_ = sim.Sleep(ctx, time.Duration(r.Int64N(int64(min(2*k.s.options.retention, election)))))
+		}
+		return err
+	})
 	k.note("update", err)
 	return err == nil, err == nil || !errors.Is(err, synod.ErrUnknownOutcome)
 }
