@@ -23,3 +23,8 @@ func TestPlantedBugs(t *testing.T) {
 	}
 	systemtest.PlantedBugs(t, "txn", seeds, want)
 }
+
+// The lists of bugs and sites are those of the code.
+func TestProbes(t *testing.T) {
+	systemtest.Probes(t, "txn", ".", "../../internal/paxoscommit", "../forward.go")
+}

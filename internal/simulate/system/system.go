@@ -50,7 +50,7 @@ type Bug struct {
 func All() map[string]System {
 	return map[string]System{
 		"raft":  {New: func() Run { return &run{engine: raftEngine{}} }, Bugs: raftBugs, Sites: raftSites, BareSites: runtimeRareSites},
-		"txn":   {New: func() Run { return &txnRun{} }, Bugs: txnBugs, Sites: txnSites, BareBugs: txnBareBugs, BareSites: txnBareSites, Below: []string{"replica:", "raft:", "paxos:", "storage:"}},
+		"txn":   {New: func() Run { return &txnRun{} }, Bugs: txnBugs, Sites: txnSites, BareBugs: txnBareBugs, BareSites: txnBareSites, Below: []string{"hlc:", "replica:", "raft:", "paxos:", "storage:"}},
 		"paxos": {New: func() Run { return &run{engine: &paxosEngine{}} }, Bugs: paxosBugs, Sites: paxosSites, BareBugs: paxosBareBugs, BareSites: slices.Concat(paxosBareSites, runtimeRareSites)},
 	}
 }

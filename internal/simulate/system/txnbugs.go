@@ -46,8 +46,6 @@ var (
 
 // txnSites are places that a sweep must reach.
 var txnSites = []string{
-	"hlc: a clock that was set is believed again",
-	"hlc: a node's clock is apart from that of most",
 	"kv: a client's session has expired",
 	"kv: a snapshot brings what is prepared",
 	"kv: a transaction is ended by another client",
