@@ -394,11 +394,11 @@ func (t *prepared) size() (n int) {
 }
 
 func (s *state) unlock(t *prepared) {
-	delete(s.prepared, t.id)
-	s.held -= t.size()
 	if probe.Bug("kv: locks stay") {
 		return
 	}
+	delete(s.prepared, t.id)
+	s.held -= t.size()
 	other := func(o *prepared) bool { return o == t }
 	s.eachLock(t, func(l *keyLock) { l.readers = slices.DeleteFunc(slices.Clone(l.readers), other) }, func(l *keyLock) {
 		if l.writer == t {
