@@ -149,7 +149,7 @@ func (r *Registers) Close(id ID, groups []uint32, now uint64) (Record, Standing)
 func (r *Registers) Resolve(id ID, outcome Outcome, timestamp uint64, groups []uint32, now uint64) (before Record, isNew, wrong bool) {
 	record, standing := r.Look(id)
 	switch {
-	case standing == Open && outcome == Aborted && !probe.Bug("paxoscommit: an abort is forgotten where nobody has voted"):
+	case standing == Open && outcome == Aborted:
 		r.Write(id, Record{Vote: No, Outcome: Aborted, Groups: groups}, now)
 		return Record{}, true, false
 	case standing != Voted:
