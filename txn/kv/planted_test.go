@@ -83,3 +83,15 @@ func TestForgottenSession(t *testing.T) {
 		return errors.Is(err, synod.ErrUnknownOutcome)
 	})
 }
+
+// TestLocksGo: a transaction that is over holds nothing.
+func TestLocksGo(t *testing.T) {
+	withAndWithout(t, "kv: locks stay", func() bool {
+		s := newState()
+		id := paxoscommit.ID{Session: paxoscommit.Session{Opened: 1, Random: 1}, Counter: 1}
+		a := s.prepare(&prepare{id: id, floor: 1, age: 1, now: 1, groups: []uint32{0, 1}, writes: []write{{key: "x", value: []byte("1")}}})
+		require.Equal(t, paxoscommit.Yes, a.record.Vote)
+		s.resolve(resolution{id, paxoscommit.Aborted, 0, []uint32{0, 1}})
+		return s.locks.Len() == 0
+	})
+}
