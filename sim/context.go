@@ -47,8 +47,13 @@ func WithTimeout(ctx context.Context, d time.Duration) (context.Context, context
 	}
 	c := &deadline{Context: ctx, at: s.Now().Add(d), done: make(chan struct{})}
 	t := s.AfterFunc(d, func() { c.end(context.DeadlineExceeded) })
+	stop := func() bool { return false }
+	if outer, ok := ctx.(*deadline); ok {
+		stop = outer.AfterFunc(func() { c.end(outer.err) })
+	}
 	return c, func() {
 		t.Stop()
+		stop()
 		c.end(context.Canceled)
 	}
 }

@@ -230,6 +230,34 @@ type recorder struct{ text string }
 func (r *recorder) Helper()                           {}
 func (r *recorder) Fatalf(format string, args ...any) { r.text = fmt.Sprintf(format, args...) }
 
+// A context that comes from one with a timeout ends at the same moment, however it is made, and says why.
+func TestContextsThatComeFromADeadline(t *testing.T) {
+	for range 50 { // a goroutine that passes the end on would be too late in some
+		result := sim.Run(t, 1, func(w *sim.World) {
+			outer, cancel := sim.WithTimeout(w.Context(), time.Second)
+			defer cancel()
+			inner, cancelInner := context.WithCancel(outer)
+			defer cancelInner()
+			nested, cancelNested := sim.WithTimeout(outer, time.Hour)
+			defer cancelNested()
+			for _, ctx := range []context.Context{inner, nested} {
+				w.Go(func(context.Context) {
+					require.ErrorIs(t, sim.Sleep(ctx, time.Minute), context.DeadlineExceeded)
+					require.Equal(t, time.Second, w.Now())
+				})
+			}
+			stopped, cancelStopped := context.WithCancel(outer)
+			cancelStopped()
+			require.ErrorIs(t, sim.Sleep(stopped, time.Second), context.Canceled)
+			_ = sim.Sleep(w.Context(), time.Minute)
+			late, cancelLate := context.WithCancel(outer)
+			defer cancelLate()
+			require.ErrorIs(t, late.Err(), context.DeadlineExceeded)
+		})
+		require.NoError(t, result.Err)
+	}
+}
+
 func TestFailuresAreReported(t *testing.T) {
 	for name, c := range map[string]struct {
 		fn   func(w *sim.World)

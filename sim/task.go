@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/synod-go/synod/internal/executor"
@@ -260,9 +261,28 @@ func (t *timer) Reset(d time.Duration) bool {
 // deadline is a context that ends in virtual time.
 type deadline struct {
 	context.Context
-	at   time.Time
-	done chan struct{}
-	err  error
+	at    time.Time
+	done  chan struct{}
+	err   error
+	after []*func()
+}
+
+// AfterFunc is what package context asks of contexts that are not its own: without it, context.WithCancel would have a goroutine
+// wait for the end, which runs whenever it likes.
+func (d *deadline) AfterFunc(fn func()) (stop func() bool) {
+	if d.Err() != nil {
+		fn()
+		return func() bool { return false }
+	}
+	p := &fn
+	d.after = append(d.after, p)
+	return func() bool {
+		i := slices.Index(d.after, p)
+		if i >= 0 {
+			d.after = slices.Delete(d.after, i, i+1)
+		}
+		return i >= 0
+	}
 }
 
 func (d *deadline) Deadline() (time.Time, bool) { return d.at, true }
@@ -281,5 +301,10 @@ func (d *deadline) end(err error) {
 	if d.err == nil {
 		d.err = err
 		close(d.done)
+		after := d.after
+		d.after = nil
+		for _, fn := range after {
+			(*fn)()
+		}
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -322,8 +324,8 @@ func (f *Forwarder) Close() error {
 	f.mu.Lock()
 	f.closed = true
 	f.cancel()
-	for _, call := range f.calls { //synod:ordered each is told on its own
-		call.done.Set()
+	for _, number := range slices.Sorted(maps.Keys(f.calls)) { //synod:ordered sorted: who waits goes on in this order
+		f.calls[number].done.Set()
 	}
 	if f.served == 0 {
 		f.mu.Unlock()

@@ -252,3 +252,23 @@ func TestForgetting(t *testing.T) {
 	_, isNew, wrong := r.Resolve(id(5, 1), Aborted, 0, nil, 20)
 	require.False(t, isNew || wrong)
 }
+
+// TestLateRecoverer: one who has asked a group before it knew of the commit, and another one after it had forgotten it, takes
+// the transaction for aborted. Nothing follows from that, and nobody is alarmed.
+func TestLateRecoverer(t *testing.T) {
+	w := newWorld(t, 2, -1)
+	c := NewCoordinator(w.id, w.groups)
+	for _, g := range w.groups {
+		record, standing := w.apply(command{group: g, step: Prepare})
+		c.Voted(g, record, standing)
+	}
+	late := NewRecoverer(w.id, w.groups)
+	record, standing := w.apply(command{group: 0, step: Close})
+	late.Voted(0, record, standing)
+	_, dead := w.drive(c, 0)
+	require.False(t, dead)
+	w.state[1].Touch(w.id.Session, w.id.Counter+1, 20)
+	_, dead = w.drive(late, 0)
+	require.False(t, dead)
+	w.check()
+}

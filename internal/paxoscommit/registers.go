@@ -100,6 +100,7 @@ func (r *Registers) Touch(id Session, floor, now uint64) {
 		if record := s.records[counter]; record != nil && (record.Outcome != Unknown || probe.Bug("paxoscommit: forget a vote without an outcome")) {
 			delete(s.records, counter)
 			r.records--
+			probe.Sometimes("paxoscommit: a transaction that is over is forgotten", true)
 		}
 	}
 	if floor-s.floor > uint64(len(s.records)) {
@@ -134,6 +135,7 @@ func (r *Registers) Close(id ID, groups []uint32, now uint64) (Record, Standing)
 	if standing != Open {
 		return record, standing
 	}
+	probe.Sometimes("paxoscommit: a vote is closed", true)
 	record = Record{Vote: No, Outcome: Aborted, Groups: groups}
 	if !probe.Bug("paxoscommit: closing leaves no record") {
 		r.Write(id, record, now)
@@ -143,7 +145,7 @@ func (r *Registers) Close(id ID, groups []uint32, now uint64) (Record, Standing)
 
 // Resolve takes in the outcome of a transaction, and the timestamp of a commit. It returns the record as it was, and whether
 // this is new. A group that was never asked and hears of an abort remembers it: a late request for its vote must be
-// refused. groups are all that take part. wrong: the group has voted no, and hears of a commit, or has heard the contrary; it stays as it is.
+// refused. groups are all that take part. wrong: the group has voted no, or has heard of an abort, and hears of a commit; it stays as it is.
 func (r *Registers) Resolve(id ID, outcome Outcome, timestamp uint64, groups []uint32, now uint64) (before Record, isNew, wrong bool) {
 	record, standing := r.Look(id)
 	switch {
@@ -154,8 +156,8 @@ func (r *Registers) Resolve(id ID, outcome Outcome, timestamp uint64, groups []u
 		return Record{}, false, false
 	case record.Outcome != Unknown:
 		// Whoever closes the votes of a transaction that is over elsewhere, and forgotten there, takes it for aborted: an
-		// old claim, of which nothing follows.
-		return record, false, record.Outcome != outcome
+		// old claim, of which nothing follows. That it was committed nobody says who does not know.
+		return record, false, record.Outcome == Aborted && outcome == Committed
 	}
 	stored := r.sessions[id.Session].records[id.Counter]
 	before = *stored
@@ -193,6 +195,7 @@ func (r *Registers) Expire(before uint64) (expired int) {
 			r.horizon = max(r.horizon, id.Opened+1)
 		}
 		expired++
+		probe.Sometimes("paxoscommit: a session is forgotten", true)
 	}
 	return expired
 }

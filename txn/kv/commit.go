@@ -128,7 +128,7 @@ func (a *attempt) ask(ctx context.Context, i int, p prepare, command []byte) {
 				p.now = a.db.now()
 				command = appendPrepare(nil, &p)
 			}
-		case reply.kind == answerExpired && !maybe:
+		case reply.kind == answerExpired && (!maybe || probe.Bug("kv: a session that was forgotten has not voted")):
 			a.voted(i, reply, paxoscommit.Expired)
 			return
 		default:
@@ -182,6 +182,9 @@ func (a *attempt) verdict() verdict {
 		}
 		if errors.Is(v.err, synod.ErrUnknownOutcome) {
 			probe.Sometimes("kv: the outcome of a commit is not known to its caller", true)
+			if probe.Bug("kv: an unknown outcome is taken for none") {
+				v.err = errors.New("kv: nothing was committed")
+			}
 		}
 		if never != nil {
 			a.c.Voted(never.number, paxoscommit.Record{Vote: paxoscommit.No}, paxoscommit.Voted)
@@ -348,6 +351,10 @@ func (db *DB) tellAll(g *group) {
 			g.mu.Unlock()
 			return
 		}
+		if probe.Buggify("kv: outcomes are told one by one") {
+			n = 1
+		}
+		probe.Sometimes("kv: many outcomes are told at once", n > 1)
 		list := slices.Clone(g.queue[:n])
 		g.queue = slices.Delete(g.queue, 0, n)
 		g.mu.Unlock()
@@ -375,7 +382,11 @@ func (db *DB) waitFor(ctx context.Context, g *group, by answer) error {
 	if by.by == (paxoscommit.ID{}) { // only reserved
 		return db.pause(ctx, firstPause/2+db.random.upTo(firstPause))
 	}
-	ok, err := g.machine.await(ctx, db.ex, db.cfg.RecoverAfter, func(s *state) bool { return s.clock >= by.clock && s.prepared[by.by] == nil })
+	patience := db.cfg.RecoverAfter
+	if probe.Buggify("kv: what is in the way is ended at once") {
+		patience = 0
+	}
+	ok, err := g.machine.await(ctx, db.ex, patience, func(s *state) bool { return s.clock >= by.clock && s.prepared[by.by] == nil })
 	if err == nil && !ok {
 		db.recover(by.by, by.byGroups)
 		err = db.pause(ctx, firstPause)
@@ -392,7 +403,7 @@ func (db *DB) recover(id paxoscommit.ID, groups []uint32) {
 		}
 	}
 	db.mu.Lock()
-	if db.closed || db.recoveries[id] {
+	if db.closed || db.recoveries[id] || probe.Bug("kv: nobody ends what is left behind") {
 		db.mu.Unlock()
 		return
 	}
@@ -517,7 +528,7 @@ func (db *DB) sweepGroup(g *group, now hlc.Timestamp, met, still map[paxoscommit
 	for _, f := range late {
 		db.recover(f.id, f.groups)
 	}
-	if collect && g.collecting.CompareAndSwap(false, true) { // beside: a group that takes no commands must not stop the others
+	if (collect || probe.Buggify("kv: there is nothing to collect")) && g.collecting.CompareAndSwap(false, true) { // beside: a group that takes no commands must not stop the others
 		db.task(func() {
 			defer g.collecting.Store(false)
 			for n := 0; collect && n < collectsInARow; n++ {

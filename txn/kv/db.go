@@ -130,6 +130,9 @@ func (db *DB) now() uint64 { return uint64(db.clock.Now()) }
 
 // Now returns a timestamp above that of every commit that this DB has answered, for ViewAt.
 func (db *DB) Now() hlc.Timestamp {
+	if probe.Bug("kv: now is what the clock says") {
+		return db.clock.Now()
+	}
 	return max(db.clock.Now(), hlc.Timestamp(db.answered.Load()).Next())
 }
 
@@ -203,6 +206,7 @@ func (db *DB) expired(s *session) {
 	db.mu.Lock()
 	defer db.mu.Unlock()
 	if at := slices.Index(db.sessions[:], s); at >= 0 {
+		probe.Sometimes("kv: a client's session has expired", true)
 		db.sessions[at] = nil // the next transaction makes one
 	}
 }
@@ -278,6 +282,9 @@ func (db *DB) insist(ctx context.Context, g *group, command []byte) (a answer, m
 	for wait := firstPause; ; wait = min(2*wait, lastPause) {
 		var result []byte
 		result, err = db.propose(ctx, g, command)
+		if err == nil && probe.Buggify("kv: an answer is lost") {
+			err = fmt.Errorf("kv: %w: a simulation has lost it", synod.ErrUnknownOutcome)
+		}
 		if err == nil {
 			a, err = readAnswer(result)
 			if err != nil || a.kind == answerMalformed {
@@ -331,6 +338,9 @@ func because(end, err error) error {
 
 // barrier makes this node's replica of a group current.
 func (db *DB) barrier(ctx context.Context, g *group) error {
+	if probe.Bug("kv: replicas are read without a barrier") {
+		return nil
+	}
 	for wait := firstPause; ; wait = min(2*wait, lastPause) {
 		err := g.log.Barrier(ctx)
 		if err == nil || final(err) {

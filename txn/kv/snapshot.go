@@ -13,6 +13,7 @@ import (
 	"github.com/tidwall/btree"
 
 	"github.com/synod-go/synod/internal/paxoscommit"
+	"github.com/synod-go/synod/internal/probe"
 	"github.com/synod-go/synod/internal/wire"
 )
 
@@ -160,6 +161,9 @@ func readHead(b []byte) (*state, error) {
 		return nil, fmt.Errorf("%w: version %d, this one reads %d", ErrCorrupt, v, snapshotVersion)
 	}
 	s.clock, s.collected, s.wrong = r.Uvarint(), r.Uvarint(), r.Uvarint()
+	if probe.Bug("kv: a snapshot forgets the time") {
+		s.clock = 0
+	}
 	s.registers = paxoscommit.Read(&r)
 	for range r.Count(2) {
 		command := r.Bytes(maxHeadBytes)
@@ -173,7 +177,10 @@ func readHead(b []byte) (*state, error) {
 			r.Fail()
 			break
 		}
-		s.lock(&prepared{p, r.Uvarint()})
+		probe.Sometimes("kv: a snapshot brings what is prepared", true)
+		if t := (&prepared{p, r.Uvarint()}); !probe.Bug("kv: a snapshot forgets what is prepared") {
+			s.lock(t)
+		}
 	}
 	for range r.Count(4) {
 		c, kept := chain{r.Uvarint(), r.Uvarint()}, &reservation{expires: r.Uvarint()}

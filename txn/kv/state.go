@@ -191,7 +191,7 @@ func standing(record paxoscommit.Record, st paxoscommit.Standing) *answer {
 // prepare votes: yes, if what the transaction has read is as it was and nobody else holds what it needs.
 func (s *state) prepare(p *prepare) answer {
 	s.registers.Touch(p.id.Session, p.floor, s.clock)
-	if a := standing(s.registers.Look(p.id)); a != nil {
+	if a := standing(s.registers.Look(p.id)); a != nil && (a.kind != answerVote || !probe.Bug("kv: a group votes twice")) {
 		return *a
 	}
 	no := func(why refusal, key string, by *prepared) answer {
@@ -208,16 +208,19 @@ func (s *state) prepare(p *prepare) answer {
 		return no(refusedTooOld, "", nil)
 	}
 	if key, changed := s.changed(p); changed {
+		probe.Sometimes("kv: what was read has changed when the group votes", true)
 		return no(refusedConflict, key, nil)
 	}
 	if key, by := s.blocker(p); by != nil {
 		if !alone && by.chain().older(p.chain()) {
 			// It may hold what the older one needs in another group: waiting here, both would wait for ever.
+			probe.Sometimes("kv: a transaction over several groups gives way to an older one", true)
 			return no(refusedBlocked, key, by)
 		}
 		return answer{kind: answerBlocked, key: key, by: by.id, byAge: by.age, byGroups: by.groups}
 	}
 	if key, by, kept := s.keeper(p); kept {
+		probe.Sometimes("kv: a transaction waits for one that has lost too often", true)
 		if !alone {
 			return no(refusedBlocked, key, &prepared{prepare: prepare{age: by.age}})
 		}
@@ -386,6 +389,9 @@ func (s *state) lock(t *prepared) {
 func (t *prepared) keep() {
 	t.reads = slices.Clip(t.reads)
 	for _, e := range t.expected {
+		if probe.Bug("kv: what was expected is not locked") {
+			break
+		}
 		t.reads = append(t.reads, e.key)
 	}
 	t.expected = nil
@@ -396,11 +402,11 @@ func (t *prepared) keep() {
 }
 
 func (s *state) unlock(t *prepared) {
-	delete(s.prepared, t.id)
-	s.held -= t.prepare.size()
 	if probe.Bug("kv: locks stay") {
 		return
 	}
+	delete(s.prepared, t.id)
+	s.held -= t.prepare.size()
 	other := func(o *prepared) bool { return o == t }
 	for _, k := range t.reads {
 		s.change(k, func(l *keyLock) bool {
@@ -655,6 +661,7 @@ func (s *state) collect(before uint64) {
 	s.collected = max(s.collected, before)
 	for n := 0; n < collectAtATime && len(s.garbage) > 0 && s.garbage[0].timestamp <= s.collected; {
 		g := s.undiscard()
+		probe.Sometimes("kv: versions are collected", true)
 		versions := s.find(g.key)
 		if versions == nil {
 			continue

@@ -128,7 +128,7 @@ func (db *DB) run(ctx context.Context, mode mode, fn func(*Tx) error) error {
 				kept = slices.DeleteFunc(kept, tx.has) // given up with the vote
 				return nil
 			}
-		case mode == viewing && n >= lockAfter && len(tx.parts) > 1:
+		case mode == viewing && (n >= lockAfter || probe.Buggify("kv: a view locks at once")) && len(tx.parts) > 1:
 			probe.Sometimes("kv: a view locks what it reads", true)
 			if v = tx.commit(me.age); v.committed {
 				return err
@@ -157,7 +157,8 @@ func (db *DB) run(ctx context.Context, mode mode, fn func(*Tx) error) error {
 		if e := tx.comeAgain(v, n); e != nil {
 			return fmt.Errorf("kv: nothing was committed: %w", e)
 		}
-		if n+1 >= reserveAfter && (mode == updating || len(tx.parts) > 1) {
+		if (n+1 >= reserveAfter || probe.Buggify("kv: keys are kept at once")) && (mode == updating || len(tx.parts) > 1) {
+			probe.Sometimes("kv: keys are kept for a transaction that has lost", true)
 			for _, p := range tx.parts {
 				if !slices.Contains(kept, p.group) {
 					kept = append(kept, p.group)
@@ -314,7 +315,9 @@ func (tx *Tx) ready(p *txPart) error {
 
 // reach makes a group one in which nothing is committed at or below a timestamp any more, and this node's replica current up to it.
 func (db *DB) reach(ctx context.Context, g *group, timestamp uint64) error {
-	reached := func(s *state) bool { return s.clock >= timestamp }
+	reached := func(s *state) bool {
+		return s.clock >= timestamp || probe.Bug("kv: a read as of a timestamp does not wait for it")
+	}
 	for {
 		ok := false
 		g.machine.read(func(s *state) { ok = reached(s) })

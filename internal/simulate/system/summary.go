@@ -8,23 +8,24 @@ import (
 
 // Summary is what a sweep found.
 type Summary struct {
-	System     string         `json:"system"`
-	Start      uint64         `json:"start"`
-	Seeds      uint64         `json:"seeds"`
-	Hours      float64        `json:"simulated_hours"`
-	CPUMinutes float64        `json:"cpu_minutes"`
-	Speed      float64        `json:"simulated_hours_a_cpu_minute"`
-	Events     uint64         `json:"events"`
-	Kinds      int            `json:"kinds_of_faults"`
-	Faults     map[string]int `json:"faults"`
-	Effects    map[string]int `json:"effects"`
-	Reached    map[string]int `json:"sites_reached"`
-	Missed     []string       `json:"sites_not_reached"`
-	Forced     map[string]int `json:"rare_branches_taken"`
-	Histories  int            `json:"histories_checked"`
-	Calls      int            `json:"calls_checked"`
-	Mismatches uint64         `json:"hash_mismatches"`
-	Violations []string       `json:"violations"`
+	System       string         `json:"system"`
+	Start        uint64         `json:"start"`
+	Seeds        uint64         `json:"seeds"`
+	Hours        float64        `json:"simulated_hours"`
+	CPUMinutes   float64        `json:"cpu_minutes"`
+	Speed        float64        `json:"simulated_hours_a_cpu_minute"`
+	Events       uint64         `json:"events"`
+	Kinds        int            `json:"kinds_of_faults"`
+	Faults       map[string]int `json:"faults"`
+	Effects      map[string]int `json:"effects"`
+	Reached      map[string]int `json:"sites_reached"`
+	Missed       []string       `json:"sites_not_reached"`
+	Forced       map[string]int `json:"rare_branches_taken"`
+	Transactions map[string]int `json:"transactions,omitempty"`
+	Histories    int            `json:"histories_checked"`
+	Calls        int            `json:"calls_checked"`
+	Mismatches   uint64         `json:"hash_mismatches"`
+	Violations   []string       `json:"violations"`
 }
 
 // enough is how many seeds must reach every site.
@@ -46,7 +47,7 @@ func (s *Summary) Verdict() error {
 // NewSummary returns one of nothing yet.
 func NewSummary(name string, start uint64) *Summary {
 	return &Summary{System: name, Start: start, Faults: make(map[string]int), Effects: make(map[string]int), Reached: make(map[string]int),
-		Forced: make(map[string]int), Missed: []string{}, Violations: []string{}}
+		Forced: make(map[string]int), Transactions: make(map[string]int), Missed: []string{}, Violations: []string{}}
 }
 
 // Add counts one more outcome.
@@ -57,7 +58,7 @@ func (s *Summary) Add(o Outcome) {
 	s.Events += o.Events
 	s.Histories += o.Histories
 	s.Calls += o.Calls
-	for _, m := range []struct{ from, to map[string]int }{{o.Faults, s.Faults}, {o.Effects, s.Effects}, {o.Sites, s.Reached}, {o.Forced, s.Forced}} {
+	for _, m := range []struct{ from, to map[string]int }{{o.Faults, s.Faults}, {o.Effects, s.Effects}, {o.Sites, s.Reached}, {o.Forced, s.Forced}, {o.Transactions, s.Transactions}} {
 		for k, n := range m.from {
 			m.to[k] += n
 		}

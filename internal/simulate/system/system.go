@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -34,6 +35,9 @@ type System struct {
 	// core do, and rules of internal/replica/grouptest.
 	BareBugs  []Bug
 	BareSites []string
+
+	// Below are prefixes of the sites of what the system runs on, which other systems' sweeps must reach.
+	Below []string
 }
 
 // Bug is a mistake that can be put back into the code.
@@ -46,6 +50,7 @@ type Bug struct {
 func All() map[string]System {
 	return map[string]System{
 		"raft":  {New: func() Run { return &run{engine: raftEngine{}} }, Bugs: raftBugs, Sites: raftSites, BareSites: runtimeRareSites},
+		"txn":   {New: func() Run { return &txnRun{} }, Bugs: txnBugs, Sites: txnSites, BareBugs: txnBareBugs, BareSites: txnBareSites, Below: []string{"hlc:", "replica:", "raft:", "paxos:", "storage:"}},
 		"paxos": {New: func() Run { return &run{engine: &paxosEngine{}} }, Bugs: paxosBugs, Sites: paxosSites, BareBugs: paxosBareBugs, BareSites: slices.Concat(paxosBareSites, runtimeRareSites)},
 	}
 }
@@ -96,20 +101,22 @@ func saved(w *sim.World, write func(io.Writer) error) {
 
 // Outcome is what a job gave.
 type Outcome struct {
-	Seed      uint64         `json:"seed"`
-	Hours     float64        `json:"hours"`
-	CPU       time.Duration  `json:"cpu"`
-	Events    uint64         `json:"events"`
-	Faults    map[string]int `json:"faults"`
-	Effects   map[string]int `json:"effects"`
-	Sites     map[string]int `json:"sites"`
-	Forced    map[string]int `json:"forced"`
-	Histories int            `json:"histories"`
-	Calls     int            `json:"calls"`
-	Differs   bool           `json:"differs"`
-	Failure   string         `json:"failure"`
-	Check     string         `json:"check"`
-	Report    string         `json:"report"`
+	Seed    uint64         `json:"seed"`
+	Hours   float64        `json:"hours"`
+	CPU     time.Duration  `json:"cpu"`
+	Events  uint64         `json:"events"`
+	Faults  map[string]int `json:"faults"`
+	Effects map[string]int `json:"effects"`
+	Sites   map[string]int `json:"sites"`
+	Forced  map[string]int `json:"forced"`
+	// Transactions counts them by how they ended.
+	Transactions map[string]int `json:"transactions,omitempty"`
+	Histories    int            `json:"histories"`
+	Calls        int            `json:"calls"`
+	Differs      bool           `json:"differs"`
+	Failure      string         `json:"failure"`
+	Check        string         `json:"check"`
+	Report       string         `json:"report"`
 }
 
 // Job is one seed, or, for a hunt, as many as it takes.
@@ -132,7 +139,13 @@ func (s System) Do(j Job) Outcome {
 	o := Outcome{Seed: c.Seed, Hours: r.Time.Hours(), Events: r.Events, Faults: r.Faults, Effects: r.Effects, Sites: r.Library, Forced: r.Forced, Check: r.Check}
 	if current != nil {
 		o.Histories, o.Calls = current.Checked()
+		if t, ok := current.(interface{ Transactions() map[string]int }); ok {
+			o.Transactions = t.Transactions()
+		}
 	}
+	maps.DeleteFunc(o.Sites, func(site string, n int) bool {
+		return n == 0 && slices.ContainsFunc(s.Below, func(prefix string) bool { return strings.HasPrefix(site, prefix) })
+	})
 	if j.Twice {
 		again, _ := s.Execute(c)
 		o.Hours += again.Time.Hours()
