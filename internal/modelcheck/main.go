@@ -47,13 +47,15 @@ import (
 	"github.com/synod-go/synod/internal/modelcheck/explore"
 	"github.com/synod-go/synod/internal/modelcheck/network"
 	"github.com/synod-go/synod/internal/modelcheck/paxos"
+	"github.com/synod-go/synod/internal/modelcheck/paxoscommit"
 	"github.com/synod-go/synod/internal/probe"
 )
 
 // systems are what can be explored, by name: each is some models, and the mistakes that they find. One more is a line here.
 var systems = map[string]func() network.System{
-	"2pc":   commit.System,
-	"paxos": paxos.System,
+	"2pc":         commit.System,
+	"paxos":       paxos.System,
+	"paxoscommit": paxoscommit.System,
 }
 
 func main() {

@@ -1,0 +1,2 @@
+// Package paxoscommit is
+package paxoscommit

@@ -1,0 +1,41 @@
+package paxoscommit
+
+import "github.com/synod-go/synod/internal/modelcheck/network"
+
+// System returns the models of commitment over consensus groups, and the mistakes that they find.
+func System() network.System {
+	s := network.System{Bugs: bugs}
+	for _, m := range models() {
+		s.Models = append(s.Models, m)
+	}
+	return s
+}
+
+// over returns groups.
+func over(groups ...uint32) []uint32 { return groups }
+
+// models returns all of them. The first is the one that is meant by "the protocol is right": the others each look at
+// something that it leaves out.
+func models() []*Model {
+	both := []Transaction{{1, over(1, 2)}}
+	return []*Model{
+		{
+			Name: "base", For: "two groups, a client, and a recoverer that comes across what is unfinished at any time",
+			Groups: 2, Transactions: both, Refusing: over(1, 2), Recoverers: 1, Short: true,
+		},
+		{
+			Name: "racing", For: "two recoverers, that race each other and the client",
+			Groups: 2, Transactions: both, Refusing: over(2), Recoverers: 2,
+		},
+		{
+			Name: "three", For: "three groups",
+			Groups: 3, Transactions: []Transaction{{1, over(1, 2, 3)}}, Refusing: over(3), Recoverers: 1,
+		},
+		{
+			Name: "floor", For: "two transactions of a session, the second of which says that the first is over",
+			Groups: 2, Transactions: []Transaction{{1, over(1, 2)}, {1, over(1, 2)}}, Refusing: over(2),
+		},
+	}
+}
+
+var bugs = []network.Bug{}
