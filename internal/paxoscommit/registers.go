@@ -67,7 +67,7 @@ func (r *Registers) Look(id ID) (Record, Standing) {
 	if record := s.records[id.Counter]; record != nil {
 		return *record, Voted
 	}
-	if id.Counter < s.floor {
+	if id.Counter < s.floor && !probe.Bug("paxoscommit: what is over is open") {
 		return Record{}, Over
 	}
 	if r.records >= MaxRecords {
@@ -147,12 +147,12 @@ func (r *Registers) Close(id ID, groups []uint32, now uint64) (Record, Standing)
 func (r *Registers) Resolve(id ID, outcome Outcome, timestamp uint64, groups []uint32, now uint64) (before Record, isNew, wrong bool) {
 	record, standing := r.Look(id)
 	switch {
-	case standing == Open && outcome == Aborted:
+	case standing == Open && outcome == Aborted && !probe.Bug("paxoscommit: an abort of what has no vote leaves no record"):
 		r.Write(id, Record{Vote: No, Outcome: Aborted, Groups: groups}, now)
 		return Record{}, true, false
 	case standing != Voted:
 		return Record{}, false, false
-	case record.Outcome != Unknown:
+	case record.Outcome != Unknown && !probe.Bug("paxoscommit: an outcome is overwritten"):
 		// Whoever closes the votes of a transaction that is over elsewhere, and forgotten there, takes it for aborted: an
 		// old claim, of which nothing follows.
 		return record, false, record.Outcome != outcome
@@ -163,7 +163,7 @@ func (r *Registers) Resolve(id ID, outcome Outcome, timestamp uint64, groups []u
 		return before, false, true
 	}
 	stored.Outcome = outcome
-	if outcome == Committed {
+	if outcome == Committed && !probe.Bug("paxoscommit: a commit keeps the timestamp of the vote") {
 		stored.Timestamp = timestamp
 	}
 	return before, true, false

@@ -118,7 +118,7 @@ func (c *client) clone() *client {
 func (c *client) Fingerprint(b []byte) []byte {
 	b = append(b, 'c', byte(len(c.attempts)))
 	for _, a := range c.attempts {
-		b = a.fingerprint(append(b, flag(a.answered), flag(a.gaveUp)))
+		b = a.fingerprint(append(b, bit(a.answered), bit(a.gaveUp)))
 	}
 	for _, s := range c.sessions {
 		b = append(binary.AppendUvarint(binary.AppendUvarint(b, s.next), s.floor), s.over)
@@ -133,7 +133,7 @@ func (c *client) Inputs() (list []network.Input) {
 		list = append(list, network.Input{Kind: beginShort, Costs: []int{transactions}, Numbered: true})
 	}
 	for i, a := range c.attempts {
-		if a.c != nil && !a.answered {
+		if a.c != nil && !a.answered && !c.m.Patient {
 			list = append(list, network.Input{Kind: giveUp, Arg: i})
 		}
 	}
@@ -260,15 +260,15 @@ func (c *client) Deaf(int, []byte) network.Deafness { return network.DeafForever
 // recoverer ends what it finds unfinished, each transaction once. It may crash, as the client.
 type recoverer struct {
 	m    *Model
-	runs []run // by transaction
+	runs []recovery // by transaction
 }
 
-type run struct {
+type recovery struct {
 	drive // gone when it is over
 	began bool
 }
 
-func newRecoverer(m *Model) *recoverer { return &recoverer{m: m, runs: make([]run, len(m.ids()))} }
+func newRecoverer(m *Model) *recoverer { return &recoverer{m: m, runs: make([]recovery, len(m.ids()))} }
 
 // Clone implements network.Node.
 func (r *recoverer) Clone() network.Node {
@@ -283,7 +283,7 @@ func (r *recoverer) Clone() network.Node {
 func (r *recoverer) Fingerprint(b []byte) []byte {
 	b = append(b, 'r')
 	for i := range r.runs {
-		b = r.runs[i].fingerprint(append(b, flag(r.runs[i].began)))
+		b = r.runs[i].fingerprint(append(b, bit(r.runs[i].began)))
 	}
 	return b
 }
@@ -299,7 +299,7 @@ func (r *recoverer) Deliver(from int, body []byte, _ bool, out *network.Output) 
 	m := decode(body)
 	at := r.m.index(m.id)
 	for len(r.runs) <= at {
-		r.runs = append(r.runs, run{})
+		r.runs = append(r.runs, recovery{})
 	}
 	d := &r.runs[at]
 	switch {

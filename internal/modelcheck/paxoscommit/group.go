@@ -179,7 +179,7 @@ func (g *group) watch(out *network.Output, fn func()) {
 			}
 			out.Facts = append(out.Facts, wrote{id, g.number, record.Vote, timestamp})
 			for r := range g.m.Recoverers {
-				if len(record.Groups) > 1 {
+				if len(record.Groups) > 1 && (g.m.Seen == 0 || i < g.m.Seen) {
 					(&message{kind: found, id: id, groups: record.Groups}).to(g.m.Groups+1+r, out)
 				}
 			}

@@ -46,7 +46,7 @@ type message struct {
 }
 
 func (m *message) encode() []byte {
-	b := []byte{byte(m.kind), byte(m.vote), byte(m.outcome), byte(m.record.Vote), byte(m.record.Outcome), byte(m.standing), byte(m.asked), flag(m.first), flag(m.record.Finished)}
+	b := []byte{byte(m.kind), byte(m.vote), byte(m.outcome), byte(m.record.Vote), byte(m.record.Outcome), byte(m.standing), byte(m.asked), bit(m.first), bit(m.record.Finished)}
 	b = core.AppendID(b, m.id)
 	b = core.AppendGroups(b, m.groups)
 	b = binary.AppendUvarint(b, m.floor)
@@ -67,7 +67,7 @@ func decode(b []byte) (m message) {
 	return m
 }
 
-func flag(f bool) byte {
+func bit(f bool) byte {
 	if f {
 		return 1
 	}

@@ -18,6 +18,8 @@ type Model struct {
 	Transactions []Transaction // that the client begins, in this order, each at any time
 	Refusing     []uint32      // groups that may vote no; others vote yes if they vote
 	Recoverers   int           // each ends each transaction once, if it comes across it
+	Seen         int           // only so many transactions, the first ones, are come across; 0: all
+	Patient      bool          // the client does not give up what it waits for: it crashes, at most
 	Short        bool          // the last group of a transaction may not be asked at all, for certain
 	Expirations  int           // how often a group forgets sessions
 
@@ -86,6 +88,12 @@ func (m *Model) Bounds() string {
 	if len(m.Refusing) > 0 {
 		words = append(words, fmt.Sprintf("%s may vote no", listGroups(m.Refusing)))
 	}
+	if m.Seen > 0 {
+		words = append(words, fmt.Sprintf("they come across %d transactions", m.Seen))
+	}
+	if m.Patient {
+		words = append(words, "the client does not give up")
+	}
 	if m.Short {
 		words = append(words, "the last group may not be asked")
 	}
@@ -103,6 +111,9 @@ func (m *Model) first() string {
 	line := fmt.Sprintf("groups %d recoverers=%d", m.Groups, m.Recoverers)
 	if len(m.Refusing) > 0 {
 		line += fmt.Sprintf(" refusing=(%s)", listGroups(m.Refusing))
+	}
+	if m.Seen > 0 {
+		line += fmt.Sprintf(" seen=%d", m.Seen)
 	}
 	if m.Expirations > 0 {
 		line += " expiring"

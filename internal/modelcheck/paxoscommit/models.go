@@ -29,13 +29,28 @@ func models() []*Model {
 		},
 		{
 			Name: "three", For: "three groups",
-			Groups: 3, Transactions: []Transaction{{1, over(1, 2, 3)}}, Refusing: over(3), Recoverers: 1,
+			Groups: 3, Transactions: []Transaction{{1, over(1, 2, 3)}}, Refusing: over(3), Recoverers: 1, Patient: true,
 		},
 		{
 			Name: "floor", For: "two transactions of a session, the second of which says that the first is over",
 			Groups: 2, Transactions: []Transaction{{1, over(1, 2)}, {1, over(1, 2)}}, Refusing: over(2),
 		},
+		{
+			Name: "late", For: "a transaction that is over, and whatever was sent comes again, while a second one says that it is over",
+			Groups: 2, Transactions: []Transaction{{1, over(1, 2)}, {1, over(1, 2)}}, Recoverers: 1, Seen: 1,
+			Before: []string{"begin by=(1,2) session=1", "settle again"},
+		},
+		{
+			Name: "expiry", For: "a group forgets sessions, and all comes late",
+			Groups: 2, Transactions: both, Recoverers: 1, Expirations: 2,
+		},
+		{
+			Name: "sessions", For: "two sessions over two groups, one of which a group forgets",
+			Groups: 2, Transactions: []Transaction{{2, over(1, 2)}, {1, over(1, 2)}}, Recoverers: 1, Seen: 1, Expirations: 1, Patient: true,
+		},
+		{
+			Name: "single", For: "transactions of one group, which need no second round, beside one of two",
+			Groups: 2, Transactions: []Transaction{{1, over(1)}, {1, over(1, 2)}}, Refusing: over(1), Recoverers: 1, Expirations: 1,
+		},
 	}
 }
-
-var bugs = []network.Bug{}

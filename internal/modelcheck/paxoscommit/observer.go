@@ -82,13 +82,13 @@ func (o *observer) Clone() network.Observer {
 
 // Fingerprint implements network.Observer.
 func (o *observer) Fingerprint(b []byte) []byte {
-	b = append(b, flag(o.expired))
+	b = append(b, bit(o.expired))
 	for i := range o.history {
 		h := &o.history[i]
 		for g := range h.votes {
 			b = binary.AppendUvarint(append(b, byte(h.votes[g]), byte(h.outcomes[g])), h.voted[g])
 		}
-		b = binary.AppendUvarint(append(b, flag(h.over), byte(h.answer)), h.timestamp)
+		b = binary.AppendUvarint(append(b, bit(h.over), byte(h.answer)), h.timestamp)
 	}
 	return b
 }

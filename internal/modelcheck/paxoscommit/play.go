@@ -12,14 +12,15 @@ import (
 
 // Player plays a script, step by step: it does not explore.
 //
-//	groups COUNT recoverers=COUNT [refusing=(GROUP,…)] [expiring]
+//	groups COUNT recoverers=COUNT [refusing=(GROUP,…)] [seen=COUNT] [expiring]
 //	begin by=(GROUP,…) session=N [short]     short: the last group is not asked, for certain
 //	give-up TX
 //	expire GROUP before=TIME
 //	deliver from=N to=N type=WORD [nth=K]
 //	duplicate from=N to=N type=WORD [nth=K]
 //	drop [from=N] [to=N] [type=WORD]         all such messages
-//	settle                                   messages arrive, in their order, until there is none; but nobody sees what is unfinished
+//	settle [again]                           messages arrive, in their order, until there is none; but nobody sees what is unfinished.
+//	                                         again: they may come once more
 //
 // Each command prints what is sent, how groups vote, what they learn and forget, what is answered; and what is violated. The client is the
 // node behind the last group, recoverers are those behind the client. A transaction is named by its session and its number there.
@@ -105,7 +106,7 @@ func (p *Player) Exec(line string) (printed string, violation, err error) {
 	}
 	if w.at(0) == "groups" {
 		groups, _ := strconv.Atoi(w.at(1))
-		m := &Model{Groups: groups, Recoverers: w.number("recoverers"), Refusing: w.numbers("refusing")}
+		m := &Model{Groups: groups, Recoverers: w.number("recoverers"), Refusing: w.numbers("refusing"), Seen: w.number("seen")}
 		if slices.Contains(w.bare, "expiring") {
 			m.Expirations = 1
 		}
@@ -127,16 +128,21 @@ func (p *Player) Exec(line string) (printed string, violation, err error) {
 		p.net = slices.DeleteFunc(p.net, func(x packet) bool { return x.fits(&w) })
 		return "", nil, nil
 	case "settle":
+		var kept []packet
 		for len(p.net) > 0 {
 			x := p.net[0]
 			p.net = p.net[1:]
-			if decode(x.body).kind == found {
-				continue
+			if sighting := decode(x.body).kind == found; sighting || w.at(1) == "again" {
+				kept = append(kept, x)
+				if sighting {
+					continue
+				}
 			}
 			if violation := p.deliver(x, &text); violation != nil {
 				return text.String(), violation, nil
 			}
 		}
+		p.net = kept
 		return text.String(), nil, nil
 	case "deliver", "duplicate":
 		i := p.pick(&w)
