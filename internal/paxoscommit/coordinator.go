@@ -147,7 +147,7 @@ func (c *Coordinator) Voted(group uint32, record Record, standing Standing) {
 	switch standing {
 	case Voted:
 		p.vote, p.timestamp = record.Vote, record.Timestamp
-		if record.Outcome == Aborted && !probe.Bug("paxoscommit: a yes counts in spite of its outcome") {
+		if record.Outcome == Aborted {
 			p.vote = No // whatever it had voted
 		}
 		p.resolved, p.committed = p.resolved || record.Outcome != Unknown, record.Outcome == Committed

@@ -143,7 +143,7 @@ func (r *Registers) Close(id ID, groups []uint32, now uint64) (Record, Standing)
 
 // Resolve takes in the outcome of a transaction, and the timestamp of a commit. It returns the record as it was, and whether
 // this is new. A group that was never asked and hears of an abort remembers it: a late request for its vote must be
-// refused. groups are all that take part. wrong: the group has voted no, and hears of a commit, or has heard the contrary; it stays as it is.
+// refused. groups are all that take part. wrong: the group hears of a commit, and has voted no or knows that it was aborted; it stays as it is.
 func (r *Registers) Resolve(id ID, outcome Outcome, timestamp uint64, groups []uint32, now uint64) (before Record, isNew, wrong bool) {
 	record, standing := r.Look(id)
 	switch {
@@ -154,8 +154,8 @@ func (r *Registers) Resolve(id ID, outcome Outcome, timestamp uint64, groups []u
 		return Record{}, false, false
 	case record.Outcome != Unknown && !probe.Bug("paxoscommit: an outcome is overwritten"):
 		// Whoever closes the votes of a transaction that is over elsewhere, and forgotten there, takes it for aborted: an
-		// old claim, of which nothing follows.
-		return record, false, record.Outcome != outcome
+		// old claim, of which nothing follows. Nobody takes one for committed that was not.
+		return record, false, outcome == Committed && record.Outcome != Committed
 	}
 	stored := r.sessions[id.Session].records[id.Counter]
 	before = *stored

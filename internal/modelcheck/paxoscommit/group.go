@@ -17,14 +17,15 @@ type group struct {
 	clock     uint64
 	registers *core.Registers
 	prepared  map[core.ID]uint64 // those that hold locks, with the timestamp of the vote
+	full      bool               // it takes in no session that it does not know
 	asked     uint8              // for the votes of which transactions it was asked
 }
 
-// perGroup is by how much the clocks of groups differ at first.
+// perGroup is by how much the clocks of groups differ at first: that of the last one is behind the others.
 const perGroup = 10
 
 func newGroup(m *Model, number uint32) *group {
-	return &group{m: m, number: number, clock: perGroup * uint64(number), registers: core.NewRegisters(), prepared: map[core.ID]uint64{}}
+	return &group{m: m, number: number, clock: perGroup * uint64(m.Groups-int(number)+1), registers: core.NewRegisters(), prepared: map[core.ID]uint64{}}
 }
 
 // Clone implements network.Node.
@@ -38,7 +39,7 @@ func (g *group) clone() *group {
 
 // Fingerprint implements network.Node.
 func (g *group) Fingerprint(b []byte) []byte {
-	b = g.registers.Append(append(b, 'g', g.asked))
+	b = g.registers.Append(append(b, 'g', g.asked, bit(g.full)))
 	b = binary.AppendUvarint(b, g.clock)
 	for _, id := range slices.SortedFunc(maps.Keys(g.prepared), core.ID.Compare) {
 		b = binary.AppendUvarint(core.AppendID(b, id), g.prepared[id])
@@ -46,31 +47,54 @@ func (g *group) Fingerprint(b []byte) []byte {
 	return b
 }
 
-// Inputs implements network.Node: sessions that were used last before a time are forgotten.
+// What may happen to a group.
+const (
+	expire = iota // sessions that were used last before Arg are forgotten
+	fill          // there is no room for more sessions
+	empty         // there is again
+)
+
+// Inputs implements network.Node.
 func (g *group) Inputs() (list []network.Input) {
-	if g.m.Expirations == 0 || g.registers.Sessions() == 0 {
-		return nil
+	if g.m.Expirations > 0 && g.registers.Sessions() > 0 {
+		for _, before := range g.m.times() {
+			list = append(list, network.Input{Kind: expire, Arg: int(before), Costs: []int{expirations}})
+		}
 	}
-	for _, before := range g.m.times() {
-		list = append(list, network.Input{Kind: 0, Arg: int(before), Costs: []int{expirations}})
+	switch {
+	case g.full:
+		list = append(list, network.Input{Kind: empty})
+	case g.m.Full > 0:
+		list = append(list, network.Input{Kind: fill, Costs: []int{full}})
 	}
 	return list
 }
 
 // Take implements network.Node.
 func (g *group) Take(in network.Input, _ int, out *network.Output) {
-	if out.Script {
-		out.Did = append(out.Did, fmt.Sprintf("expire %d before=%d", g.number, in.Arg))
+	line := ""
+	switch in.Kind {
+	case expire:
+		line = fmt.Sprintf("expire %d before=%d", g.number, in.Arg)
+		g.expire(uint64(in.Arg), out)
+	case fill, empty:
+		line = fmt.Sprintf("%s %d", [...]string{fill: "fill", empty: "empty"}[in.Kind], g.number)
+		g.full = in.Kind == fill
 	}
-	g.expire(uint64(in.Arg), out)
+	if out.Script {
+		out.Did = append(out.Did, line)
+	}
+}
+
+// overfull reports whether a command is about a session that the group does not know, and has no room for. It stands for the limit that Registers
+// have, which is too high to be reached here.
+func (g *group) overfull(id core.ID) bool {
+	_, standing := g.registers.Look(id)
+	return g.full && standing == core.Open && !g.m.knows(g.registers, id.Session)
 }
 
 func (g *group) expire(before uint64, out *network.Output) {
-	g.watch(out, func() {
-		if g.registers.Expire(before) > 0 {
-			out.Facts = append(out.Facts, expired{})
-		}
-	})
+	g.watch(out, func() { g.registers.Expire(before) })
 }
 
 // used is when a session was used last, as the group has it: always the same, so that some sessions may be forgotten, and others not.
@@ -87,6 +111,10 @@ func (g *group) Deliver(from int, body []byte, _ bool, out *network.Output) {
 			answer.record, answer.standing = g.prepare(&m)
 		case closing:
 			answer.asked = closing
+			if g.overfull(m.id) {
+				answer.standing = core.Overfull
+				break
+			}
 			answer.record, answer.standing = g.registers.Close(m.id, m.groups, used(m.id.Session))
 		case resolve:
 			answer.kind = resolved
@@ -117,6 +145,9 @@ func (g *group) wasAsked(id core.ID) bool {
 // prepare votes.
 func (g *group) prepare(m *message) (core.Record, core.Standing) {
 	g.registers.Touch(m.id.Session, m.floor, used(m.id.Session))
+	if g.overfull(m.id) {
+		return core.Record{}, core.Overfull
+	}
 	if record, standing := g.registers.Look(m.id); standing != core.Open {
 		return record, standing
 	}
@@ -136,6 +167,9 @@ func (g *group) prepare(m *message) (core.Record, core.Standing) {
 
 // resolve takes in an outcome.
 func (g *group) resolve(m *message, out *network.Output) {
+	if g.overfull(m.id) {
+		return
+	}
 	voted, held := g.prepared[m.id]
 	if held && m.outcome == core.Committed && m.timestamp < voted {
 		out.Facts = append(out.Facts, contradicted{m.id, g.number, m.outcome})
@@ -199,4 +233,12 @@ func (g *group) watch(out *network.Output, fn func()) {
 			out.Violation = fmt.Errorf("transaction %s: group %d holds its locks: %v; it has voted yes and knows no outcome: %v", shorten(id), g.number, held, in)
 		}
 	}
+}
+
+// knows reports whether registers have a session: they say so by what they make of a transaction that was never begun.
+func (m *Model) knows(r *core.Registers, session core.Session) bool {
+	c := r.Clone()
+	c.Touch(session, 1<<32, 0)
+	_, standing := c.Look(core.ID{Session: session, Counter: 1<<32 - 1})
+	return standing == core.Over
 }

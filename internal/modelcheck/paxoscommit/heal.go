@@ -40,7 +40,9 @@ func (m *Model) healsAloud(nodes []network.Node, o network.Observer, text *strin
 func (m *Model) healing(nodes []network.Node, o network.Observer, text *strings.Builder) *healing {
 	h := &healing{m: m, observer: o.Clone(), text: text}
 	for _, n := range nodes[:m.Groups] {
-		h.groups = append(h.groups, n.(*group).clone())
+		g := n.(*group).clone()
+		g.full = false
+		h.groups = append(h.groups, g)
 	}
 	return h
 }

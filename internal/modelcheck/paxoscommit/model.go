@@ -22,6 +22,7 @@ type Model struct {
 	Patient      bool          // the client does not give up what it waits for: it crashes, at most
 	Short        bool          // the last group of a transaction may not be asked at all, for certain
 	Expirations  int           // how often a group forgets sessions
+	Full         int           // how often a group is full, and takes in no session that it does not know, for some time
 
 	Before []string // a script that has happened before
 	done   int      // transactions that have begun before
@@ -37,12 +38,14 @@ type Transaction struct {
 const (
 	transactions = iota
 	expirations
+	full
 )
 
 func (m *Model) budgets() []network.Budget {
 	return []network.Budget{
 		transactions: {Name: "transactions", Limit: len(m.Transactions) - m.done}, // it says which one is next
 		expirations:  {Name: "expirations", Limit: m.Expirations, Free: true},
+		full:         {Name: "full", Limit: m.Full, Free: true},
 	}
 }
 
@@ -100,6 +103,9 @@ func (m *Model) Bounds() string {
 	if m.Expirations > 0 {
 		words = append(words, fmt.Sprintf("%d expirations", m.Expirations))
 	}
+	if m.Full > 0 {
+		words = append(words, fmt.Sprintf("%d times full", m.Full))
+	}
 	if len(m.Before) > 0 {
 		words = append(words, fmt.Sprintf("%d commands before", len(m.Before)))
 	}
@@ -117,6 +123,9 @@ func (m *Model) first() string {
 	}
 	if m.Expirations > 0 {
 		line += " expiring"
+	}
+	if m.Full > 0 {
+		line += " filling"
 	}
 	return line
 }

@@ -49,6 +49,11 @@ func models() []*Model {
 			Groups: 2, Transactions: []Transaction{{2, over(1, 2)}, {1, over(1, 2)}}, Recoverers: 1, Seen: 1, Expirations: 1, Patient: true,
 		},
 		{
+			Name: "full", For: "a group has no room for a session when it hears of an abort, and is asked for its vote later",
+			Groups: 2, Transactions: []Transaction{{1, over(1, 2)}, {1, over(1, 2)}}, Refusing: over(1), Full: 1, Patient: true,
+			Before: []string{"begin by=(1,2) session=1", "deliver from=3 to=1 type=prepare nth=2", "deliver from=1 to=3 type=vote"},
+		},
+		{
 			Name: "single", For: "transactions of one group, which need no second round, beside one of two",
 			Groups: 2, Transactions: []Transaction{{1, over(1)}, {1, over(1, 2)}}, Refusing: over(1), Recoverers: 1, Expirations: 1,
 		},

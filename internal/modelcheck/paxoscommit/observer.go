@@ -47,8 +47,6 @@ type (
 		Group   uint32
 		Outcome core.Outcome
 	}
-	// expired: a group has forgotten a session.
-	expired struct{}
 )
 
 // history is what is known of a transaction.
@@ -65,14 +63,13 @@ type history struct {
 type observer struct {
 	m       *Model
 	history []history // by transaction of the model
-	expired bool
 }
 
 func newObserver(m *Model) *observer { return &observer{m: m} }
 
 // Clone implements network.Observer.
 func (o *observer) Clone() network.Observer {
-	c := &observer{m: o.m, history: slices.Clone(o.history), expired: o.expired}
+	c := &observer{m: o.m, history: slices.Clone(o.history)}
 	for i := range c.history {
 		h := &c.history[i]
 		h.votes, h.voted, h.outcomes = slices.Clone(h.votes), slices.Clone(h.voted), slices.Clone(h.outcomes)
@@ -82,7 +79,6 @@ func (o *observer) Clone() network.Observer {
 
 // Fingerprint implements network.Observer.
 func (o *observer) Fingerprint(b []byte) []byte {
-	b = append(b, bit(o.expired))
 	for i := range o.history {
 		h := &o.history[i]
 		for g := range h.votes {
@@ -110,6 +106,16 @@ func (h *history) unresolved() uint32 {
 		}
 	}
 	return 0
+}
+
+// needed returns a group that has voted yes and needs to be told the outcome by somebody who knows it; 0: there is none. Where a group may be
+// full it may not have been able to remember an abort, and vote yes later: whoever meets that is told of an abort by those who have forgotten it,
+// as they would be of nothing else.
+func (o *observer) needed(id core.ID, h *history) uint32 {
+	if yes, _ := o.all(id, h); !yes && o.m.Full > 0 {
+		return 0
+	}
+	return h.unresolved()
 }
 
 // all returns whether all groups have voted yes, and the timestamp at which they commit.
@@ -160,7 +166,7 @@ func (o *observer) Observe(fact any) error {
 		switch {
 		case h.votes[f.Group-1] != core.None:
 			return fmt.Errorf("transaction %s: group %d votes %s, and had voted %s before it forgot that", shorten(f.ID), f.Group, f.Vote, h.votes[f.Group-1])
-		case h.over && f.Vote == core.Yes:
+		case h.over && f.Vote == core.Yes && o.m.Full == 0: // see needed
 			return fmt.Errorf("transaction %s: group %d votes yes, and it is over", shorten(f.ID), f.Group)
 		}
 		h.votes[f.Group-1], h.voted[f.Group-1] = f.Vote, f.Timestamp
@@ -177,13 +183,13 @@ func (o *observer) Observe(fact any) error {
 		return o.held(f.ID, h)
 	case closed:
 		h := o.of(f.ID)
-		if g := h.unresolved(); g != 0 {
+		if g := o.needed(f.ID, h); g != 0 {
 			return fmt.Errorf("transaction %s: group %d is told that all know the outcome, and group %d does not", shorten(f.ID), f.Group, g)
 		}
 		h.over = true
 	case forgot:
 		h := o.of(f.ID)
-		if g := h.unresolved(); g != 0 {
+		if g := o.needed(f.ID, h); g != 0 {
 			return fmt.Errorf("transaction %s: group %d forgets it, and group %d has voted yes and does not know the outcome", shorten(f.ID), f.Group, g)
 		}
 		h.over = true
@@ -195,11 +201,7 @@ func (o *observer) Observe(fact any) error {
 		}
 		return o.held(f.ID, h)
 	case contradicted:
-		if !o.expired {
-			return fmt.Errorf("transaction %s: group %d reports a contradiction, since it hears that it is %s, and no session has expired", shorten(f.ID), f.Group, f.Outcome)
-		}
-	case expired:
-		o.expired = true
+		return fmt.Errorf("transaction %s: group %d reports a contradiction, since it hears that it is %s", shorten(f.ID), f.Group, f.Outcome)
 	}
 	return nil
 }

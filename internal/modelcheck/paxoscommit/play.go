@@ -12,10 +12,12 @@ import (
 
 // Player plays a script, step by step: it does not explore.
 //
-//	groups COUNT recoverers=COUNT [refusing=(GROUP,…)] [seen=COUNT] [expiring]
+//	groups COUNT recoverers=COUNT [refusing=(GROUP,…)] [seen=COUNT] [expiring] [filling]
 //	begin by=(GROUP,…) session=N [short]     short: the last group is not asked, for certain
 //	give-up TX
 //	expire GROUP before=TIME
+//	fill GROUP                               it has no room for more sessions
+//	empty GROUP                              it has again
 //	deliver from=N to=N type=WORD [nth=K]
 //	duplicate from=N to=N type=WORD [nth=K]
 //	drop [from=N] [to=N] [type=WORD]         all such messages
@@ -110,6 +112,9 @@ func (p *Player) Exec(line string) (printed string, violation, err error) {
 		if slices.Contains(w.bare, "expiring") {
 			m.Expirations = 1
 		}
+		if slices.Contains(w.bare, "filling") {
+			m.Full = 1
+		}
 		if groups < 1 || groups+1+m.Recoverers > network.MaxNodes {
 			return fail("at least one group, at most %d with the client and recoverers", network.MaxNodes)
 		}
@@ -173,13 +178,14 @@ func (p *Player) Exec(line string) (printed string, violation, err error) {
 			return fail("nobody waits for it")
 		}
 		c.giveUp(c.attempts[i], &out)
-	case "expire":
+	case "expire", "fill", "empty":
 		g, _ := strconv.Atoi(w.at(1))
 		if g < 1 || g > p.model.Groups {
 			return fail("no such group")
 		}
 		at = g - 1
-		p.nodes[at].(*group).expire(uint64(w.number("before")), &out)
+		in := network.Input{Kind: map[string]int{"expire": expire, "fill": fill, "empty": empty}[w.at(0)], Arg: w.number("before")}
+		p.nodes[at].Take(in, 0, &out)
 	default:
 		return fail("unknown command")
 	}
