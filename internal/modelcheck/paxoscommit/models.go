@@ -20,16 +20,12 @@ func models() []*Model {
 	both := []Transaction{{1, over(1, 2)}}
 	return []*Model{
 		{
-			Name: "base", For: "two groups, a client, and a recoverer that comes across what is unfinished at any time",
-			Groups: 2, Transactions: both, Refusing: over(1, 2), Recoverers: 1, Short: true,
-		},
-		{
-			Name: "racing", For: "two recoverers, that race each other and the client",
-			Groups: 2, Transactions: both, Refusing: over(2), Recoverers: 2,
+			Name: "base", For: "two groups, a client, and two recoverers that come across what is unfinished at any time, and race",
+			Groups: 2, Transactions: both, Refusing: over(1, 2), Recoverers: 2, Short: true,
 		},
 		{
 			Name: "three", For: "three groups",
-			Groups: 3, Transactions: []Transaction{{1, over(1, 2, 3)}}, Refusing: over(3), Recoverers: 1, Patient: true,
+			Groups: 3, Transactions: []Transaction{{1, over(1, 2, 3)}}, Refusing: over(3), Recoverers: 1,
 		},
 		{
 			Name: "floor", For: "two transactions of a session, the second of which says that the first is over",
