@@ -41,11 +41,14 @@ func (g *group) clone() *group {
 func (g *group) Fingerprint(b []byte) []byte {
 	b = g.registers.Append(append(b, 'g', g.asked, bit(g.full)))
 	b = binary.AppendUvarint(b, g.clock)
-	for _, id := range slices.SortedFunc(maps.Keys(g.prepared), core.ID.Compare) {
+	for _, id := range g.holding() {
 		b = binary.AppendUvarint(core.AppendID(b, id), g.prepared[id])
 	}
 	return b
 }
+
+// holding returns the transactions that hold locks, ascending.
+func (g *group) holding() []core.ID { return slices.SortedFunc(maps.Keys(g.prepared), core.ID.Compare) }
 
 // What may happen to a group.
 const (
@@ -226,7 +229,7 @@ func (g *group) watch(out *network.Output, fn func()) {
 			out.Facts = append(out.Facts, learned{id, g.number, record.Outcome, record.Timestamp})
 		}
 		if standing == core.Voted && record.Finished && !was.record.Finished {
-			out.Facts = append(out.Facts, closed{id, g.number})
+			out.Facts = append(out.Facts, told{id, g.number})
 		}
 		_, held := g.prepared[id]
 		if in := standing == core.Voted && record.Vote == core.Yes && record.Outcome == core.Unknown; held != in && out.Violation == nil {

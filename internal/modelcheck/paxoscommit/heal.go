@@ -141,7 +141,7 @@ func (h *healing) recover() error {
 		}
 	}
 	for _, g := range h.groups {
-		for id := range g.prepared { //synod:ordered whether there is one
+		for _, id := range g.holding() {
 			return fmt.Errorf("all is over, and group %d holds what transaction %s has locked", g.number, shorten(id))
 		}
 		if left := g.registers.Unfinished(math.MaxUint64); len(left) > 0 {

@@ -38,7 +38,7 @@ func models() []*Model {
 		},
 		{
 			Name: "expiry", For: "a group forgets sessions, and all comes late",
-			Groups: 2, Transactions: both, Recoverers: 1, Expirations: 2,
+			Groups: 2, Transactions: both, Refusing: over(2), Recoverers: 2, Short: true, Expirations: 1,
 		},
 		{
 			Name: "sessions", For: "two sessions over two groups, one of which a group forgets",
@@ -48,6 +48,15 @@ func models() []*Model {
 			Name: "full", For: "a group has no room for a session when it hears of an abort, and is asked for its vote later",
 			Groups: 2, Transactions: []Transaction{{1, over(1, 2)}, {1, over(1, 2)}}, Refusing: over(1), Full: 1, Patient: true,
 			Before: []string{"begin by=(1,2) session=1", "deliver from=3 to=1 type=prepare nth=2", "deliver from=1 to=3 type=vote"},
+		},
+		{
+			Name: "apart", For: "two transactions of a session over different groups, one of which has a part in both",
+			Groups: 3, Transactions: []Transaction{{1, over(1, 2)}, {1, over(2, 3)}}, Refusing: over(2), Recoverers: 1, Seen: 1, Patient: true,
+		},
+		{
+			Name: "forgotten", For: "a transaction that was over long ago: a group forgets its session, others' sessions, and all comes late",
+			Groups: 2, Transactions: []Transaction{{1, over(1, 2)}, {2, over(1, 2)}}, Recoverers: 1, Expirations: 2, Patient: true, Seen: 1,
+			Before: []string{"begin by=(1,2) session=1", "settle again"},
 		},
 		{
 			Name: "single", For: "transactions of one group, which need no second round, beside one of two",

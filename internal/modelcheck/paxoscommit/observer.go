@@ -25,8 +25,8 @@ type (
 		Outcome   core.Outcome
 		Timestamp uint64
 	}
-	// closed: a group was told that all know the outcome.
-	closed struct {
+	// told: a group was told that all know the outcome.
+	told struct {
 		ID    core.ID
 		Group uint32
 	}
@@ -181,7 +181,7 @@ func (o *observer) Observe(fact any) error {
 			return err
 		}
 		return o.held(f.ID, h)
-	case closed:
+	case told:
 		h := o.of(f.ID)
 		if g := o.needed(f.ID, h); g != 0 {
 			return fmt.Errorf("transaction %s: group %d is told that all know the outcome, and group %d does not", shorten(f.ID), f.Group, g)

@@ -234,7 +234,7 @@ func tell(text *strings.Builder, m *Model, at int, out *network.Output) {
 			fmt.Fprintf(text, "group %d: %s %s\n", f.Group, shorten(f.ID), core.Record{Vote: f.Vote, Timestamp: f.Timestamp})
 		case learned:
 			fmt.Fprintf(text, "group %d: %s %s\n", f.Group, shorten(f.ID), ending(f.Outcome, f.Timestamp))
-		case closed:
+		case told:
 			fmt.Fprintf(text, "group %d: %s finished\n", f.Group, shorten(f.ID))
 		case forgot:
 			fmt.Fprintf(text, "group %d: %s forgotten\n", f.Group, shorten(f.ID))
