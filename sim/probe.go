@@ -54,7 +54,7 @@ func (p *worldProbe) Buggify(name string) bool {
 		}
 		p.buggify[name] = b
 	}
-	if b.chance == 0 || p.healed || p.random.Float64() >= b.chance {
+	if b.chance == 0 || p.healed || p.config.Calm || p.random.Float64() >= b.chance {
 		return false
 	}
 	b.taken++

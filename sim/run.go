@@ -54,6 +54,9 @@ type Config struct {
 	// internal/probe: to see whether a simulation finds them.
 	Bugs []string
 
+	// Calm says that no branch of a Buggify is taken: for what measures, or counts.
+	Calm bool
+
 	// Observer is shown what protocol cores do, each on which node; the values are those
 	// of internal/probe.Observe. nil: nobody.
 	Observer func(node uint64, what any)

@@ -3,10 +3,12 @@
 //
 //	go run ./internal/modelcheck -system paxos
 //	go run ./internal/modelcheck -system 2pc
+//	go run ./internal/modelcheck -system paxoscommit
 //
 // explores the first model of Multi-Paxos: three nodes, two slots, two values, three ballots, and a crash that loses what
-// was not durable; or that of two-phase commit: two participants, one of them beside the coordinator, and two crashes. It prints the
-// bounds, how many states there are, and whether that is all of them. Other models look at what that one leaves out:
+// was not durable; or that of two-phase commit: two participants, one of them beside the coordinator, and two crashes; or that of commitment over
+// consensus groups: two groups, a client, and those who end what it leaves behind. It prints the bounds, how many states there are,
+// and whether that is all of them. Other models look at what that one leaves out:
 //
 //	go run ./internal/modelcheck -system paxos -list
 //	go run ./internal/modelcheck -system paxos -model all
@@ -22,7 +24,7 @@
 //	go run ./internal/modelcheck -system paxos -bugs
 //
 // Package explore is the search, network what is common to protocols whose nodes send messages, paxos the models of Multi-Paxos,
-// commit those of two-phase commit.
+// commit those of two-phase commit, paxoscommit those of commitment over consensus groups.
 // What a model does not bound is bounded by -memory, -states, -depth and -time: then "not complete" is printed, which says nothing
 // of the states that were not reached.
 package main
@@ -47,16 +49,18 @@ import (
 	"github.com/synod-go/synod/internal/modelcheck/explore"
 	"github.com/synod-go/synod/internal/modelcheck/network"
 	"github.com/synod-go/synod/internal/modelcheck/paxos"
+	"github.com/synod-go/synod/internal/modelcheck/paxoscommit"
 	"github.com/synod-go/synod/internal/modelcheck/threephase"
 	"github.com/synod-go/synod/internal/probe"
 )
 
 // systems are what can be explored, by name: each is some models, and the mistakes that they find. One more is a line here.
 var systems = map[string]func() network.System{
-	"2pc":   commit.System,
-	"paxos": paxos.System,
-	"e3pc":  threephase.Enhanced,
-	"3pc":   threephase.Skeen,
+	"2pc":         commit.System,
+	"paxos":       paxos.System,
+	"paxoscommit": paxoscommit.System,
+	"e3pc":        threephase.Enhanced,
+	"3pc":         threephase.Skeen,
 }
 
 func main() {

@@ -87,4 +87,10 @@ func TestSystems(t *testing.T) {
 	out.Reset()
 	require.ErrorIs(t, command([]string{"-system", "2pc", "-bug", "2pc: a no is not counted"}, &out, io.Discard), errViolated)
 	require.Contains(t, out.String(), "VIOLATION: ")
+	out.Reset()
+	require.NoError(t, command([]string{"-system", "paxoscommit", "-model", "full"}, &out, io.Discard))
+	require.Contains(t, out.String(), "full: complete, no violation\n  bounds       2 groups, ")
+	out.Reset()
+	require.ErrorIs(t, command([]string{"-system", "paxoscommit", "-bug", "paxoscommit: commit without all votes"}, &out, io.Discard), errViolated)
+	require.Contains(t, out.String(), "VIOLATION: ")
 }

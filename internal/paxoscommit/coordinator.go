@@ -93,7 +93,13 @@ func (c *Coordinator) Outcome() (Outcome, uint64) {
 		case None:
 			missing++
 		}
+		if probe.Bug("paxoscommit: commit at the timestamp of the last vote") {
+			timestamp = 0
+		}
 		timestamp = max(timestamp, c.parts[i].timestamp)
+	}
+	if missing > 0 && c.finish && probe.Bug("paxoscommit: a recoverer presumes an abort") {
+		return Aborted, 0
 	}
 	if missing == len(c.parts) || missing > 0 && !probe.Bug("paxoscommit: commit without all votes") {
 		return Unknown, 0
@@ -121,7 +127,7 @@ func (c *Coordinator) Step(group uint32) Step {
 		return Nothing
 	case outcome != Unknown && !p.resolved:
 		return Resolve
-	case outcome != Unknown && c.finish && !p.finished && c.allResolved():
+	case outcome != Unknown && c.finish && !p.finished && (c.allResolved() || probe.Bug("paxoscommit: finish before all know")):
 		return Finish
 	case outcome != Unknown || p.vote != None:
 		return Nothing
@@ -149,6 +155,9 @@ func (c *Coordinator) Voted(group uint32, record Record, standing Standing) {
 		}
 		p.resolved, p.committed = p.resolved || record.Outcome != Unknown, record.Outcome == Committed
 	case Over, Expired:
+		if probe.Bug("paxoscommit: wait for who has forgotten") {
+			return
+		}
 		// It has not voted and never will; or all know the outcome already: then nothing that is said now counts.
 		p.vote, p.resolved = No, true
 	}

@@ -30,3 +30,31 @@ func TestWhatIsAbortedIsNotCommitted(t *testing.T) {
 		require.Equal(t, Resolve, c.Step(groups[1]))
 	}
 }
+
+// TestWhoComesLateContradictsNobody: somebody comes across a transaction that is over, and finds it forgotten in one group. He takes it for
+// aborted, and the other group, which remembers the commit, makes nothing of that. Nor does it of a commit that is repeated; but one of what was
+// aborted is wrong.
+func TestWhoComesLateContradictsNobody(t *testing.T) {
+	id := func(n uint64) ID { return ID{Session{5, 1}, n} }
+	groups := []uint32{0, 1}
+	r := NewRegisters()
+	r.Write(id(1), Record{Vote: Yes, Timestamp: 3, Groups: groups}, 1)
+	r.Resolve(id(1), Committed, 7, groups, 1)
+	r.Resolve(id(2), Aborted, 0, groups, 1)
+
+	c := NewRecoverer(id(1), groups)
+	c.Voted(0, Record{}, Over)
+	require.Equal(t, Resolve, c.Step(1))
+	outcome, _ := c.Outcome()
+	_, isNew, wrong := r.Resolve(id(1), outcome, 0, groups, 1)
+	require.False(t, isNew)
+	require.False(t, wrong)
+	_, isNew, wrong = r.Resolve(id(1), Committed, 7, groups, 1)
+	require.False(t, isNew)
+	require.False(t, wrong)
+	_, isNew, wrong = r.Resolve(id(2), Committed, 7, groups, 1)
+	require.False(t, isNew)
+	require.True(t, wrong)
+	record, _ := r.Look(id(1))
+	require.Equal(t, Record{Vote: Yes, Timestamp: 7, Groups: groups, Outcome: Committed}, record)
+}

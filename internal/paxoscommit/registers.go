@@ -67,7 +67,7 @@ func (r *Registers) Look(id ID) (Record, Standing) {
 	if record := s.records[id.Counter]; record != nil {
 		return *record, Voted
 	}
-	if id.Counter < s.floor {
+	if id.Counter < s.floor && !probe.Bug("paxoscommit: what is over is open") {
 		return Record{}, Over
 	}
 	if r.records >= MaxRecords {
@@ -145,19 +145,19 @@ func (r *Registers) Close(id ID, groups []uint32, now uint64) (Record, Standing)
 
 // Resolve takes in the outcome of a transaction, and the timestamp of a commit. It returns the record as it was, and whether
 // this is new. A group that was never asked and hears of an abort remembers it: a late request for its vote must be
-// refused. groups are all that take part. wrong: the group has voted no, or has heard of an abort, and hears of a commit; it stays as it is.
+// refused. groups are all that take part. wrong: the group hears of a commit, and has voted no or knows that it was aborted; it stays as it is.
 func (r *Registers) Resolve(id ID, outcome Outcome, timestamp uint64, groups []uint32, now uint64) (before Record, isNew, wrong bool) {
 	record, standing := r.Look(id)
 	switch {
-	case standing == Open && outcome == Aborted:
+	case standing == Open && outcome == Aborted && !probe.Bug("paxoscommit: an abort of what has no vote leaves no record"):
 		r.Write(id, Record{Vote: No, Outcome: Aborted, Groups: groups}, now)
 		return Record{}, true, false
 	case standing != Voted:
 		return Record{}, false, false
-	case record.Outcome != Unknown:
+	case record.Outcome != Unknown && !probe.Bug("paxoscommit: an outcome is overwritten"):
 		// Whoever closes the votes of a transaction that is over elsewhere, and forgotten there, takes it for aborted: an
-		// old claim, of which nothing follows. That it was committed nobody says who does not know.
-		return record, false, record.Outcome == Aborted && outcome == Committed
+		// old claim, of which nothing follows. Nobody takes one for committed that was not.
+		return record, false, outcome == Committed && record.Outcome != Committed
 	}
 	stored := r.sessions[id.Session].records[id.Counter]
 	before = *stored
@@ -165,7 +165,7 @@ func (r *Registers) Resolve(id ID, outcome Outcome, timestamp uint64, groups []u
 		return before, false, true
 	}
 	stored.Outcome = outcome
-	if outcome == Committed {
+	if outcome == Committed && !probe.Bug("paxoscommit: a commit keeps the timestamp of the vote") {
 		stored.Timestamp = timestamp
 	}
 	return before, true, false

@@ -95,7 +95,7 @@ func TestCommitTakesOneRound(t *testing.T) {
 	for _, engine := range []string{"raft", "paxos"} {
 		t.Run(engine, func(t *testing.T) {
 			var rows []string
-			result := sim.Execute(sim.Config{Seed: 1, Delay: hop, Jitter: 1, Sync: 1}, func(w *sim.World) {
+			result := sim.Execute(sim.Config{Seed: 1, Delay: hop, Jitter: 1, Sync: 1, Calm: true}, func(w *sim.World) {
 				const groups = 3
 				dbs, forwarders := map[uint64]*kv.DB{}, map[uint64][]member{}
 				n := &counted{}

@@ -126,7 +126,7 @@ type MachineStatus struct {
 	Reserved     int           // keys that are kept for transactions that have lost too often
 	Sessions     int           // clients
 	Records      int           // votes that are kept
-	Contradicted uint64        // outcomes that contradicted another one: 0, unless a client came back after Config.SessionTTL, or something is wrong
+	Contradicted uint64        // commits of what this group has voted no for, or knows to be aborted: 0, unless something is wrong
 }
 
 // Status returns what the group holds.

@@ -4,7 +4,8 @@ import "github.com/synod-go/synod/internal/modelcheck/network"
 
 // bugs are the mistakes that can be put into the core and into the decision log, and the models that find them, the fastest
 // first. Missing is "2pc: what is refused is not given up": what a resource did before it was asked to prepare is in no model.
-// A test of internal/twophase finds it.
+// And "2pc: a no is told that comes after a forgotten read-only vote": resources vote alike each time. Tests of internal/twophase find
+// both.
 var bugs = []network.Bug{
 	{Name: "2pc: a coordinator presumes commit", Models: []string{"base"}},
 	{Name: "2pc: a coordinator presumes what it has lost", Models: []string{"lost"}},

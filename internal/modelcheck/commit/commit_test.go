@@ -164,7 +164,7 @@ func TestAllBugsHaveAModel(t *testing.T) {
 		}
 	}
 	slices.Sort(names)
-	known := []string{"2pc: what is refused is not given up"} // see bugs
+	known := []string{"2pc: what is refused is not given up", "2pc: a no is told that comes after a forgotten read-only vote"} // see bugs
 	for _, b := range bugs {
 		known = append(known, b.Name)
 		for _, name := range b.Models {
