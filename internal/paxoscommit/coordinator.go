@@ -104,9 +104,6 @@ func (c *Coordinator) Outcome() (Outcome, uint64) {
 	if missing == len(c.parts) || missing > 0 && !probe.Bug("paxoscommit: commit without all votes") {
 		return Unknown, 0
 	}
-	if probe.Bug("paxoscommit: commit at the first group's timestamp") {
-		timestamp = c.parts[0].timestamp
-	}
 	return Committed, timestamp
 }
 

@@ -95,3 +95,35 @@ func TestLocksGo(t *testing.T) {
 		return s.locks.Len() == 0
 	})
 }
+
+// TestCollectedReads: who has read as of a time that versions are not kept of any more is voted no.
+func TestCollectedReads(t *testing.T) {
+	withAndWithout(t, "kv: read what is collected", func() bool {
+		s := newState()
+		id := func(n uint64) paxoscommit.ID {
+			return paxoscommit.ID{Session: paxoscommit.Session{Opened: 1, Random: n}, Counter: 1}
+		}
+		s.prepare(&prepare{id: id(1), floor: 1, now: 10, groups: []uint32{0}, writes: []write{{key: "x", value: []byte("1")}}})
+		s.prepare(&prepare{id: id(2), floor: 1, now: 20, groups: []uint32{0}, writes: []write{{key: "x", deleted: true}}})
+		s.collect(20)
+		require.Nil(t, s.find("x"), "its tombstone is gone, too")
+		a := s.prepare(&prepare{id: id(3), floor: 1, now: 30, readAt: 15, groups: []uint32{0}, reads: []string{"x"}, writes: []write{{key: "y"}}})
+		return a.record.Vote == paxoscommit.No
+	})
+}
+
+// TestNowIsAboveWhatWasAnswered: also where a group's time is ahead of this node's.
+func TestNowIsAboveWhatWasAnswered(t *testing.T) {
+	withAndWithout(t, "kv: now is what the clock says", func() bool {
+		db, logs := openSolo(t, 1, 0, nil)
+		_, err := logs[0].Propose(t.Context(), appendAdvance(nil, db.now()+1<<50))
+		require.NoError(t, err)
+		put(t, db, "x", "1")
+		found := ""
+		require.NoError(t, db.ViewAt(t.Context(), db.Now(), func(tx *Tx) error {
+			found = get(t, tx, "x")
+			return nil
+		}))
+		return found == "1"
+	})
+}
