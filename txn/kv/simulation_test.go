@@ -8,7 +8,7 @@ import (
 
 // A bounded sweep through simulated clusters.
 func TestSimulation(t *testing.T) {
-	seeds := uint64(12)
+	seeds := uint64(8)
 	if testing.Short() || racing {
 		seeds = 2
 	}

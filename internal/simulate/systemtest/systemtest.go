@@ -37,7 +37,9 @@ func PlantedBugs(t *testing.T, name string, seeds uint64, want int) {
 	found := 0
 	for _, b := range s.Bugs {
 		if o := s.Do(system.Job{Bug: b.Name, Seed: 1, Until: seeds}); o.Failure != "" {
-			found++
+			if found++; found == want {
+				return
+			}
 		}
 	}
 	require.GreaterOrEqual(t, found, want, "of %d", len(s.Bugs))
