@@ -22,6 +22,7 @@ import (
 
 // replica is what both engines' groups are.
 type replica interface {
+	TransferLeader(ctx context.Context, to uint64) error
 	synod.Log
 	Status() synod.GroupStatus
 }
@@ -64,7 +65,7 @@ type cluster struct {
 type startEngine func(ctx context.Context, id uint64, t transport.Transport, store *pebble.Store) (engine, error)
 
 // openSynod returns a function that opens three nodes with so many groups.
-func openSynod(start startEngine, groups int) func(ctx context.Context, dir string) (bank, error) {
+func openSynod(start startEngine, groups int, apart bool) func(ctx context.Context, dir string) (bank, error) {
 	return func(ctx context.Context, dir string) (bank, error) {
 		c := &cluster{}
 		var transports []*tcp.Transport
@@ -89,6 +90,9 @@ func openSynod(start startEngine, groups int) func(ctx context.Context, dir stri
 		}
 		leader, err := c.elected(ctx)
 		if err != nil {
+			return nil, errors.Join(err, c.close())
+		}
+		if err := c.place(ctx, leader, apart); err != nil {
 			return nil, errors.Join(err, c.close())
 		}
 		c.db = c.dbs[leader]
@@ -139,6 +143,27 @@ func (c *cluster) open(ctx context.Context, id uint64, t transport.Transport, di
 	}
 	c.closers = append(c.closers, db.Close)
 	c.dbs, c.groups = append(c.dbs, db), append(c.groups, replicas)
+	return nil
+}
+
+// place has the node that leads the first group lead the others, too; or, apart, the next node.
+func (c *cluster) place(ctx context.Context, leader int, apart bool) error {
+	to := leader
+	if apart {
+		to = (leader + 1) % len(c.groups)
+	}
+	for g := 1; g < len(c.groups[0]); g++ {
+		for c.groups[to][g].Status().Leader != uint64(to+1) {
+			for i := range c.groups {
+				if c.groups[i][g].Status().Leader == uint64(i+1) {
+					_ = c.groups[i][g].TransferLeader(ctx, uint64(to+1)) // or again
+				}
+			}
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+		}
+	}
 	return nil
 }
 

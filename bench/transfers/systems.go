@@ -36,10 +36,11 @@ var systems = func() []system {
 	const defaults = ", transport/tcp (plaintext), storage/pebble, txn.Forwarder, hlc with peers; default settings; clients beside the leader of the first group"
 	const stm = "; concurrency.NewSTM, serializable snapshot, both accounts prefetched; client in process; election timeout 500 ms, heartbeat 50 ms, quota 8 GiB"
 	return []system{
-		{ours, openSynod(startRaft, 1), false, synod, kvOver + "one raft group" + defaults},
-		{oursTwo, openSynod(startRaft, 2), true, synod, kvOver + "two raft groups, every transfer over both" + defaults},
-		{"synod-paxos", openSynod(startPaxos, 1), false, synod, kvOver + "one paxos group" + defaults},
-		{"synod-paxos-two", openSynod(startPaxos, 2), true, synod, kvOver + "two paxos groups, every transfer over both" + defaults},
+		{ours, openSynod(startRaft, 1, false), false, synod, kvOver + "one raft group" + defaults},
+		{oursTwo, openSynod(startRaft, 2, false), true, synod, kvOver + "two raft groups, every transfer over both" + defaults},
+		{"synod-two-apart", openSynod(startRaft, 2, true), true, synod, kvOver + "two raft groups, every transfer over both; their leaders on two nodes" + defaults},
+		{"synod-paxos", openSynod(startPaxos, 1, false), false, synod, kvOver + "one paxos group" + defaults},
+		{"synod-paxos-two", openSynod(startPaxos, 2, false), true, synod, kvOver + "two paxos groups, every transfer over both" + defaults},
 		{replicated, openEtcd(3), false, etcd, "embedded, three members, client of the leader" + stm},
 		{"etcd-one", openEtcd(1), false, etcd, "embedded, one member" + stm},
 		{"bbolt", openBolt, false, []string{"go.etcd.io/bbolt"}, "one file, not replicated; Batch, default settings: synced"},

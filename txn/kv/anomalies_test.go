@@ -234,7 +234,7 @@ func TestWhatIsLeftBehindIsEnded(t *testing.T) {
 		db, logs := openSolo(t, 3, 0, func(c *Config) { c.RecoverAfter = 5 * time.Millisecond })
 		put(t, db, "x0", "old", "x1", "old", "x2", "old")
 		for _, l := range logs {
-			_, err := l.machine.await(t.Context(), executor.Real(), time.Minute, func(s *state) bool { return s.locks.Len() == 0 })
+			_, err := l.machine.await(t.Context(), executor.Real(), time.Minute, func(s *state) bool { return len(s.locks) == 0 })
 			require.NoError(t, err)
 		}
 		dead := paxoscommit.ID{Session: paxoscommit.Session{Opened: db.now(), Random: 1}, Counter: 1}

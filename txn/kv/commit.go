@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/synod-go/synod"
 	"github.com/synod-go/synod/internal/executor"
@@ -107,6 +108,7 @@ func (a *attempt) ask(ctx context.Context, i int, p prepare, command []byte) {
 		if step != paxoscommit.Prepare {
 			return
 		}
+		a.db.flush(g)
 		reply, maybe, err := a.db.insist(ctx, g, command)
 		a.mu.Lock()
 		a.maybe[i] = a.maybe[i] || maybe
@@ -323,16 +325,33 @@ type told struct {
 
 // Limits of what tells a group outcomes.
 const (
-	maxTellers = 2   // commands at a time
-	maxTold    = 256 // outcomes in one
+	maxTellers = 2 // commands at a time
+	// tellAfter is how long an outcome waits for a command that goes to the group anyway, so that both share a record on each
+	// replica: well below what a caller notices of a lock.
+	tellAfter = time.Millisecond
+	maxTold   = 256 // outcomes in one
 )
 
-// enqueue has a group told an outcome, with others.
+// enqueue has a group told an outcome, with others, and with the next command that it gets, if that comes soon.
 func (db *DB) enqueue(g *group, o told) {
 	g.mu.Lock()
-	defer g.mu.Unlock()
 	g.queue = append(g.queue, o)
-	if g.tellers < maxTellers {
+	first := len(g.queue) == 1
+	now := len(g.queue) >= maxTold || db.ctx.Err() != nil
+	g.mu.Unlock()
+	switch {
+	case now:
+		db.flush(g)
+	case first:
+		db.ex.AfterFunc(tellAfter, func() { db.flush(g) })
+	}
+}
+
+// flush has a group told what waits for that.
+func (db *DB) flush(g *group) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if len(g.queue) > 0 && g.tellers < maxTellers {
 		g.tellers++
 		db.task(func() { db.tellAll(g) })
 	}
@@ -379,6 +398,7 @@ func (db *DB) tellAll(g *group) {
 // waitFor waits until what blocks a transaction in a group is out of the way; if that takes too long it is ended.
 func (db *DB) waitFor(ctx context.Context, g *group, by answer) error {
 	probe.Sometimes("kv: a transaction waits for another", true)
+	db.flush(g)                      // it may be this DB's
 	if by.by == (paxoscommit.ID{}) { // only reserved
 		return db.pause(ctx, firstPause/2+db.random.upTo(firstPause))
 	}

@@ -246,6 +246,9 @@ func (db *DB) Close() error {
 	drained := db.drained
 	db.wakeClose()
 	db.mu.Unlock()
+	for _, g := range db.groups {
+		db.flush(g)
+	}
 	timer := db.ex.AfterFunc(db.cfg.RecoverAfter, drained.Set)
 	_ = db.ex.Wait(context.WithoutCancel(db.ctx), drained)
 	timer.Stop()

@@ -135,7 +135,7 @@ func (m *Machine) Status() MachineStatus {
 	defer m.mu.RUnlock()
 	s := m.state
 	status := MachineStatus{
-		Keys: s.items.Len(), Timestamp: s.clock, Collected: s.collected, Prepared: len(s.prepared), Locks: s.locks.Len(), Reserved: len(s.reserved),
+		Keys: s.items.Len(), Timestamp: s.clock, Collected: s.collected, Prepared: len(s.prepared), Locks: len(s.locks), Reserved: len(s.reserved),
 		Sessions: s.registers.Sessions(), Records: s.registers.Len(), Contradicted: s.wrong,
 	}
 	for _, t := range s.prepared { //synod:ordered the largest is the same in any order

@@ -111,7 +111,7 @@ func TestOutcomes(t *testing.T) {
 				}))
 			}
 			for _, l := range logs {
-				_, err := l.machine.await(t.Context(), executor.Real(), time.Minute, func(s *state) bool { return s.locks.Len() == 0 })
+				_, err := l.machine.await(t.Context(), executor.Real(), time.Minute, func(s *state) bool { return len(s.locks) == 0 })
 				require.NoError(t, err)
 			}
 			require.NoError(t, db.Close())

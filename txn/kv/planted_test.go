@@ -92,7 +92,7 @@ func TestLocksGo(t *testing.T) {
 		a := s.prepare(&prepare{id: id, floor: 1, age: 1, now: 1, groups: []uint32{0, 1}, writes: []write{{key: "x", value: []byte("1")}}})
 		require.Equal(t, paxoscommit.Yes, a.record.Vote)
 		s.resolve(resolution{id, paxoscommit.Aborted, 0, []uint32{0, 1}})
-		return s.locks.Len() == 0
+		return len(s.locks) == 0
 	})
 }
 

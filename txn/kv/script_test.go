@@ -3,6 +3,8 @@ package kv
 import (
 	"bytes"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -200,7 +202,8 @@ func describe(s *state) string {
 		b.WriteString("\n")
 		return true
 	})
-	s.locks.Scan(func(k string, l keyLock) bool {
+	for _, k := range slices.Sorted(maps.Keys(s.locks)) {
+		l := s.locks[k]
 		fmt.Fprintf(&b, "lock %s:", k)
 		if l.writer != nil {
 			fmt.Fprintf(&b, " written by %s", shortID(l.writer.id))
@@ -209,8 +212,7 @@ func describe(s *state) string {
 			fmt.Fprintf(&b, " read by %s", shortID(r.id))
 		}
 		b.WriteString("\n")
-		return true
-	})
+	}
 	for _, p := range s.locked {
 		fmt.Fprintf(&b, "ranges %v by %s\n", p.ranges, shortID(p.id))
 	}

@@ -54,7 +54,7 @@ type state struct {
 	registers *paxoscommit.Registers
 	prepared  map[paxoscommit.ID]*prepared
 	held      int // bytes of keys and values in prepared
-	locks     btree.Map[string, keyLock]
+	locks     map[string]keyLock
 	locked    []*prepared // those that have read ranges, in the order in which they were prepared
 
 	reserved map[string]chain
@@ -79,7 +79,7 @@ const (
 
 func newState() *state {
 	return &state{
-		index: make(map[string]*item), registers: paxoscommit.NewRegisters(), prepared: make(map[paxoscommit.ID]*prepared),
+		index: make(map[string]*item), locks: make(map[string]keyLock), registers: paxoscommit.NewRegisters(), prepared: make(map[paxoscommit.ID]*prepared),
 		reserved: make(map[string]chain), chains: make(map[chain]*reservation),
 	}
 }
@@ -299,8 +299,7 @@ func (s *state) blocker(p *prepare) (string, *prepared) {
 		return "", nil
 	}
 	writer := func(key string) *prepared {
-		l, _ := s.locks.Get(key)
-		return l.writer
+		return s.locks[key].writer
 	}
 	for _, k := range p.reads {
 		if by := writer(k); by != nil && !probe.Bug("kv: read what is being written") {
@@ -318,7 +317,7 @@ func (s *state) blocker(p *prepare) (string, *prepared) {
 		}
 	}
 	for _, w := range p.writes {
-		l, _ := s.locks.Get(w.key)
+		l := s.locks[w.key]
 		if l.writer != nil && !probe.Bug("kv: write what is being written") {
 			return w.key, l.writer
 		}
@@ -339,18 +338,13 @@ func (s *state) blocker(p *prepare) (string, *prepared) {
 	return "", nil
 }
 
-// writerIn returns a prepared transaction that writes into a range.
+// writerIn returns a prepared transaction that writes into a range: that of the first key. There are as many locks as is under way.
 func (s *state) writerIn(r keyRange) (key string, by *prepared) {
-	s.locks.Ascend(r.from, func(k string, l keyLock) bool {
-		if !r.has(k) {
-			return false
-		}
-		if l.writer != nil {
+	for k, l := range s.locks { //synod:ordered the first key is the same in any order
+		if l.writer != nil && r.has(k) && (by == nil || k < key) {
 			key, by = k, l.writer
-			return false
 		}
-		return true
-	})
+	}
 	return key, by
 }
 
@@ -432,13 +426,13 @@ func (s *state) unlock(t *prepared) {
 
 // change changes who holds a key, if fn says that it has changed something.
 func (s *state) change(key string, fn func(*keyLock) bool) {
-	l, there := s.locks.Get(key)
+	l := s.locks[key]
 	switch {
 	case !fn(&l):
 	case l.writer != nil || len(l.readers) > 0:
-		s.locks.Set(key, l)
-	case there:
-		s.locks.Delete(key)
+		s.locks[key] = l
+	default:
+		delete(s.locks, key)
 	}
 }
 

@@ -403,7 +403,7 @@ func (tx *Tx) Get(key []byte) ([]byte, error) {
 	var value []byte
 	found, late := false, false
 	if err := tx.look(p, func(s *state) *prepared {
-		if l, _ := s.locks.Get(k); l.writer.holds(p.readAt) {
+		if l := s.locks[k]; l.writer.holds(p.readAt) {
 			return l.writer
 		}
 		versions := s.find(k)
@@ -616,14 +616,14 @@ func (tx *Tx) scan(p *txPart, r keyRange, most, limit int) (list []Pair, err err
 	return list, err
 }
 
-// holderIn returns a transaction that may still change what is read in a range at a timestamp.
+// holderIn returns a transaction that may still change what is read in a range at a timestamp: that of the first key.
 func (s *state) holderIn(r keyRange, readAt uint64) (by *prepared) {
-	s.locks.Ascend(r.from, func(k string, l keyLock) bool {
-		if r.has(k) && l.writer.holds(readAt) {
-			by = l.writer
+	first := ""
+	for k, l := range s.locks { //synod:ordered the first key is the same in any order
+		if r.has(k) && l.writer.holds(readAt) && (by == nil || k < first) {
+			first, by = k, l.writer
 		}
-		return by == nil && r.has(k)
-	})
+	}
 	return by
 }
 
