@@ -14,7 +14,7 @@ import (
 )
 
 var (
-	seeds = flag.Uint64("seeds", 1500, "how many random runs")
+	seeds = flag.Uint64("seeds", 600, "how many random runs")
 	first = flag.Uint64("first", 1, "the first seed")
 	show  = flag.Bool("show", false, "print what happens in a run that fails")
 )
