@@ -400,7 +400,7 @@ func (db *DB) waitFor(ctx context.Context, g *group, by answer) error {
 	probe.Sometimes("kv: a transaction waits for another", true)
 	db.flush(g)                      // it may be this DB's
 	if by.by == (paxoscommit.ID{}) { // only reserved
-		return db.pause(ctx, firstPause/2+db.random.upTo(firstPause))
+		return db.waitForKey(ctx, g, by)
 	}
 	patience := db.cfg.RecoverAfter
 	if probe.Buggify("kv: what is in the way is ended at once") {
@@ -411,6 +411,16 @@ func (db *DB) waitFor(ctx context.Context, g *group, by answer) error {
 		db.recover(by.by, by.byGroups)
 		err = db.pause(ctx, firstPause)
 	}
+	return err
+}
+
+// waitForKey waits until a key is not kept any more for whoever was in the way, but not for long: he may have gone, and what is kept
+// ends at a time that only commands bring about.
+func (db *DB) waitForKey(ctx context.Context, g *group, by answer) error {
+	_, err := g.machine.await(ctx, db.ex, firstPause+db.random.upTo(firstPause), func(s *state) bool {
+		_, kept := s.reserved[by.key]
+		return s.clock >= by.clock && !kept
+	})
 	return err
 }
 

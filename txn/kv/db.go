@@ -28,6 +28,7 @@ type DB struct {
 	own    bool // the clock is
 	groups []*group
 	random *lockedRandom
+	turns  turns
 	client uint64 // the random half of all its sessions: a transaction that is tried again stays what it is
 
 	mu         sync.Mutex
@@ -90,7 +91,7 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 		return nil, err
 	}
 	ex := executor.From(ctx, executor.Real())
-	db := &DB{cfg: cfg, ex: ex, clock: cfg.Clock, recoveries: make(map[paxoscommit.ID]bool), client: ex.Uint64()}
+	db := &DB{cfg: cfg, ex: ex, clock: cfg.Clock, recoveries: make(map[paxoscommit.ID]bool), turns: turns{limit: turnAfter}, client: ex.Uint64()}
 	db.random = &lockedRandom{r: rand.New(rand.NewPCG(ex.Uint64(), ex.Uint64()))}
 	for i, g := range cfg.Groups {
 		db.groups = append(db.groups, &group{number: uint32(i), log: g.Log, machine: g.Machine})

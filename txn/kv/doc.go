@@ -30,7 +30,7 @@
 // the outcome (package internal/paxoscommit has the protocol). A transaction that is over holds nothing.
 //
 // Waiting ends: a transaction that has asked for votes in several groups does not wait for an older one, but is tried again; so that
-// those who wait never wait for each other. One that has lost four times has its keys kept for it, for which
+// those who wait never wait for each other. Those of one DB that have lost for a key go on one after the other. One that has lost four times has its keys kept for it, for which
 // older ones take them away and younger ones wait (wound-wait); once it has voted yes nobody takes anything away. It keeps its
 // age, and is the oldest some day.
 //

@@ -110,6 +110,8 @@ func (db *DB) run(ctx context.Context, mode mode, fn func(*Tx) error) error {
 			db.task(func() { _, _ = db.propose(db.ctx, g, appendReserve(nil, me, db.now(), 0, nil)) }) // or it expires
 		}
 	}()
+	release := func() {} // its turn
+	defer func() { release() }()
 	for n := 0; n < db.cfg.MaxAttempts; n++ {
 		if err := db.clock.Check(); err != nil {
 			return fmt.Errorf("kv: this node's clock is not to be trusted: %w", err)
@@ -154,8 +156,16 @@ func (db *DB) run(ctx context.Context, mode mode, fn func(*Tx) error) error {
 			return &MismatchError{Key: []byte(v.refused.key)}
 		}
 		db.conflicts.Add(1)
+		release()
+		release = func() {}
 		if e := tx.comeAgain(v, n); e != nil {
 			return fmt.Errorf("kv: nothing was committed: %w", e)
+		}
+		if key := v.refused.key; key != "" {
+			var e error
+			if release, e = db.turns.take(ctx, db.ex, key); e != nil {
+				return fmt.Errorf("kv: nothing was committed: %w", e)
+			}
 		}
 		if (n+1 >= reserveAfter || probe.Buggify("kv: keys are kept at once")) && (mode == updating || len(tx.parts) > 1) {
 			probe.Sometimes("kv: keys are kept for a transaction that has lost", true)
@@ -196,7 +206,7 @@ func (tx *Tx) comeAgain(v verdict, n int) error {
 			}
 		}
 	}
-	if n == 0 {
+	if n == 0 || n < 4 && v.refused.key != "" { // whose turn it is goes on
 		return tx.ctx.Err()
 	}
 	return tx.db.pause(tx.ctx, tx.db.random.upTo(min(time.Millisecond<<min(n, 10), 50*time.Millisecond)))
@@ -233,7 +243,7 @@ func (db *DB) reserve(ctx context.Context, c chain, p *txPart) error {
 		if err != nil || a.kind != answerBlocked {
 			return err
 		}
-		if err := db.pause(ctx, firstPause+db.random.upTo(firstPause)); err != nil {
+		if err := db.waitForKey(ctx, p.group, a); err != nil {
 			return err
 		}
 	}
