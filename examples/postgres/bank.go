@@ -177,6 +177,7 @@ func (b *bank) work(ctx context.Context, s settings, out io.Writer, r *record) e
 		left--
 		return left >= 0
 	}
+	progress := make(chan struct{}, 1) // a sixth of all is done: something breaks
 	var wg sync.WaitGroup
 	for c := range clients {
 		wg.Go(func() {
@@ -194,7 +195,19 @@ func (b *bank) work(ctx context.Context, s settings, out io.Writer, r *record) e
 				default:
 					r.aborted++
 				}
+				if (r.transfers+r.aborted+r.unknown)%max(s.transfers/6, 1) == 0 {
+					select {
+					case progress <- struct{}{}:
+					default:
+					}
+				}
 				mu.Unlock()
+				if err != nil { // whatever is the matter takes a moment
+					select {
+					case <-ctx.Done():
+					case <-time.After(100 * time.Millisecond):
+					}
+				}
 			}
 		})
 	}
@@ -204,8 +217,9 @@ func (b *bank) work(ctx context.Context, s settings, out io.Writer, r *record) e
 		select {
 		case <-done:
 			return ctx.Err()
-		case <-time.After(time.Second):
+		case <-progress:
 		}
+		r.faults++
 		if n%2 == 0 && b.server != nil {
 			fmt.Fprintln(out, "the server is killed, and started again")
 			if err := b.server.restart(); err != nil {
@@ -255,7 +269,7 @@ func (b *bank) audit(ctx context.Context, out io.Writer, r *record) error {
 		select { // the manager asks and tells until it is
 		case <-ctx.Done():
 			return fmt.Errorf("%d transactions are in doubt in the database, %d records in the keys: %w", prepared, locked, ctx.Err())
-		case <-time.After(50 * time.Millisecond):
+		case <-time.After(100 * time.Millisecond):
 		}
 	}
 	var rows int64

@@ -70,6 +70,7 @@ type record struct {
 	transfers, aborted, unknown int
 	total                       int64
 	violations                  int
+	faults                      int
 }
 
 var errViolated = errors.New("the accounts are not as they must be")
