@@ -85,7 +85,8 @@ type Config struct {
 	// MaxPending and MaxPendingBytes limit the calls of one group that are under way
 	// on this node, and the bytes of their commands; what exceeds them is refused
 	// with synod.ErrOverloaded. MaxPendingBytes also limits what a leader has in its
-	// log that is not decided yet. Default: 65,536 and 64 MiB.
+	// log that is not decided yet, where a value counts as 32 bytes and what is in it.
+	// Default: 65,536 and 64 MiB.
 	MaxPending      int
 	MaxPendingBytes int
 

@@ -44,7 +44,8 @@ var faultRules = []rule{
 	{"more bytes than MaxPendingBytes are refused with ErrOverloaded, and none is dropped",
 		func(t *testing.T, engine Engine) {
 			testOverload(t, engine, func(cfg *replica.Settings) {
-				// What is added to commands in the log counts too.
+				// What an engine adds to commands in its log counts there too, overloadCalls times
+				// if none shares an entry: less than a command's bytes.
 				cfg.MaxPendingBytes, cfg.MaxCommandBytes = (overloadCalls+1)*overloadBytes-1, overloadBytes
 			})
 		}},
@@ -442,7 +443,7 @@ func testRestoreFails(t *testing.T, engine Engine) {
 
 const (
 	overloadCalls = 6
-	overloadBytes = 100
+	overloadBytes = 1000
 )
 
 func testOverload(t *testing.T, engine Engine, limit func(*replica.Settings)) {
@@ -457,13 +458,18 @@ func testOverload(t *testing.T, engine Engine, limit func(*replica.Settings)) {
 	for range 3 {
 		m.disk.HoldSync()
 		answers := make(chan error, overloadCalls)
-		for range overloadCalls {
+		// One after the other, so that none shares an entry with others: that costs the most.
+		for i := range overloadCalls {
+			last := m.group(1).Status().Last
 			go func() {
 				_, err := c.propose(c.ctx, m, 1, padded())
 				answers <- err
 			}()
+			require.Eventually(t, func() bool {
+				s := m.group(1).Status()
+				return s.Pending == i+1 && s.Last == last+1
+			}, patience, heartbeat)
 		}
-		require.Eventually(t, func() bool { return m.group(1).Status().Pending == overloadCalls }, patience, heartbeat)
 		for range 3 {
 			_, err := c.propose(c.ctx, m, 1, padded())
 			require.ErrorIs(t, err, synod.ErrOverloaded)
