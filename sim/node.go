@@ -204,7 +204,7 @@ func (n *Node) operation() {
 		w, p := n.world, n.process
 		w.effect("crash at an operation")
 		w.after(0, eventFault, n.ID, 0, func() {
-			if n.process == p {
+			if n.process == p && !w.healed { // else nobody would start it again
 				n.Crash()
 			}
 		})
