@@ -63,9 +63,18 @@ type prepare struct {
 	groups []uint32
 
 	reads    []string
+	exact    []exactRead // keys that are not among reads
 	ranges   []keyRange
 	expected []expectation
 	writes   []write
+
+	told []resolution // outcomes of others, which the group is to learn before it votes
+}
+
+// exactRead is a key of which a version was read before the group had it: its transaction was certain to be committed.
+type exactRead struct {
+	key       string
+	timestamp uint64 // the version's
 }
 
 func (p *prepare) chain() chain { return chain{p.age, p.id.Session.Random} }
@@ -76,8 +85,12 @@ func appendPrepare(b []byte, p *prepare) []byte {
 	for _, v := range [...]uint64{p.floor, p.age, p.now, p.readAt} {
 		b = binary.AppendUvarint(b, v)
 	}
-	b = paxoscommit.AppendGroups(b, p.groups)
-	return appendPart(b, p)
+	b = appendPart(paxoscommit.AppendGroups(b, p.groups), p)
+	b = binary.AppendUvarint(b, uint64(len(p.exact)))
+	for _, e := range p.exact {
+		b = binary.AppendUvarint(wire.AppendBytes(b, e.key), e.timestamp)
+	}
+	return appendResolutions(b, p.told)
 }
 
 // size is about how many bytes appendPrepare appends, and not less.
@@ -85,6 +98,12 @@ func (p *prepare) size() int {
 	n := 96 + 5*len(p.groups)
 	for _, k := range p.reads {
 		n += 5 + len(k)
+	}
+	for _, e := range p.exact {
+		n += 15 + len(e.key)
+	}
+	for i := range p.told {
+		n += p.told[i].size()
 	}
 	for _, r := range p.ranges {
 		n += 10 + len(r.from) + len(r.to)
@@ -142,33 +161,42 @@ func readPrepare(r *wire.Reader) (p prepare, err error) {
 		r.Fail()
 	}
 	readPart(r, &p)
+	if n := countItems(r, 2); n > 0 {
+		p.exact = make([]exactRead, 0, n)
+		for range n {
+			p.exact = append(p.exact, exactRead{string(r.Bytes(maxKeyBytes)), r.Uvarint()})
+		}
+	}
+	p.told = readResolutions(r)
 	return p, r.End()
 }
 
-func readPart(r *wire.Reader, p *prepare) {
-	count := func(size int) int {
-		n := r.Count(size)
-		if n > maxItems {
-			r.Fail()
-			return 0
-		}
-		return n
+// countItems reads how many items of at least size bytes follow.
+func countItems(r *wire.Reader, size int) int {
+	n := r.Count(size)
+	if n > maxItems {
+		r.Fail()
+		return 0
 	}
-	if n := count(1); n > 0 {
+	return n
+}
+
+func readPart(r *wire.Reader, p *prepare) {
+	if n := countItems(r, 1); n > 0 {
 		p.reads = make([]string, 0, n)
 		for range n {
 			p.reads = append(p.reads, string(r.Bytes(maxKeyBytes)))
 		}
 	}
-	for range count(2) {
+	for range countItems(r, 2) {
 		p.ranges = append(p.ranges, keyRange{string(r.Bytes(maxKeyBytes + 1)), string(r.Bytes(maxKeyBytes + 1))})
 	}
-	for range count(2) {
+	for range countItems(r, 2) {
 		e := expectation{key: string(r.Bytes(maxKeyBytes))}
 		e.value, e.absent = readFlagged(r)
 		p.expected = append(p.expected, e)
 	}
-	if n := count(2); n > 0 {
+	if n := countItems(r, 2); n > 0 {
 		p.writes = make([]write, 0, n)
 		for range n {
 			w := write{key: string(r.Bytes(maxKeyBytes))}
@@ -186,6 +214,35 @@ type resolution struct {
 	groups    []uint32
 }
 
+// size is how many bytes it has in a command at most.
+func (x *resolution) size() int { return 40 + 5*len(x.groups) }
+
+func appendResolutions(b []byte, list []resolution) []byte {
+	b = binary.AppendUvarint(b, uint64(len(list)))
+	for _, x := range list {
+		b = append(paxoscommit.AppendID(b, x.id), byte(x.outcome))
+		b = binary.AppendUvarint(b, x.timestamp)
+		b = paxoscommit.AppendGroups(b, x.groups)
+	}
+	return b
+}
+
+func readResolutions(r *wire.Reader) []resolution {
+	n := r.Count(27)
+	if n == 0 {
+		return nil
+	}
+	list := make([]resolution, 0, n)
+	for range n {
+		x := resolution{paxoscommit.ReadID(r), paxoscommit.Outcome(r.Byte(byte(paxoscommit.Aborted))), r.Uvarint(), paxoscommit.ReadGroups(r)}
+		if x.timestamp > maxTimestamp || len(x.groups) == 0 {
+			r.Fail()
+		}
+		list = append(list, x)
+	}
+	return list
+}
+
 func appendClose(b []byte, id paxoscommit.ID, groups []uint32, now uint64) []byte {
 	b = paxoscommit.AppendGroups(paxoscommit.AppendID(append(b, opClose), id), groups)
 	return binary.AppendUvarint(b, now)
@@ -198,13 +255,7 @@ func appendResolve(b []byte, session paxoscommit.Session, floor, now uint64, lis
 	b = binary.BigEndian.AppendUint64(b, session.Random)
 	b = binary.AppendUvarint(b, floor)
 	b = binary.AppendUvarint(b, now)
-	b = binary.AppendUvarint(b, uint64(len(list)))
-	for _, r := range list {
-		b = append(paxoscommit.AppendID(b, r.id), byte(r.outcome))
-		b = binary.AppendUvarint(b, r.timestamp)
-		b = paxoscommit.AppendGroups(b, r.groups)
-	}
-	return b
+	return appendResolutions(b, list)
 }
 
 func appendFinish(b []byte, ids ...paxoscommit.ID) []byte {

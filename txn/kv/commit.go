@@ -58,15 +58,22 @@ func (db *DB) commit(ctx context.Context, age uint64, parts []*prepare, groups [
 	commands := make([][]byte, len(parts))
 	for i, p := range parts {
 		p.id, p.floor, p.age, p.now, p.groups = id, floor, age, db.now(), numbers
-		if n := max(len(p.reads), len(p.ranges), len(p.expected), len(p.writes)); n > maxItems {
+		if n := max(len(p.reads), len(p.exact), len(p.ranges), len(p.expected), len(p.writes)); n > maxItems {
 			db.end(s, id)
 			return verdict{err: fmt.Errorf("kv: %w: the transaction reads or writes %d times in group %d, at most %d", synod.ErrTooLarge, n, numbers[i], maxItems)}
 		}
 		commands[i] = appendPrepare(make([]byte, 0, p.size()), p)
+		if len(p.told) > 0 && len(commands[i]) > db.cfg.MaxCommandBytes {
+			p.told = nil // it will wait until the group has been told by other commands
+			commands[i] = appendPrepare(nil, p)
+		}
 		if len(commands[i]) > db.cfg.MaxCommandBytes {
 			db.end(s, id)
 			return verdict{err: fmt.Errorf("kv: %w: the transaction's part in group %d has %d bytes, Config.MaxCommandBytes is %d", synod.ErrTooLarge, numbers[i], len(commands[i]), db.cfg.MaxCommandBytes)}
 		}
+	}
+	if len(groups) > 1 {
+		db.underway.begin(id)
 	}
 	a := &attempt{db: db, session: s, id: id, groups: groups, numbers: numbers, c: paxoscommit.NewCoordinator(id, numbers), maybe: make([]bool, len(groups)), errs: make([]error, len(groups)), done: executor.NewEvent()}
 	if len(groups) == 1 {
@@ -108,8 +115,15 @@ func (a *attempt) ask(ctx context.Context, i int, p prepare, command []byte) {
 		if step != paxoscommit.Prepare {
 			return
 		}
-		a.db.flush(g)
-		reply, maybe, err := a.db.insist(ctx, g, command)
+		list := a.db.takeTold(g, a.db.cfg.MaxCommandBytes-len(command))
+		reply, maybe, err := a.db.insist(ctx, g, attach(command, &p, list))
+		if err != nil {
+			a.db.untold(g, list)
+		} else {
+			for _, o := range list {
+				o.attempt.told(g)
+			}
+		}
 		a.mu.Lock()
 		a.maybe[i] = a.maybe[i] || maybe
 		maybe = a.maybe[i]
@@ -154,6 +168,9 @@ func (a *attempt) voted(i int, reply answer, standing paxoscommit.Standing) {
 	}
 	a.c.Voted(a.numbers[i], reply.record, standing)
 	a.expired = a.expired || standing == paxoscommit.Expired
+	if reply.refused != refusedNot {
+		raise(&a.groups[i].seen, reply.clock) // or the next attempt might not see why
+	}
 	if reply.refused != refusedNot && (a.refused.refused == refusedNot || reply.refused == refusedMismatch) {
 		a.refused = reply
 	}
@@ -197,6 +214,9 @@ func (a *attempt) verdict() verdict {
 	}
 	alone := len(a.groups) == 1
 	a.mu.Unlock()
+	if !alone && outcome != paxoscommit.Unknown {
+		a.db.underway.decide(resolution{a.id, outcome, timestamp, a.numbers})
+	}
 	switch {
 	case outcome == paxoscommit.Committed:
 		raise(&a.db.answered, timestamp)
@@ -256,6 +276,9 @@ func (a *attempt) end(how func(*session, paxoscommit.ID)) {
 	a.over = true
 	a.mu.Unlock()
 	if first {
+		if len(a.groups) > 1 {
+			a.db.underway.end(a.id)
+		}
 		how(a.session, a.id)
 	}
 }
@@ -332,6 +355,91 @@ const (
 	maxTold   = 256 // outcomes in one
 )
 
+// underway is the transactions over several groups of which some group does not know the outcome, and the outcomes of those that have one: so
+// that those of the same DB need not wait until the groups have been told.
+type underway struct {
+	mu       sync.Mutex
+	outcomes map[paxoscommit.ID]*resolution // nil: not yet
+}
+
+func (u *underway) begin(id paxoscommit.ID) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.outcomes == nil {
+		u.outcomes = make(map[paxoscommit.ID]*resolution)
+	}
+	u.outcomes[id] = nil
+}
+
+func (u *underway) decide(x resolution) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.outcomes[x.id] = &x
+}
+
+func (u *underway) end(id paxoscommit.ID) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	delete(u.outcomes, id)
+}
+
+// find returns a transaction's outcome, nil if it has none; mine: it is, or was a moment ago, under way.
+func (u *underway) find(id paxoscommit.ID) (x *resolution, mine bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	x, mine = u.outcomes[id]
+	return x, mine
+}
+
+// takeTold takes outcomes for a command that goes to the group anyway, of at most so many bytes. What the answer to the command is does not matter:
+// the group has been told.
+func (db *DB) takeTold(g *group, room int) []told {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.take(room, 0)
+}
+
+// take takes the first outcomes of the queue: as many as have room, and not fewer than least, if there are as many.
+func (g *group) take(room, least int) []told {
+	n, size := 0, 0
+	for n < min(len(g.queue), maxTold) && (n < least || size+g.queue[n].size() <= room) {
+		size += g.queue[n].size()
+		n++
+	}
+	if n == 0 {
+		return nil
+	}
+	if probe.Buggify("kv: outcomes are told one by one") {
+		n = 1
+	}
+	probe.Sometimes("kv: many outcomes are told at once", n > 1)
+	list := slices.Clone(g.queue[:n])
+	g.queue = slices.Delete(g.queue, 0, n)
+	return list
+}
+
+// untold has a group told by another command what this one may not have told it.
+func (db *DB) untold(g *group, list []told) {
+	for _, o := range list {
+		db.enqueue(g, o)
+	}
+}
+
+// attach makes a command tell its group outcomes: those of the list, and those that the transaction has read ahead of the group.
+func attach(command []byte, p *prepare, list []told) []byte {
+	if len(list) == 0 {
+		return command // which tells the latter
+	}
+	q := *p
+	q.told = slices.Clone(p.told)
+	for _, o := range list {
+		if !slices.ContainsFunc(p.told, func(x resolution) bool { return x.id == o.id }) {
+			q.told = append(q.told, o.resolution)
+		}
+	}
+	return appendPrepare(make([]byte, 0, q.size()), &q)
+}
+
 // enqueue has a group told an outcome, with others, and with the next command that it gets, if that comes soon.
 func (db *DB) enqueue(g *group, o told) {
 	g.mu.Lock()
@@ -360,24 +468,17 @@ func (db *DB) flush(g *group) {
 func (db *DB) tellAll(g *group) {
 	for {
 		g.mu.Lock()
-		n, size := 0, 0
-		for n < min(len(g.queue), maxTold) && (n == 0 || size < db.cfg.MaxCommandBytes/2) {
-			size += 40 + 5*len(g.queue[n].groups)
-			n++
+		var list []told
+		if db.ctx.Err() == nil {
+			list = g.take(db.cfg.MaxCommandBytes/2, 1)
 		}
-		if n == 0 || db.ctx.Err() != nil {
+		if len(list) == 0 {
 			g.tellers--
 			g.mu.Unlock()
 			return
 		}
-		if probe.Buggify("kv: outcomes are told one by one") {
-			n = 1
-		}
-		probe.Sometimes("kv: many outcomes are told at once", n > 1)
-		list := slices.Clone(g.queue[:n])
-		g.queue = slices.Delete(g.queue, 0, n)
 		g.mu.Unlock()
-		outcomes := make([]resolution, n)
+		outcomes := make([]resolution, len(list))
 		for i, o := range list {
 			outcomes[i] = o.resolution
 		}

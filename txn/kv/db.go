@@ -40,6 +40,8 @@ type DB struct {
 	idle       *executor.Event // and then for tasks to be
 	recoveries map[paxoscommit.ID]bool
 
+	underway underway
+
 	commits, conflicts, aborts, recovered atomic.Uint64
 	answered                              atomic.Uint64 // the highest timestamp of a commit
 }
@@ -91,7 +93,7 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 		return nil, err
 	}
 	ex := executor.From(ctx, executor.Real())
-	db := &DB{cfg: cfg, ex: ex, clock: cfg.Clock, recoveries: make(map[paxoscommit.ID]bool), turns: turns{limit: turnAfter}, client: ex.Uint64()}
+	db := &DB{cfg: cfg, ex: ex, clock: cfg.Clock, recoveries: make(map[paxoscommit.ID]bool), turns: turns{limit: cfg.RecoverAfter}, client: ex.Uint64()}
 	db.random = &lockedRandom{r: rand.New(rand.NewPCG(ex.Uint64(), ex.Uint64()))}
 	for i, g := range cfg.Groups {
 		db.groups = append(db.groups, &group{number: uint32(i), log: g.Log, machine: g.Machine})

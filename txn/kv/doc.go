@@ -30,15 +30,20 @@
 // the outcome (package internal/paxoscommit has the protocol). A transaction that is over holds nothing.
 //
 // Waiting ends: a transaction that has asked for votes in several groups does not wait for an older one, but is tried again; so that
-// those who wait never wait for each other. Those of one DB that have lost for a key go on one after the other. One that has lost four times has its keys kept for it, for which
-// older ones take them away and younger ones wait (wound-wait); once it has voted yes nobody takes anything away. It keeps its
-// age, and is the oldest some day.
+// those who wait never wait for each other. Those of one DB that write the same keys commit in turns: one learns what it writes by running
+// its function, queues for all of that at one moment, and is run again if it had to wait. One that has lost four times against those of other DBs has its
+// keys kept for it, for which older ones take them away and younger ones wait (wound-wait); once it has voted yes nobody takes anything
+// away. It keeps its age, and is the oldest some day.
 //
 // # Cost
 //
 // The commands in the groups' logs, and messages between the nodes for them, are all that there is; what is on disk is
 // the logs'. An Update that reads keys of replicas that are current costs no more than its commit; where others have changed them,
-// it is tried again, with a barrier. A View costs a barrier in its first group, and in all if there are several.
+// it is tried again. A View costs a barrier in its first group, and in all if there are several.
+//
+// Transactions over several groups that follow each other over the same keys on one DB need a round each, and no more: when all have voted the next
+// one reads what was written, though the groups do not know yet that it is committed, and they learn it from the command that asks for
+// its vote. Other DBs wait until the groups know: another round. Outcomes that no command takes along within a millisecond have one of their own, together.
 //
 //	                               commands in logs    rounds to the answer
 //	Update in one group            1                   1
@@ -59,7 +64,8 @@
 // A group's state is in memory. The groups and the route are the same for all nodes and for ever: moving keys between groups
 // is package shard's. Each node that has a DB has a replica of each group. A transaction's part in a group is one command, and has its size.
 //
-// Where many write the same key at a time all but one of them are tried again. A value is kept until it is replaced, and for
+// Where many DBs write the same key at a time all but one of them are tried again. Turns are for up to 64 keys a transaction; one that writes more
+// does not queue. A value is kept until it is replaced, and for
 // Config.Retention after it. A transaction that runs for longer than that is tried again, and fails at last.
 //
 // A group that has lost its majority holds what is prepared in it, and in the others, until it is back.
@@ -72,4 +78,8 @@
 // there from clocks is here from locks and barriers; the price is that a View over several groups may have to be tried again.
 // Wound-wait (Rosenkrantz, Stearns and Lewis, 1978) is for what is kept for those that have lost; among those that have voted in part it is
 // the younger that gives way by itself, their wait-die.
+//
+// What a transaction will write is found out by running it, as Calvin does for those that do not say so (Thomson et al., "Calvin", 2012, section
+// 3.2.1); but the turns that follow are only advice, and the votes decide. What is read ahead of its groups is certain to be committed: unlike with
+// controlled lock violation (Graefe et al., 2013) no commit waits for another one's outcome.
 package kv

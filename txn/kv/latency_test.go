@@ -163,6 +163,44 @@ func TestCommitTakesOneRound(t *testing.T) {
 					}
 					rows = append(rows, fmt.Sprintf("%s at node %d: %v, %d messages, %d writes; with what follows %d and %d", name, node, took, messages, commits, n.messages, n.commits))
 				}
+				// One after another over the same keys: each reads what the one before has written, and does not wait until the groups know that it is
+				// committed.
+				inARow := func(node uint64, hops int, keys ...string) {
+					_ = sim.Sleep(ctx, heartbeat-w.Now()%heartbeat+time.Second)
+					before := w.Now()
+					const n = 5
+					for i := range n {
+						if err := dbs[node].Update(ctx, func(tx *kv.Tx) error {
+							for _, k := range keys {
+								have, err := tx.Get([]byte(k))
+								if err != nil && err != kv.ErrNotFound {
+									return err
+								}
+								if i == 0 {
+									have = nil
+								}
+								if len(have) != i {
+									return fmt.Errorf("%q at %s, in transaction %d", have, k, i)
+								}
+								if err := tx.Put([]byte(k), append(have, '+')); err != nil {
+									return err
+								}
+							}
+							return nil
+						}); err != nil {
+							w.Failf("update", "%v at node %d: %v", keys, node, err)
+						}
+					}
+					took := w.Now() - before
+					if took.Round(5*time.Millisecond) != time.Duration(n*hops)*hop {
+						w.Failf("update", "%d in a row over %v at node %d: %v, want %d hops of %v", n, keys, node, took, n*hops, hop)
+					}
+					rows = append(rows, fmt.Sprintf("%d in a row over %d groups at node %d: %v", n, len(keys), node, took))
+				}
+				for _, keys := range [][]string{{"ar"}, {"ar", "br"}, {"ar", "br", "cr"}} {
+					inARow(1, 2, keys...)
+					inARow(2, 4, keys...)
+				}
 				for round := range 3 {
 					update(1, fmt.Sprint("one group ", round), 2, "ax")
 					update(2, fmt.Sprint("one group ", round), 4, "ay")

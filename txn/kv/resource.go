@@ -154,6 +154,9 @@ func (r *Resource) keep(tx *Tx, id txn.ID, prepared bool) error {
 			return fmt.Errorf("%w: a resource's transaction can't scan", ErrInvalid)
 		}
 		b.keys = append(b.keys, p.prepare.reads...)
+		for _, e := range p.exact {
+			b.keys = append(b.keys, e.key)
+		}
 		for _, e := range p.expected {
 			b.keys = append(b.keys, e.key)
 		}

@@ -112,14 +112,7 @@ func (s *state) execute(command []byte) answer {
 		return s.close(id, groups, now)
 	case opResolve:
 		session, floor, now := paxoscommit.Session{Opened: r.Uint64(), Random: r.Uint64()}, r.Uvarint(), r.Uvarint()
-		list := make([]resolution, 0, r.Count(27))
-		for range cap(list) {
-			x := resolution{paxoscommit.ReadID(&r), paxoscommit.Outcome(r.Byte(byte(paxoscommit.Aborted))), r.Uvarint(), paxoscommit.ReadGroups(&r)}
-			if x.timestamp > maxTimestamp || len(x.groups) == 0 {
-				r.Fail()
-			}
-			list = append(list, x)
-		}
+		list := readResolutions(&r)
 		if r.End() != nil {
 			return malformed
 		}
@@ -190,6 +183,10 @@ func standing(record paxoscommit.Record, st paxoscommit.Standing) *answer {
 
 // prepare votes: yes, if what the transaction has read is as it was and nobody else holds what it needs.
 func (s *state) prepare(p *prepare) answer {
+	for _, x := range p.told {
+		s.resolve(x)
+	}
+	p.told = nil
 	s.registers.Touch(p.id.Session, p.floor, s.clock)
 	if a := standing(s.registers.Look(p.id)); a != nil && (a.kind != answerVote || !probe.Bug("kv: a group votes twice")) {
 		return *a
@@ -271,6 +268,11 @@ func (s *state) changed(p *prepare) (string, bool) {
 			}
 		}
 	}
+	for _, e := range p.exact {
+		if s.newest(e.key).timestamp != e.timestamp && !probe.Bug("kv: what was read ahead is not validated") {
+			return e.key, true
+		}
+	}
 	if probe.Bug("kv: ranges are not validated") {
 		return "", false
 	}
@@ -304,6 +306,11 @@ func (s *state) blocker(p *prepare) (string, *prepared) {
 	for _, k := range p.reads {
 		if by := writer(k); by != nil && !probe.Bug("kv: read what is being written") {
 			return k, by
+		}
+	}
+	for _, e := range p.exact {
+		if by := writer(e.key); by != nil {
+			return e.key, by
 		}
 	}
 	for _, e := range p.expected {
@@ -382,6 +389,10 @@ func (s *state) lock(t *prepared) {
 // and is like what was read from now on.
 func (t *prepared) keep() {
 	t.reads = slices.Clip(t.reads)
+	for _, e := range t.exact {
+		t.reads = append(t.reads, e.key)
+	}
+	t.exact = nil
 	for _, e := range t.expected {
 		if probe.Bug("kv: what was expected is not locked") {
 			break
@@ -585,6 +596,11 @@ func (s *state) release(p *prepare) {
 func (p *prepare) eachKey(fn func(key string) bool) {
 	for _, k := range p.reads {
 		if !fn(k) {
+			return
+		}
+	}
+	for _, e := range p.exact {
+		if !fn(e.key) {
 			return
 		}
 	}

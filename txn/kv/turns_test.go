@@ -2,6 +2,7 @@ package kv
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"testing"
 	"time"
@@ -11,40 +12,72 @@ import (
 	"github.com/synod-go/synod/internal/executor"
 )
 
-// TestTurns: who has lost for a key goes on after those that have lost before, and nobody is left waiting by one who gives up.
+// TestTurns: transactions with a key in common go on in the order in which they came, others beside, and nobody is left waiting by one who gives up.
 func TestTurns(t *testing.T) {
 	turns := turns{limit: time.Hour}
-	release, err := turns.take(t.Context(), executor.Real(), "k")
+	take := func(ctx context.Context, keys ...string) (*turn, bool, error) {
+		return turns.take(ctx, executor.Real(), keys)
+	}
+	first, waited, err := take(t.Context(), "k", "l")
 	require.NoError(t, err)
-	other, err := turns.take(t.Context(), executor.Real(), "other")
-	require.NoError(t, err, "another key has a turn of its own")
-	other()
+	require.False(t, waited)
+	other, waited, err := take(t.Context(), "other")
+	require.NoError(t, err)
+	require.False(t, waited, "another key has a queue of its own")
+	other.leave()
 
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
-	leave, err := turns.take(gone, executor.Real(), "k")
+	_, _, err = take(gone, "k")
 	require.ErrorIs(t, err, context.Canceled)
-	leave()
 
 	var order []int
 	var wg sync.WaitGroup
-	for i := range 3 {
+	for i, keys := range [][]string{{"m", "k"}, {"l", "m"}, {"m", "k", "l"}} {
 		wg.Go(func() {
-			release, err := turns.take(t.Context(), executor.Real(), "k")
-			defer release()
-			if err != nil {
-				t.Error(err)
+			turn, waited, err := take(t.Context(), keys...)
+			if err != nil || !waited {
+				t.Error(waited, err)
+				return
 			}
 			order = append(order, i) // one at a time
+			turn.leave()
 		})
 		require.Eventually(t, func() bool {
 			turns.mu.Lock()
 			defer turns.mu.Unlock()
-			return len(turns.waiting["k"]) == i+2
+			waiting := 0
+			for _, k := range []string{"k", "l", "m"} {
+				waiting += len(turns.queues[k].rest)
+			}
+			return waiting == []int{1, 3, 6}[i]
 		}, 10*time.Second, time.Millisecond)
 	}
-	release()
+	first.leave()
 	wg.Wait()
 	require.Equal(t, []int{0, 1, 2}, order)
-	require.Empty(t, turns.waiting)
+	require.Empty(t, turns.queues)
+}
+
+// TestTurnsEnd: who has waited for long goes on without, and keeps its place; who writes very much does not wait.
+func TestTurnsEnd(t *testing.T) {
+	turns := turns{limit: time.Millisecond}
+	first, _, err := turns.take(t.Context(), executor.Real(), []string{"k"})
+	require.NoError(t, err)
+	second, waited, err := turns.take(t.Context(), executor.Real(), []string{"k"})
+	require.NoError(t, err)
+	require.True(t, waited)
+	require.True(t, second.covers([]string{"k"}))
+	require.False(t, second.covers([]string{"k", "l"}))
+	var many []string
+	for i := range maxTurns + 1 {
+		many = append(many, fmt.Sprint("k", i))
+	}
+	third, waited, err := turns.take(t.Context(), executor.Real(), append(many, "k"))
+	require.NoError(t, err)
+	require.False(t, waited)
+	for _, turn := range []*turn{second, first, third} {
+		turn.leave()
+	}
+	require.Empty(t, turns.queues)
 }

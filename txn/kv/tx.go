@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -30,6 +31,9 @@ type Tx struct {
 	parts    []*txPart // ascending by group
 	writes   []write   // ascending by key
 	err      error     // why it can't go on
+	lost     string    // a key for which it can't
+	eager    bool      // it need not wait for what this DB is about to change: it will be run again, if it meets that
+	behind   bool      // it has met that: what it has read may be wrong, and nothing notices
 	over     bool
 	snapshot *group // of a View: the first group, whose replica was current when it was read
 }
@@ -48,6 +52,7 @@ type txPart struct {
 	readAt uint64
 	ready  bool // it has a readAt
 	reads  map[string]struct{}
+	ahead  []*prepared // by exact: whose version it is
 	prepare
 }
 
@@ -55,8 +60,9 @@ type txPart struct {
 // serializability. Commands go to the groups when fn has returned nil: one to each, at a time, so that the answer takes one round of
 // consensus. When nil returns all is durable in a majority of each group.
 //
-// fn is run again when others have changed what it has read, so it must not do what may not be repeated; and may see, in
-// a run that will be repeated, one group as it was before and another as it was after somebody's commit. When fn returns an error,
+// fn is run again when others have changed what it has read, or are about to, so it must not do what may not be repeated; and may see, in
+// a run that will be repeated, one group as it was before and another as it was after somebody's commit. Transactions of one DB that write the same
+// keys commit in turns: that keeps them from losing against each other, and makes nothing unsafe where it does not. When fn returns an error,
 // nothing is written, and the error is returned once it is certain that what fn has read was true.
 //
 // Errors: what fn returned; ErrConflict; *MismatchError; synod.ErrTooLarge; synod.ErrOverloaded; synod.ErrClosed; hlc.ErrOffset where this node's clock
@@ -96,6 +102,7 @@ func (db *DB) ViewAt(ctx context.Context, at hlc.Timestamp, fn func(*Tx) error) 
 // Attempts after which a transaction gets more than the same again.
 const (
 	lockAfter    = 3 // of a View over several groups
+	barrierAfter = 2 // of an Update: it reads what is current, and not only what has refused it
 	reserveAfter = 4 // of an Update: what it has used is kept for it
 )
 
@@ -110,15 +117,38 @@ func (db *DB) run(ctx context.Context, mode mode, fn func(*Tx) error) error {
 			db.task(func() { _, _ = db.propose(db.ctx, g, appendReserve(nil, me, db.now(), 0, nil)) }) // or it expires
 		}
 	}()
-	release := func() {} // its turn
-	defer func() { release() }()
-	for n := 0; n < db.cfg.MaxAttempts; n++ {
+	var mine *turn
+	leave := func() {
+		if mine != nil {
+			mine.leave()
+			mine = nil
+		}
+	}
+	defer leave()
+	lost := "" // the key for which the last attempt has lost
+	eager := mode == updating
+	for n := 0; n < db.cfg.MaxAttempts; {
 		if err := db.clock.Check(); err != nil {
 			return fmt.Errorf("kv: this node's clock is not to be trusted: %w", err)
 		}
-		tx := &Tx{db: db, ctx: ctx, mode: mode, fresh: n > 0 || mode == viewing}
+		tx := &Tx{db: db, ctx: ctx, mode: mode, fresh: n >= barrierAfter || mode == viewing, eager: eager}
 		err := fn(tx)
 		tx.over = true
+		eager = false
+		again := tx.behind && !probe.Bug("kv: commit on what is about to change")
+		if err == nil && tx.err == nil && len(tx.writes) > 0 && mine == nil && !probe.Buggify("kv: nobody takes turns") {
+			var waited bool
+			var e error
+			if mine, waited, e = db.turns.take(ctx, db.ex, tx.contended(lost)); e != nil {
+				return fmt.Errorf("kv: nothing was committed: %w", e)
+			}
+			again = again || waited
+		}
+		if again {
+			probe.Sometimes("kv: a transaction is run again when it is its turn", true)
+			continue // what it has read may have changed meanwhile: now it reads what it will commit on
+		}
+		n++
 		var v verdict
 		switch {
 		case tx.err != nil:
@@ -130,7 +160,7 @@ func (db *DB) run(ctx context.Context, mode mode, fn func(*Tx) error) error {
 				kept = slices.DeleteFunc(kept, tx.has) // given up with the vote
 				return nil
 			}
-		case mode == viewing && (n >= lockAfter || probe.Buggify("kv: a view locks at once")) && len(tx.parts) > 1:
+		case mode == viewing && (n > lockAfter || probe.Buggify("kv: a view locks at once")) && len(tx.parts) > 1:
 			probe.Sometimes("kv: a view locks what it reads", true)
 			if v = tx.commit(me.age); v.committed {
 				return err
@@ -156,18 +186,13 @@ func (db *DB) run(ctx context.Context, mode mode, fn func(*Tx) error) error {
 			return &MismatchError{Key: []byte(v.refused.key)}
 		}
 		db.conflicts.Add(1)
-		release()
-		release = func() {}
+		if lost = cmp.Or(v.refused.key, tx.lost); mine != nil && !mine.covers(tx.contended(lost)) {
+			leave()
+		}
 		if e := tx.comeAgain(v, n); e != nil {
 			return fmt.Errorf("kv: nothing was committed: %w", e)
 		}
-		if key := v.refused.key; key != "" {
-			var e error
-			if release, e = db.turns.take(ctx, db.ex, key); e != nil {
-				return fmt.Errorf("kv: nothing was committed: %w", e)
-			}
-		}
-		if (n+1 >= reserveAfter || probe.Buggify("kv: keys are kept at once")) && (mode == updating || len(tx.parts) > 1) {
+		if (n >= reserveAfter || probe.Buggify("kv: keys are kept at once")) && (mode == updating || len(tx.parts) > 1) {
 			probe.Sometimes("kv: keys are kept for a transaction that has lost", true)
 			for _, p := range tx.parts {
 				if !slices.Contains(kept, p.group) {
@@ -206,10 +231,22 @@ func (tx *Tx) comeAgain(v verdict, n int) error {
 			}
 		}
 	}
-	if n == 0 || n < 4 && v.refused.key != "" { // whose turn it is goes on
+	if n == 1 || n < 5 && cmp.Or(v.refused.key, tx.lost) != "" { // whose turn it is goes on
 		return tx.ctx.Err()
 	}
 	return tx.db.pause(tx.ctx, tx.db.random.upTo(min(time.Millisecond<<min(n, 10), 50*time.Millisecond)))
+}
+
+// contended returns the keys for which the transaction queues: those that it writes, and the one for which it has lost.
+func (tx *Tx) contended(lost string) []string {
+	keys := make([]string, 0, len(tx.writes)+1)
+	for i := range tx.writes {
+		keys = append(keys, tx.writes[i].key)
+	}
+	if lost != "" && !slices.Contains(keys, lost) {
+		keys = append(keys, lost)
+	}
+	return keys
 }
 
 // maxReservedAtATime limits the keys of one group that are kept for a transaction.
@@ -367,23 +404,34 @@ func (tx *Tx) look(p *txPart, see func(*state) *prepared) error {
 			return tx.fail(err)
 		}
 		if tx.mode != viewingAt {
-			p.refresh()
+			p.group.machine.read(func(s *state) { p.refresh(s) })
 		}
 	}
 }
 
 // refresh makes a part one that is read as of now, if all that was read of it is the same now: what was waited for has a
 // timestamp above that of before, and would be a conflict.
-func (p *txPart) refresh() {
-	p.group.machine.read(func(s *state) {
-		p.prepare.readAt = p.readAt
-		if _, changed := s.changed(&p.prepare); changed {
-			return
+func (p *txPart) refresh(s *state) {
+	if p.steady(s) {
+		p.readAt = s.clock
+	}
+}
+
+// steady reports whether all that was read of a part is the same now.
+func (p *txPart) steady(s *state) bool {
+	seen := prepare{readAt: p.readAt, reads: p.prepare.reads, ranges: p.ranges}
+	if _, changed := s.changed(&seen); changed {
+		return false
+	}
+	if _, by := s.blocker(&seen); by != nil {
+		return false
+	}
+	for i, e := range p.exact {
+		if s.newest(e.key).timestamp != e.timestamp && s.locks[e.key].writer != p.ahead[i] {
+			return false
 		}
-		if _, by := s.blocker(&p.prepare); by == nil {
-			p.readAt = s.clock
-		}
-	})
+	}
+	return true
 }
 
 // holds reports whether a transaction may still change what is read at a timestamp.
@@ -411,28 +459,111 @@ func (tx *Tx) Get(key []byte) ([]byte, error) {
 		return nil, err
 	}
 	var value []byte
-	found, late := false, false
+	found, late, ahead := false, false, false
 	if err := tx.look(p, func(s *state) *prepared {
-		if l := s.locks[k]; l.writer.holds(p.readAt) {
-			return l.writer
+		late, ahead = false, false
+		writer := s.locks[k].writer
+		if tx.mode == updating {
+			var done bool
+			if value, found, done = tx.readExactly(p, s, k); done {
+				ahead = true
+				return nil
+			}
+			if writer, ahead, late = tx.meet(p, s, k, writer); ahead || late {
+				value, found = writer.valueOf(k), ahead
+				return nil
+			}
+		}
+		if writer.holds(p.readAt) || tx.mode == updating && !tx.behind && p.few() && writer.holds(math.MaxUint64) {
+			return writer
 		}
 		versions := s.find(k)
+		if tx.mode == updating && !tx.behind && p.few() && len(versions) > 0 && versions[len(versions)-1].timestamp > p.readAt {
+			if p.refresh(s); versions[len(versions)-1].timestamp > p.readAt {
+				late = true // it could not commit on what it would read
+			}
+		}
 		value, found = valueAt(versions, p.readAt)
-		late = tx.late(versions, p)
+		late = late || tx.late(versions, p)
 		return nil
 	}); err != nil {
 		return nil, err
 	}
 	if late {
+		tx.lost = k
 		return nil, tx.fail(errRetry)
 	}
-	if p.readsMap(k) {
+	if !ahead && p.readsMap(k) {
 		p.prepare.reads = append(p.prepare.reads, k)
 	}
 	if !found {
 		return nil, ErrNotFound
 	}
 	return append([]byte{}, value...), nil
+}
+
+// readExactly returns what a key has that was read ahead of its group before.
+func (tx *Tx) readExactly(p *txPart, s *state, key string) (value []byte, found, done bool) {
+	i := slices.IndexFunc(p.exact, func(e exactRead) bool { return e.key == key })
+	if i < 0 {
+		return nil, false, false
+	}
+	if p.ahead[i] == s.locks[key].writer {
+		return p.ahead[i].valueOf(key), true, true
+	}
+	value, found = valueAt(s.find(key), p.exact[i].timestamp)
+	return value, found, true
+}
+
+// meet says what a transaction that wants to read a key makes of one that holds it, if that is this DB's: when it is certain to be committed
+// it is read, ahead of the group, which is told with the vote; and while it is not certain, who is run for the first time does not wait for it
+// here, but for his turn.
+func (tx *Tx) meet(p *txPart, s *state, key string, writer *prepared) (by *prepared, ahead, late bool) {
+	if writer == nil || !p.few() || slices.Contains(p.prepare.reads, key) {
+		return writer, false, false
+	}
+	outcome, mine := tx.db.underway.find(writer.id)
+	switch {
+	case outcome == nil && mine && tx.eager:
+		tx.behind = true
+		return nil, false, false
+	case outcome == nil:
+		return writer, false, false
+	case outcome.outcome == paxoscommit.Aborted:
+		p.tell(*outcome)
+		return nil, false, false
+	case writer.deletes(key):
+		return writer, false, false // it may make no version
+	case !p.steady(s):
+		return writer, false, true
+	}
+	probe.Sometimes("kv: a transaction reads what is certain ahead of its group", true)
+	p.tell(*outcome)
+	p.exact, p.ahead = append(p.exact, exactRead{key, outcome.timestamp}), append(p.ahead, writer)
+	return writer, true, false
+}
+
+// tell has the group told an outcome before it votes.
+func (p *txPart) tell(x resolution) {
+	if !slices.ContainsFunc(p.told, func(o resolution) bool { return o.id == x.id }) {
+		p.told = append(p.told, x)
+	}
+}
+
+// few reports whether so little was read that it may be looked through at each read.
+func (p *txPart) few() bool { return len(p.prepare.reads)+len(p.exact)+len(p.ranges) < 64 }
+
+// valueOf returns what a transaction writes into a key.
+func (t *prepared) valueOf(key string) []byte {
+	if i := sortedFrom(t.writes, key); i < len(t.writes) && t.writes[i].key == key {
+		return t.writes[i].value
+	}
+	return nil
+}
+
+func (t *prepared) deletes(key string) bool {
+	i := sortedFrom(t.writes, key)
+	return i == len(t.writes) || t.writes[i].key != key || t.writes[i].deleted
 }
 
 // late reports whether a View that is not looked at a second time would miss what may have been committed before it began.
@@ -618,6 +749,11 @@ func (tx *Tx) scan(p *txPart, r keyRange, most, limit int) (list []Pair, err err
 		if limit > 0 && len(list) >= most {
 			bound.to = string(list[len(list)-1].Key) + "\x00"
 		}
+		for i, e := range p.exact {
+			if r.has(e.key) && s.locks[e.key].writer == p.ahead[i] {
+				return p.ahead[i] // or the range would be without what was read ahead
+			}
+		}
 		return s.holderIn(bound, p.readAt)
 	})
 	if err == nil && late {
@@ -669,6 +805,14 @@ func (tx *Tx) validate() error {
 	case probe.Bug("kv: views are not validated"):
 		return nil
 	}
+	// What was read ahead of its group is there then.
+	for _, p := range parts {
+		for _, x := range p.told {
+			if err := tx.db.waitFor(tx.ctx, p.group, answer{by: x.id, byGroups: x.groups}); err != nil {
+				return err
+			}
+		}
+	}
 	errs := make([]error, len(parts))
 	tx.db.together(len(parts), func(i int) {
 		if err := tx.db.barrier(tx.ctx, parts[i].group); err != nil {
@@ -679,7 +823,7 @@ func (tx *Tx) validate() error {
 		return err
 	}
 	for _, p := range parts {
-		read, changed := prepare{readAt: p.readAt, reads: p.prepare.reads, ranges: p.ranges}, false
+		read, changed := prepare{readAt: p.readAt, reads: p.prepare.reads, exact: p.exact, ranges: p.ranges}, false
 		if err := tx.look(p, func(s *state) *prepared {
 			if _, changed = s.changed(&read); changed {
 				return nil

@@ -4,6 +4,8 @@ package system
 var txnBugs = []Bug{
 	{"kv: a vote below the clock", "a group's timestamp is the client's"},
 	{"kv: reads are not validated", "when the group votes"},
+	{"kv: what was read ahead is not validated", "a version that the group did not have yet, of a transaction that was certain to be committed"},
+	{"kv: commit on what is about to change", "that a transaction was to be run again for, when it is its turn"},
 	{"kv: ranges are not validated", "what was put into them since is not looked for"},
 	{"kv: read what is being written", "by a transaction that has voted"},
 	{"kv: scan what is being written", "by a transaction that has voted"},
@@ -56,7 +58,9 @@ var txnSites = []string{
 	"kv: a client's session has expired",
 	"kv: a snapshot brings what is prepared",
 	"kv: a transaction is ended by another client",
+	"kv: a transaction is run again when it is its turn",
 	"kv: a transaction over several groups gives way to an older one",
+	"kv: a transaction reads what is certain ahead of its group",
 	"kv: a transaction waits for another",
 	"kv: a transaction waits for one that has lost too often",
 	"kv: a view locks what it reads",
