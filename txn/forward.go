@@ -13,6 +13,7 @@ import (
 
 	"github.com/synod-go/synod"
 	"github.com/synod-go/synod/internal/executor"
+	"github.com/synod-go/synod/internal/probe"
 	"github.com/synod-go/synod/transport"
 )
 
@@ -43,14 +44,20 @@ type ForwarderConfig struct {
 
 // Forwarder is a synod.Log that takes proposals on every member of a group, and passes them on to the leader: a ReplicatedLog
 // over one works on any node. It must run on all members. A request whose answer does not come is synod.ErrUnknownOutcome, and
-// is served at most once, though the transport repeats it; while there is no leader Propose waits, until its context ends. All methods may be called concurrently.
+// is served at most once, though the transport repeats it; nor does a process serve what was asked of an earlier one on its node: the first request after a restart of the leader
+// has an unknown outcome. While there is no leader Propose waits, until its context ends. All methods may be called concurrently.
 type Forwarder struct {
 	cfg ForwarderConfig
 	ex  executor.Executor
 	ctx context.Context
 
+	// incarnation is random: a request names the one of the process that may serve it. What it has sent to one that is gone, and comes again to
+	// the next one, may have had an effect, of which that one knows nothing.
+	incarnation uint64
+
 	mu      sync.Mutex
 	cancel  context.CancelFunc
+	known   map[uint64]uint64 // the incarnations of others, as they have said last
 	next    uint64
 	calls   map[uint64]*forwarded
 	served  int
@@ -121,7 +128,8 @@ func (f *Forwarder) fresh(from, number uint64) bool {
 	return true
 }
 
-// The kinds of a forwarder's messages. Behind the kind are the request's number, eight bytes, and the rest.
+// The kinds of a forwarder's messages. Behind the kind are the request's number and an incarnation, eight bytes each, and the rest. A
+// request names the incarnation that may serve it, and an answer that of who answers.
 const (
 	forwardRequest   = 'q' // the command
 	forwardResult    = 'r' // the result
@@ -129,9 +137,10 @@ const (
 	forwardUnknown   = 'u' // why
 	forwardRefused   = 'e' // why: it has no effect
 	forwardTooLarge  = 'l' // why: the same
+	forwardStranger  = 's' // the request is for another incarnation: this one does nothing with it
 )
 
-const forwardHead = 4 + 1 + 8
+const forwardHead = 4 + 1 + 8 + 8
 
 // NewForwarder begins to serve the other members. ctx carries the executor; it does not bound the forwarder's life. The error is a
 // *synod.ConfigError.
@@ -164,7 +173,7 @@ func NewForwarder(ctx context.Context, cfg ForwarderConfig) (*Forwarder, error) 
 		cfg.MaxCommandBytes = 1 << 20
 	}
 	ex := executor.From(ctx, executor.Real())
-	f := &Forwarder{cfg: cfg, ex: ex, calls: make(map[uint64]*forwarded), heard: make(map[uint64][]*run)}
+	f := &Forwarder{cfg: cfg, ex: ex, incarnation: 1 + ex.Uint64()>>1, calls: make(map[uint64]*forwarded), known: make(map[uint64]uint64), heard: make(map[uint64][]*run)}
 	f.ctx, f.cancel = context.WithCancel(executor.With(context.WithoutCancel(ctx), ex))
 	f.next = ex.Uint64() // an answer to an earlier run is not taken for one to this
 	cfg.Transport.Handle(f.handle)
@@ -204,10 +213,11 @@ func (f *Forwarder) pause(ctx context.Context) error {
 	return executor.From(ctx, f.ex).Wait(ctx, e)
 }
 
-func forwardFrame(kind byte, number uint64, body []byte) []byte {
+func forwardFrame(kind byte, number, incarnation uint64, body []byte) []byte {
 	b := make([]byte, 4, forwardHead+len(body)+transport.Overhead)
 	b = append(b, kind)
 	b = binary.BigEndian.AppendUint64(b, number)
+	b = binary.BigEndian.AppendUint64(b, incarnation)
 	b = append(b, body...)
 	binary.BigEndian.PutUint32(b, crc32.Checksum(b[4:], castagnoli))
 	return b
@@ -215,6 +225,28 @@ func forwardFrame(kind byte, number uint64, body []byte) []byte {
 
 // ask sends the command to the leader. again: it certainly had no effect.
 func (f *Forwarder) ask(ctx context.Context, leader uint64, command []byte) (result []byte, again bool, err error) {
+	incarnation := f.incarnationOf(leader)
+	if incarnation == 0 {
+		// Nobody serves a request for this one: the answer says which one there is.
+		if _, again, err := f.request(ctx, leader, 0, nil); !again {
+			return nil, false, err
+		}
+		if incarnation = f.incarnationOf(leader); incarnation == 0 {
+			return nil, true, nil
+		}
+	}
+	return f.request(ctx, leader, incarnation, command)
+}
+
+// incarnationOf returns 0 where the member has not been heard of.
+func (f *Forwarder) incarnationOf(member uint64) uint64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.known[member]
+}
+
+// request sends the command to an incarnation of the leader.
+func (f *Forwarder) request(ctx context.Context, leader, incarnation uint64, command []byte) (result []byte, again bool, err error) {
 	call := &forwarded{to: leader, done: executor.NewEvent()}
 	f.mu.Lock()
 	if f.closed {
@@ -230,14 +262,14 @@ func (f *Forwarder) ask(ctx context.Context, leader uint64, command []byte) (res
 		delete(f.calls, number)
 		f.mu.Unlock()
 	}()
-	if err := f.cfg.Transport.Send(leader, forwardFrame(forwardRequest, number, command)); errors.Is(err, transport.ErrTooLarge) {
+	if err := f.cfg.Transport.Send(leader, forwardFrame(forwardRequest, number, incarnation, command)); errors.Is(err, transport.ErrTooLarge) {
 		return nil, false, fmt.Errorf("txn: forwarder: %w: %d bytes: %w", synod.ErrTooLarge, len(command), err)
 	} else if err != nil {
 		return nil, true, nil
 	}
 	timer := f.ex.AfterFunc(f.cfg.RequestTimeout, call.done.Set)
 	defer timer.Stop()
-	if err := executor.From(ctx, f.ex).Wait(ctx, call.done); err != nil {
+	if err := executor.From(ctx, f.ex).Wait(ctx, call.done); err != nil && incarnation != 0 {
 		return nil, false, fmt.Errorf("txn: forwarder: %w: %w", synod.ErrUnknownOutcome, err)
 	}
 	f.mu.Lock()
@@ -255,6 +287,12 @@ func (f *Forwarder) ask(ctx context.Context, leader uint64, command []byte) (res
 	case forwardUnknown:
 		return nil, false, fmt.Errorf("txn: forwarder: %w: node %d: %s", synod.ErrUnknownOutcome, leader, body)
 	}
+	if incarnation == 0 {
+		return nil, true, nil
+	}
+	if kind == forwardStranger {
+		return nil, false, fmt.Errorf("txn: forwarder: %w: node %d has begun anew since it was last heard of", synod.ErrUnknownOutcome, leader)
+	}
 	return nil, false, fmt.Errorf("txn: forwarder: %w: node %d does not answer", synod.ErrUnknownOutcome, leader)
 }
 
@@ -262,7 +300,7 @@ func (f *Forwarder) handle(from uint64, payload []byte) {
 	if len(payload) < forwardHead || binary.BigEndian.Uint32(payload) != crc32.Checksum(payload[4:], castagnoli) {
 		return // whoever sent it asks again, or does not know
 	}
-	kind, number, body := payload[4], binary.BigEndian.Uint64(payload[5:]), payload[forwardHead:]
+	kind, number, incarnation, body := payload[4], binary.BigEndian.Uint64(payload[5:]), binary.BigEndian.Uint64(payload[13:]), payload[forwardHead:]
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed {
@@ -271,15 +309,21 @@ func (f *Forwarder) handle(from uint64, payload []byte) {
 	if kind != forwardRequest {
 		if call := f.calls[number]; call != nil && call.to == from && call.kind == 0 {
 			call.kind, call.body = kind, body
+			f.known[from] = incarnation
 			call.done.Set()
 		}
+		return
+	}
+	if incarnation != f.incarnation && (incarnation == 0 || !probe.Bug("forwarder: serve what was asked of an earlier process")) {
+		probe.Sometimes("forwarder: a request is for an earlier process", incarnation != 0)
+		_ = f.cfg.Transport.Send(from, forwardFrame(forwardStranger, number, f.incarnation, nil))
 		return
 	}
 	if !f.fresh(from, number) {
 		return // it was answered, or will be
 	}
 	if f.served >= f.cfg.MaxServed {
-		_ = f.cfg.Transport.Send(from, forwardFrame(forwardRefused, number, []byte("too many requests")))
+		_ = f.cfg.Transport.Send(from, forwardFrame(forwardRefused, number, f.incarnation, []byte("too many requests")))
 		return
 	}
 	f.served++
@@ -303,7 +347,7 @@ func (f *Forwarder) serve(from, number uint64, command []byte) {
 	default:
 		kind, body = forwardRefused, []byte(err.Error())
 	}
-	_ = f.cfg.Transport.Send(from, forwardFrame(kind, number, body)) // lost: the outcome is unknown there
+	_ = f.cfg.Transport.Send(from, forwardFrame(kind, number, f.incarnation, body)) // lost: the outcome is unknown there
 }
 
 func (f *Forwarder) done() {

@@ -2,6 +2,7 @@ package txn_test
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"sync"
 	"testing"
@@ -10,12 +11,15 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/synod-go/synod"
+	"github.com/synod-go/synod/internal/probe"
 	"github.com/synod-go/synod/transport/inproc"
 	"github.com/synod-go/synod/txn"
 )
 
 // wire is a transport whose messages are kept, so that a test can have one arrive again.
 type wire struct {
+	greets *wire  // who gets greetings, and answers to them, at once
+	node   uint64 // whose it is
 	mu     sync.Mutex
 	handle func(from uint64, payload []byte)
 	kept   [][]byte
@@ -23,6 +27,10 @@ type wire struct {
 }
 
 func (w *wire) Send(_ uint64, payload []byte) error {
+	if greeting := payload[4] == 'q' && binary.BigEndian.Uint64(payload[13:]) == 0; w.greets != nil && (greeting || payload[4] == 's') {
+		go w.greets.handle(w.node, payload)
+		return nil
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.sent[payload[4]]++
@@ -56,7 +64,8 @@ func (c *counted) Barrier(context.Context) error { return nil }
 // it applied because the request came a second time.
 func TestARepeatedRequestIsServedOnce(t *testing.T) {
 	ctx := t.Context()
-	asker, server := &wire{sent: map[byte]int{}}, &wire{sent: map[byte]int{}}
+	asker, server := &wire{node: 1, sent: map[byte]int{}}, &wire{node: 2, sent: map[byte]int{}}
+	asker.greets, server.greets = server, asker
 	here := new(stub)
 	here.leader.Store(2)
 	f, err := txn.NewForwarder(ctx, txn.ForwarderConfig{Log: here, Node: 1, Transport: asker, RequestTimeout: time.Millisecond, RetryInterval: time.Millisecond})
@@ -67,7 +76,7 @@ func TestARepeatedRequestIsServedOnce(t *testing.T) {
 	require.NoError(t, err)
 	_, err = f.Propose(ctx, []byte("x"))
 	require.ErrorIs(t, err, synod.ErrUnknownOutcome)
-	require.Len(t, asker.kept, 1)
+	require.Len(t, asker.kept, 1, "a greeting aside")
 	for range 3 {
 		server.handle(1, asker.kept[0])
 	}
@@ -88,6 +97,85 @@ func TestARepeatedRequestIsServedOnce(t *testing.T) {
 	require.NoError(t, g.Close()) // waits for what is served
 	require.Equal(t, 1, log.refused)
 	require.Equal(t, 3, log.applied)
+}
+
+// TestARepeatedRequestIsServedByOneProcess: the one that has served it is gone before its answer has come, and the request comes again to the next one, which
+// does not know that, and does not lead.
+func TestARepeatedRequestIsServedByOneProcess(t *testing.T) {
+	require.ErrorIs(t, outcomeOfARepeatedRequest(t), synod.ErrUnknownOutcome)
+	defer probe.Install(mistake("forwarder: serve what was asked of an earlier process"))()
+	require.NotErrorIs(t, outcomeOfARepeatedRequest(t), synod.ErrUnknownOutcome)
+}
+
+// mistake puts one planted mistake back.
+type mistake string
+
+func (m mistake) Bug(name string) bool { return name == string(m) }
+func (mistake) Buggify(string) bool    { return false }
+func (mistake) Sometimes(string, bool) {}
+func (mistake) Observe(any)            {}
+
+func outcomeOfARepeatedRequest(t *testing.T) error {
+	asker := &wire{sent: map[byte]int{}}
+	here := new(stub)
+	here.leader.Store(2)
+	f, err := txn.NewForwarder(t.Context(), txn.ForwarderConfig{Log: here, Node: 1, Transport: asker, RetryInterval: time.Millisecond})
+	require.NoError(t, err)
+	defer f.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	outcome := make(chan error, 1)
+	go func() {
+		_, err := f.Propose(ctx, []byte("x"))
+		outcome <- err
+	}()
+	log := &counted{refused: 1}
+	frame := 0
+	next := func() []byte { // of the asker
+		var b []byte
+		require.Eventually(t, func() bool {
+			asker.mu.Lock()
+			defer asker.mu.Unlock()
+			if frame < len(asker.kept) {
+				b = asker.kept[frame]
+			}
+			return b != nil
+		}, 10*time.Second, time.Millisecond)
+		frame++
+		return b
+	}
+	server := &wire{sent: map[byte]int{}}
+	g, err := txn.NewForwarder(t.Context(), txn.ForwarderConfig{Log: log, Node: 2, Transport: server})
+	require.NoError(t, err)
+	for answer := []byte(nil); answer == nil || answer[4] != 'r'; { // which is lost
+		if answer != nil {
+			asker.handle(2, answer)
+		}
+		server.handle(1, next())
+		require.Eventually(t, func() bool {
+			server.mu.Lock()
+			defer server.mu.Unlock()
+			if len(server.kept) > 0 {
+				answer, server.kept = server.kept[0], server.kept[1:]
+				return true
+			}
+			return false
+		}, 10*time.Second, time.Millisecond)
+	}
+	require.NoError(t, g.Close())
+	require.Equal(t, 1, log.applied)
+	last := asker.kept[frame-1]
+	elsewhere := &counted{err: &synod.NotLeaderError{Group: 1}}
+	server = &wire{sent: map[byte]int{}}
+	g, err = txn.NewForwarder(t.Context(), txn.ForwarderConfig{Log: elsewhere, Node: 2, Transport: server})
+	require.NoError(t, err)
+	server.handle(1, last)
+	require.NoError(t, g.Close())
+	require.Len(t, server.kept, 1)
+	here.leader.Store(0) // nor does anybody
+	asker.handle(2, server.kept[0])
+	time.AfterFunc(20*time.Millisecond, cancel) // until then it waits for a leader, if it takes the answer for one to what it has asked
+	return <-outcome
 }
 
 // TestALeaderThatTakesNoSuchCommandSaysSo: a command over the leader's limit is not one to try again.

@@ -128,6 +128,18 @@ func TestCommitTakesOneRound(t *testing.T) {
 				for g := range groups {
 					lead(ctx, w, forwarders, g)
 				}
+				for id := uint64(1); id <= 3; id++ { // forwarders greet the leader, once
+					if err := dbs[id].Update(ctx, func(tx *kv.Tx) error {
+						for _, k := range []string{"a", "b", "c"} {
+							if err := tx.Put([]byte(k), nil); err != nil {
+								return err
+							}
+						}
+						return nil
+					}); err != nil {
+						w.Failf("update", "%v", err)
+					}
+				}
 				update := func(node uint64, name string, hops int, keys ...string) {
 					_ = sim.Sleep(ctx, heartbeat-w.Now()%heartbeat+time.Second)
 					before := w.Now()

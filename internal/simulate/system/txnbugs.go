@@ -34,6 +34,7 @@ var txnBugs = []Bug{
 var (
 	// Tests of txn/kv show them, or the model checker (-system paxoscommit); the simulation in too few seeds.
 	txnBareBugs = []Bug{
+		{"forwarder: serve what was asked of an earlier process", "which may have done it"},
 		{"kv: read what is collected", "and take it for what was never there"},
 		{"kv: now is what the clock says", "and may be below what was committed here"},
 		{"paxoscommit: a commit keeps the timestamp of the vote", "instead of the highest of all groups'"},
@@ -55,6 +56,7 @@ var (
 
 // txnSites are places that a sweep must reach.
 var txnSites = []string{
+	"forwarder: a request is for an earlier process",
 	"kv: a client's session has expired",
 	"kv: a snapshot brings what is prepared",
 	"kv: a transaction is ended by another client",
