@@ -37,6 +37,9 @@ type write struct {
 	key     string
 	value   []byte
 	deleted bool
+	read    bool // the key is as if it were among reads, too
+
+	item *item // where the state has found the key, while it executes a command
 }
 
 // expectation is what a key must have when the group votes.
@@ -66,7 +69,7 @@ type prepare struct {
 	exact    []exactRead // keys that are not among reads
 	ranges   []keyRange
 	expected []expectation
-	writes   []write
+	writes   []write // ascending by key
 
 	told []resolution // outcomes of others, which the group is to learn before it votes
 }
@@ -112,7 +115,7 @@ func (p *prepare) size() int {
 		n += 11 + len(e.key) + len(e.value)
 	}
 	for i := range p.writes {
-		n += 11 + len(p.writes[i].key) + len(p.writes[i].value)
+		n += 12 + len(p.writes[i].key) + len(p.writes[i].value)
 	}
 	return n
 }
@@ -132,10 +135,26 @@ func appendPart(b []byte, p *prepare) []byte {
 	}
 	b = binary.AppendUvarint(b, uint64(len(p.writes)))
 	for _, w := range p.writes {
-		b = appendFlagged(wire.AppendBytes(b, w.key), w.deleted, w.value)
+		b = wire.AppendBytes(b, w.key)
+		flags := byte(0)
+		if w.deleted {
+			flags |= writeDeletes
+		}
+		if w.read {
+			flags |= writeReads
+		}
+		if b = append(b, flags); !w.deleted {
+			b = wire.AppendBytes(b, w.value)
+		}
 	}
 	return b
 }
+
+// What a write's flags say.
+const (
+	writeDeletes = 1 << iota
+	writeReads
+)
 
 // appendFlagged appends a value that may be missing.
 func appendFlagged(b []byte, missing bool, value []byte) []byte {
@@ -161,6 +180,11 @@ func readPrepare(r *wire.Reader) (p prepare, err error) {
 		r.Fail()
 	}
 	readPart(r, &p)
+	for i := 1; i < len(p.writes); i++ {
+		if p.writes[i].key <= p.writes[i-1].key {
+			r.Fail()
+		}
+	}
 	if n := countItems(r, 2); n > 0 {
 		p.exact = make([]exactRead, 0, n)
 		for range n {
@@ -200,7 +224,10 @@ func readPart(r *wire.Reader, p *prepare) {
 		p.writes = make([]write, 0, n)
 		for range n {
 			w := write{key: string(r.Bytes(maxKeyBytes))}
-			w.value, w.deleted = readFlagged(r)
+			flags := r.Byte(writeDeletes | writeReads)
+			if w.deleted, w.read = flags&writeDeletes != 0, flags&writeReads != 0; !w.deleted {
+				w.value = r.Bytes(maxValueBytes)
+			}
 			p.writes = append(p.writes, w)
 		}
 	}

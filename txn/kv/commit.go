@@ -63,9 +63,15 @@ func (db *DB) commit(ctx context.Context, age uint64, parts []*prepare, groups [
 			return verdict{err: fmt.Errorf("kv: %w: the transaction reads or writes %d times in group %d, at most %d", synod.ErrTooLarge, n, numbers[i], maxItems)}
 		}
 		commands[i] = appendPrepare(make([]byte, 0, p.size()), p)
-		if len(p.told) > 0 && len(commands[i]) > db.cfg.MaxCommandBytes {
-			p.told = nil // it will wait until the group has been told by other commands
-			commands[i] = appendPrepare(nil, p)
+		if len(p.exact)+len(p.told) > 0 && len(commands[i]) > db.cfg.MaxCommandBytes {
+			// What was read ahead of the group does not fit in: it is run again when the group knows it.
+			db.end(s, id)
+			for _, x := range p.told {
+				if err := db.waitFor(ctx, groups[i], answer{by: x.id, byGroups: x.groups}); err != nil {
+					return verdict{err: fmt.Errorf("kv: nothing was committed: %w", err)}
+				}
+			}
+			return verdict{err: errRetry}
 		}
 		if len(commands[i]) > db.cfg.MaxCommandBytes {
 			db.end(s, id)
@@ -115,15 +121,7 @@ func (a *attempt) ask(ctx context.Context, i int, p prepare, command []byte) {
 		if step != paxoscommit.Prepare {
 			return
 		}
-		list := a.db.takeTold(g, a.db.cfg.MaxCommandBytes-len(command))
-		reply, maybe, err := a.db.insist(ctx, g, attach(command, &p, list))
-		if err != nil {
-			a.db.untold(g, list)
-		} else {
-			for _, o := range list {
-				o.attempt.told(g)
-			}
-		}
+		reply, maybe, err := a.db.insistTelling(ctx, g, command, &p)
 		a.mu.Lock()
 		a.maybe[i] = a.maybe[i] || maybe
 		maybe = a.maybe[i]
@@ -355,48 +353,26 @@ const (
 	maxTold   = 256 // outcomes in one
 )
 
-// underway is the transactions over several groups of which some group does not know the outcome, and the outcomes of those that have one: so
-// that those of the same DB need not wait until the groups have been told.
-type underway struct {
-	mu       sync.Mutex
-	outcomes map[paxoscommit.ID]*resolution // nil: not yet
-}
-
-func (u *underway) begin(id paxoscommit.ID) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if u.outcomes == nil {
-		u.outcomes = make(map[paxoscommit.ID]*resolution)
-	}
-	u.outcomes[id] = nil
-}
-
-func (u *underway) decide(x resolution) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	u.outcomes[x.id] = &x
-}
-
-func (u *underway) end(id paxoscommit.ID) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	delete(u.outcomes, id)
-}
-
-// find returns a transaction's outcome, nil if it has none; mine: it is, or was a moment ago, under way.
-func (u *underway) find(id paxoscommit.ID) (x *resolution, mine bool) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	x, mine = u.outcomes[id]
-	return x, mine
-}
-
-// takeTold takes outcomes for a command that goes to the group anyway, of at most so many bytes. What the answer to the command is does not matter:
-// the group has been told.
-func (db *DB) takeTold(g *group, room int) []told {
+// insistTelling has a group asked for its vote, and told the outcomes that wait for a command. Whatever it answers, it has been told; if no answer comes for
+// long they are told by another command, too: whoever asks may have all the time there is.
+func (db *DB) insistTelling(ctx context.Context, g *group, command []byte, p *prepare) (reply answer, maybe bool, err error) {
 	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.take(room, 0)
+	list := g.take(db.cfg.MaxCommandBytes-len(command), 0)
+	g.mu.Unlock()
+	if len(list) == 0 {
+		return db.insist(ctx, g, command)
+	}
+	timer := db.ex.AfterFunc(db.cfg.RecoverAfter/4, func() { db.untold(g, list) })
+	reply, maybe, err = db.insist(ctx, g, attach(command, p, list))
+	switch waiting := timer.Stop(); {
+	case err == nil:
+		for _, o := range list {
+			o.attempt.told(g)
+		}
+	case waiting:
+		db.untold(g, list)
+	}
+	return reply, maybe, err
 }
 
 // take takes the first outcomes of the queue: as many as have room, and not fewer than least, if there are as many.

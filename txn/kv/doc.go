@@ -31,7 +31,7 @@
 //
 // Waiting ends: a transaction that has asked for votes in several groups does not wait for an older one, but is tried again; so that
 // those who wait never wait for each other. Those of one DB that write the same keys commit in turns: one learns what it writes by running
-// its function, queues for all of that at one moment, and is run again if it had to wait. One that has lost four times against those of other DBs has its
+// its function, queues for all of that at one moment, and is run again if it had to wait; one that has read nothing, in one group, can't lose, and does not queue. One that has lost four times against those of other DBs has its
 // keys kept for it, for which older ones take them away and younger ones wait (wound-wait); once it has voted yes nobody takes anything
 // away. It keeps its age, and is the oldest some day.
 //
@@ -41,9 +41,11 @@
 // the logs'. An Update that reads keys of replicas that are current costs no more than its commit; where others have changed them,
 // it is tried again. A View costs a barrier in its first group, and in all if there are several.
 //
-// Transactions over several groups that follow each other over the same keys on one DB need a round each, and no more: when all have voted the next
+// Transactions over several groups that follow each other over the same keys on one DB need a round each: when all have voted the next
 // one reads what was written, though the groups do not know yet that it is committed, and they learn it from the command that asks for
-// its vote. Other DBs wait until the groups know: another round. Outcomes that no command takes along within a millisecond have one of their own, together.
+// its vote. Who scans it, reads a key that was deleted, expects a value, or reads very much waits until the groups know, and so do other DBs: another round. Outcomes
+// that no command takes along within a millisecond have one of their own, together; and so have those whose command has no answer within a quarter
+// of Config.RecoverAfter.
 //
 //	                               commands in logs    rounds to the answer
 //	Update in one group            1                   1

@@ -127,3 +127,16 @@ func TestNowIsAboveWhatWasAnswered(t *testing.T) {
 		return found == "1"
 	})
 }
+
+// TestACommitAfterItsTombstoneIsCollected: what a transaction has found when it voted may be gone when its outcome comes.
+func TestACommitAfterItsTombstoneIsCollected(t *testing.T) {
+	s := newState()
+	s.prepare(&prepare{id: client(1, 1), floor: 1, now: 10, groups: []uint32{0}, writes: []write{{key: "x", value: []byte("1")}}})
+	s.prepare(&prepare{id: client(2, 1), floor: 1, now: 20, groups: []uint32{0}, writes: []write{{key: "x", deleted: true}}})
+	a := s.prepare(&prepare{id: client(3, 1), floor: 1, now: 30, readAt: 20, groups: []uint32{0, 1}, writes: []write{{key: "x", value: []byte("2"), read: true}}})
+	require.Equal(t, paxoscommit.Yes, a.record.Vote)
+	s.collect(25)
+	require.Nil(t, s.find("x"))
+	s.resolve(resolution{client(3, 1), paxoscommit.Committed, 40, []uint32{0, 1}})
+	require.Equal(t, "2", string(s.newest("x").value))
+}

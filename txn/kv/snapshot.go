@@ -139,7 +139,7 @@ func readSnapshot(reader io.Reader) (*state, error) {
 		if in.err != nil {
 			break
 		}
-		it := &item{versions, s.epoch}
+		it := &item{key, versions, s.epoch}
 		s.index[key] = it
 		s.items.Load(key, it)
 		for i, v := range versions {

@@ -24,6 +24,7 @@ type version struct {
 
 // item is a key with its versions. One of an earlier epoch than the state's belongs to a snapshot, too, and is replaced where others are changed.
 type item struct {
+	key      string
 	versions []version // ascending
 	epoch    uint64
 }
@@ -267,6 +268,15 @@ func (s *state) changed(p *prepare) (string, bool) {
 				return k, true
 			}
 		}
+		for i := range p.writes {
+			w := &p.writes[i]
+			if !w.read {
+				continue
+			}
+			if w.item = s.index[w.key]; w.item != nil && w.item.versions[len(w.item.versions)-1].timestamp > p.readAt {
+				return w.key, true
+			}
+		}
 	}
 	for _, e := range p.exact {
 		if s.newest(e.key).timestamp != e.timestamp && !probe.Bug("kv: what was read ahead is not validated") {
@@ -402,7 +412,7 @@ func (t *prepared) keep() {
 	t.expected = nil
 	t.writes = slices.Clone(t.writes)
 	for i := range t.writes {
-		t.writes[i].value = bytes.Clone(t.writes[i].value)
+		t.writes[i].value, t.writes[i].item = bytes.Clone(t.writes[i].value), nil
 	}
 }
 
@@ -461,27 +471,36 @@ func (s *state) keep(key string, versions []version) {
 		it.versions = versions
 		return
 	}
-	it := &item{versions, s.epoch}
+	it := &item{key, versions, s.epoch}
 	s.index[key] = it
 	s.items.Set(key, it)
 }
 
 // install makes a version of a key.
 func (s *state) install(w *write, timestamp, voted uint64) {
-	versions := s.find(w.key)
-	there := versions != nil
-	if w.deleted && (!there || versions[len(versions)-1].deleted) {
+	it := w.item
+	if it == nil || it.epoch != s.epoch {
+		it = s.index[w.key]
+	}
+	if w.deleted && (it == nil || it.versions[len(it.versions)-1].deleted) {
 		return // the same whether or not what was there has been collected
 	}
-	key := w.key
-	if !there {
-		key = strings.Clone(key)
+	v := version{timestamp, voted, bytes.Clone(w.value), w.deleted}
+	if it == nil {
+		key := strings.Clone(w.key)
+		s.keep(key, []version{v})
+		if w.deleted {
+			s.discard(garbage{timestamp, key})
+		}
+		return
 	}
 	// A snapshot may share what is below; it does not look beyond its length.
-	s.keep(key, append(versions, version{timestamp, voted, bytes.Clone(w.value), w.deleted}))
-	if there || w.deleted {
-		s.discard(garbage{timestamp, key})
+	if versions := append(it.versions, v); it.epoch == s.epoch {
+		it.versions = versions
+	} else {
+		s.keep(it.key, versions)
 	}
+	s.discard(garbage{timestamp, it.key})
 }
 
 // close answers somebody who wants an end.

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 	"time"
 
@@ -33,7 +32,7 @@ type Tx struct {
 	err      error     // why it can't go on
 	lost     string    // a key for which it can't
 	eager    bool      // it need not wait for what this DB is about to change: it will be run again, if it meets that
-	behind   bool      // it has met that: what it has read may be wrong, and nothing notices
+	behind   bool      // it has met that, and has read what there was before
 	over     bool
 	snapshot *group // of a View: the first group, whose replica was current when it was read
 }
@@ -52,6 +51,7 @@ type txPart struct {
 	readAt uint64
 	ready  bool // it has a readAt
 	reads  map[string]struct{}
+	all    []string    // what was read, when the rest of it is merged with what is written
 	ahead  []*prepared // by exact: whose version it is
 	prepare
 }
@@ -62,7 +62,8 @@ type txPart struct {
 //
 // fn is run again when others have changed what it has read, or are about to, so it must not do what may not be repeated; and may see, in
 // a run that will be repeated, one group as it was before and another as it was after somebody's commit. Transactions of one DB that write the same
-// keys commit in turns: that keeps them from losing against each other, and makes nothing unsafe where it does not. When fn returns an error,
+// keys commit in turns: that keeps them from losing against each other, and makes nothing unsafe where it does not. An Update that fn calls for the keys of its own transaction waits
+// for itself, for Config.RecoverAfter. When fn returns an error,
 // nothing is written, and the error is returned once it is certain that what fn has read was true.
 //
 // Errors: what fn returned; ErrConflict; *MismatchError; synod.ErrTooLarge; synod.ErrOverloaded; synod.ErrClosed; hlc.ErrOffset where this node's clock
@@ -135,8 +136,8 @@ func (db *DB) run(ctx context.Context, mode mode, fn func(*Tx) error) error {
 		err := fn(tx)
 		tx.over = true
 		eager = false
-		again := tx.behind && !probe.Bug("kv: commit on what is about to change")
-		if err == nil && tx.err == nil && len(tx.writes) > 0 && mine == nil && !probe.Buggify("kv: nobody takes turns") {
+		again := tx.behind
+		if err == nil && tx.err == nil && tx.competes() && mine == nil && !probe.Buggify("kv: nobody takes turns") {
 			var waited bool
 			var e error
 			if mine, waited, e = db.turns.take(ctx, db.ex, tx.contended(lost)); e != nil {
@@ -235,6 +236,19 @@ func (tx *Tx) comeAgain(v verdict, n int) error {
 		return tx.ctx.Err()
 	}
 	return tx.db.pause(tx.ctx, tx.db.random.upTo(min(time.Millisecond<<min(n, 10), 50*time.Millisecond)))
+}
+
+// competes reports whether the transaction writes, and can lose against others that do: one that has read nothing, in one group, is only put behind them.
+func (tx *Tx) competes() bool {
+	if len(tx.writes) == 0 {
+		return false
+	}
+	if slices.ContainsFunc(tx.parts, func(p *txPart) bool { return p.ready }) {
+		return true
+	}
+	number := tx.db.cfg.Route([]byte(tx.writes[0].key))
+	return tx.expects() && slices.ContainsFunc(tx.parts, func(p *txPart) bool { return int(p.group.number) != number }) ||
+		slices.ContainsFunc(tx.writes[1:], func(w write) bool { return tx.db.cfg.Route([]byte(w.key)) != number })
 }
 
 // contended returns the keys for which the transaction queues: those that it writes, and the one for which it has lost.
@@ -409,31 +423,6 @@ func (tx *Tx) look(p *txPart, see func(*state) *prepared) error {
 	}
 }
 
-// refresh makes a part one that is read as of now, if all that was read of it is the same now: what was waited for has a
-// timestamp above that of before, and would be a conflict.
-func (p *txPart) refresh(s *state) {
-	if p.steady(s) {
-		p.readAt = s.clock
-	}
-}
-
-// steady reports whether all that was read of a part is the same now.
-func (p *txPart) steady(s *state) bool {
-	seen := prepare{readAt: p.readAt, reads: p.prepare.reads, ranges: p.ranges}
-	if _, changed := s.changed(&seen); changed {
-		return false
-	}
-	if _, by := s.blocker(&seen); by != nil {
-		return false
-	}
-	for i, e := range p.exact {
-		if s.newest(e.key).timestamp != e.timestamp && s.locks[e.key].writer != p.ahead[i] {
-			return false
-		}
-	}
-	return true
-}
-
 // holds reports whether a transaction may still change what is read at a timestamp.
 func (t *prepared) holds(readAt uint64) bool {
 	return t != nil && t.timestamp <= readAt && !probe.Bug("kv: read past a prepared write")
@@ -461,30 +450,17 @@ func (tx *Tx) Get(key []byte) ([]byte, error) {
 	var value []byte
 	found, late, ahead := false, false, false
 	if err := tx.look(p, func(s *state) *prepared {
-		late, ahead = false, false
-		writer := s.locks[k].writer
 		if tx.mode == updating {
-			var done bool
-			if value, found, done = tx.readExactly(p, s, k); done {
-				ahead = true
-				return nil
-			}
-			if writer, ahead, late = tx.meet(p, s, k, writer); ahead || late {
-				value, found = writer.valueOf(k), ahead
-				return nil
-			}
+			var by *prepared
+			value, found, ahead, late, by = tx.see(p, s, k)
+			return by
 		}
-		if writer.holds(p.readAt) || tx.mode == updating && !tx.behind && p.few() && writer.holds(math.MaxUint64) {
-			return writer
+		if l := s.locks[k]; l.writer.holds(p.readAt) {
+			return l.writer
 		}
 		versions := s.find(k)
-		if tx.mode == updating && !tx.behind && p.few() && len(versions) > 0 && versions[len(versions)-1].timestamp > p.readAt {
-			if p.refresh(s); versions[len(versions)-1].timestamp > p.readAt {
-				late = true // it could not commit on what it would read
-			}
-		}
 		value, found = valueAt(versions, p.readAt)
-		late = late || tx.late(versions, p)
+		late = tx.late(versions, p)
 		return nil
 	}); err != nil {
 		return nil, err
@@ -500,70 +476,6 @@ func (tx *Tx) Get(key []byte) ([]byte, error) {
 		return nil, ErrNotFound
 	}
 	return append([]byte{}, value...), nil
-}
-
-// readExactly returns what a key has that was read ahead of its group before.
-func (tx *Tx) readExactly(p *txPart, s *state, key string) (value []byte, found, done bool) {
-	i := slices.IndexFunc(p.exact, func(e exactRead) bool { return e.key == key })
-	if i < 0 {
-		return nil, false, false
-	}
-	if p.ahead[i] == s.locks[key].writer {
-		return p.ahead[i].valueOf(key), true, true
-	}
-	value, found = valueAt(s.find(key), p.exact[i].timestamp)
-	return value, found, true
-}
-
-// meet says what a transaction that wants to read a key makes of one that holds it, if that is this DB's: when it is certain to be committed
-// it is read, ahead of the group, which is told with the vote; and while it is not certain, who is run for the first time does not wait for it
-// here, but for his turn.
-func (tx *Tx) meet(p *txPart, s *state, key string, writer *prepared) (by *prepared, ahead, late bool) {
-	if writer == nil || !p.few() || slices.Contains(p.prepare.reads, key) {
-		return writer, false, false
-	}
-	outcome, mine := tx.db.underway.find(writer.id)
-	switch {
-	case outcome == nil && mine && tx.eager:
-		tx.behind = true
-		return nil, false, false
-	case outcome == nil:
-		return writer, false, false
-	case outcome.outcome == paxoscommit.Aborted:
-		p.tell(*outcome)
-		return nil, false, false
-	case writer.deletes(key):
-		return writer, false, false // it may make no version
-	case !p.steady(s):
-		return writer, false, true
-	}
-	probe.Sometimes("kv: a transaction reads what is certain ahead of its group", true)
-	p.tell(*outcome)
-	p.exact, p.ahead = append(p.exact, exactRead{key, outcome.timestamp}), append(p.ahead, writer)
-	return writer, true, false
-}
-
-// tell has the group told an outcome before it votes.
-func (p *txPart) tell(x resolution) {
-	if !slices.ContainsFunc(p.told, func(o resolution) bool { return o.id == x.id }) {
-		p.told = append(p.told, x)
-	}
-}
-
-// few reports whether so little was read that it may be looked through at each read.
-func (p *txPart) few() bool { return len(p.prepare.reads)+len(p.exact)+len(p.ranges) < 64 }
-
-// valueOf returns what a transaction writes into a key.
-func (t *prepared) valueOf(key string) []byte {
-	if i := sortedFrom(t.writes, key); i < len(t.writes) && t.writes[i].key == key {
-		return t.writes[i].value
-	}
-	return nil
-}
-
-func (t *prepared) deletes(key string) bool {
-	i := sortedFrom(t.writes, key)
-	return i == len(t.writes) || t.writes[i].key != key || t.writes[i].deleted
 }
 
 // late reports whether a View that is not looked at a second time would miss what may have been committed before it began.
@@ -736,6 +648,12 @@ func (tx *Tx) scan(p *txPart, r keyRange, most, limit int) (list []Pair, err err
 	err = tx.look(p, func(s *state) *prepared {
 		list, late = list[:0], false
 		bound := r
+		if tx.mode == updating {
+			var by *prepared
+			if late, by = p.seeRange(s, r); late || by != nil {
+				return by
+			}
+		}
 		s.items.Ascend(r.from, func(k string, it *item) bool {
 			if !r.has(k) || limit > 0 && len(list) >= most {
 				return false
@@ -748,11 +666,6 @@ func (tx *Tx) scan(p *txPart, r keyRange, most, limit int) (list []Pair, err err
 		})
 		if limit > 0 && len(list) >= most {
 			bound.to = string(list[len(list)-1].Key) + "\x00"
-		}
-		for i, e := range p.exact {
-			if r.has(e.key) && s.locks[e.key].writer == p.ahead[i] {
-				return p.ahead[i] // or the range would be without what was read ahead
-			}
 		}
 		return s.holderIn(bound, p.readAt)
 	})
@@ -785,9 +698,24 @@ func (tx *Tx) commit(age uint64) verdict {
 	parts, groups := make([]*prepare, len(tx.parts)), make([]*group, len(tx.parts))
 	for i, p := range tx.parts {
 		p.prepare.readAt = p.readAt
+		p.all = p.prepare.reads
+		p.mergeReads()
 		parts[i], groups[i] = &p.prepare, p.group
 	}
 	return tx.db.commit(tx.ctx, age, parts, groups)
+}
+
+// mergeReads says of keys that were read and are written, too, only once which they are.
+func (p *txPart) mergeReads() {
+	rest := p.prepare.reads[:0:0]
+	for _, k := range p.prepare.reads {
+		if i := sortedFrom(p.writes, k); i < len(p.writes) && p.writes[i].key == k {
+			p.writes[i].read = true
+		} else {
+			rest = append(rest, k)
+		}
+	}
+	p.prepare.reads = rest
 }
 
 // validate makes sure that all that was read was true at one moment: after it, replicas have all that was committed before, and
@@ -823,7 +751,11 @@ func (tx *Tx) validate() error {
 		return err
 	}
 	for _, p := range parts {
-		read, changed := prepare{readAt: p.readAt, reads: p.prepare.reads, exact: p.exact, ranges: p.ranges}, false
+		all := p.prepare.reads
+		if p.all != nil {
+			all = p.all // a group has refused the commit
+		}
+		read, changed := prepare{readAt: p.readAt, reads: all, exact: p.exact, ranges: p.ranges}, false
 		if err := tx.look(p, func(s *state) *prepared {
 			if _, changed = s.changed(&read); changed {
 				return nil

@@ -5,7 +5,6 @@ var txnBugs = []Bug{
 	{"kv: a vote below the clock", "a group's timestamp is the client's"},
 	{"kv: reads are not validated", "when the group votes"},
 	{"kv: what was read ahead is not validated", "a version that the group did not have yet, of a transaction that was certain to be committed"},
-	{"kv: commit on what is about to change", "that a transaction was to be run again for, when it is its turn"},
 	{"kv: ranges are not validated", "what was put into them since is not looked for"},
 	{"kv: read what is being written", "by a transaction that has voted"},
 	{"kv: scan what is being written", "by a transaction that has voted"},
