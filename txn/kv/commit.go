@@ -19,6 +19,7 @@ import (
 // attempt is a transaction that asks its groups for their votes.
 type attempt struct {
 	db      *DB
+	chain   chain
 	session *session
 	id      paxoscommit.ID
 	groups  []*group
@@ -31,8 +32,9 @@ type attempt struct {
 	refused answer // why a group has voted no
 	maybe   []bool // by group: it may have voted without our knowing
 	expired bool
-	errs    []error // by group: why it was not asked any more
-	over    bool    // it does not count any more among the transactions of the DB
+	kept    []*group // that were asked to keep keys for it
+	errs    []error  // by group: why it was not asked any more
+	over    bool     // it does not count any more among the transactions of the DB
 	done    *executor.Event
 }
 
@@ -42,11 +44,13 @@ type verdict struct {
 	timestamp uint64
 	refused   answer // why not
 	expired   bool
-	err       error // or it is this: the attempt had no effect, or the error wraps synod.ErrUnknownOutcome
+	kept      []*group // that may keep keys for it
+	err       error    // or it is this: the attempt had no effect, or the error wraps synod.ErrUnknownOutcome
 }
 
 // commit asks for the votes of the groups that have a part, ascending, and returns as soon as the outcome is certain.
-func (db *DB) commit(ctx context.Context, age uint64, parts []*prepare, groups []*group) verdict {
+func (db *DB) commit(tx *Tx, parts []*prepare, groups []*group) verdict {
+	ctx := tx.ctx
 	numbers := make([]uint32, len(groups))
 	for i, g := range groups {
 		numbers[i] = g.number
@@ -57,7 +61,7 @@ func (db *DB) commit(ctx context.Context, age uint64, parts []*prepare, groups [
 	}
 	commands := make([][]byte, len(parts))
 	for i, p := range parts {
-		p.id, p.floor, p.age, p.now, p.groups = id, floor, age, db.now(), numbers
+		p.id, p.floor, p.age, p.now, p.groups = id, floor, tx.chain.age, db.now(), numbers
 		if n := max(len(p.reads), len(p.exact), len(p.ranges), len(p.expected), len(p.writes)); n > maxItems {
 			db.end(s, id)
 			return verdict{err: fmt.Errorf("kv: %w: the transaction reads or writes %d times in group %d, at most %d", synod.ErrTooLarge, n, numbers[i], maxItems)}
@@ -81,7 +85,7 @@ func (db *DB) commit(ctx context.Context, age uint64, parts []*prepare, groups [
 	if len(groups) > 1 {
 		db.underway.begin(id)
 	}
-	a := &attempt{db: db, session: s, id: id, groups: groups, numbers: numbers, c: paxoscommit.NewCoordinator(id, numbers), maybe: make([]bool, len(groups)), errs: make([]error, len(groups)), done: executor.NewEvent()}
+	a := &attempt{db: db, chain: tx.chain, session: s, id: id, groups: groups, numbers: numbers, c: paxoscommit.NewCoordinator(id, numbers), maybe: make([]bool, len(groups)), errs: make([]error, len(groups)), done: executor.NewEvent()}
 	if len(groups) == 1 {
 		a.cancel, a.running = func() {}, 1
 		a.ask(ctx, 0, *parts[0], commands[0])
@@ -114,7 +118,7 @@ func (a *attempt) ask(ctx context.Context, i int, p prepare, command []byte) {
 			a.done.Set()
 		}
 	}()
-	for {
+	for waits := 1; ; waits++ {
 		a.mu.Lock()
 		step := a.c.Step(g.number)
 		a.mu.Unlock()
@@ -134,6 +138,12 @@ func (a *attempt) ask(ctx context.Context, i int, p prepare, command []byte) {
 			a.voted(i, reply, paxoscommit.Voted)
 			return
 		case reply.kind == answerBlocked:
+			if waits%claimAfter == 0 {
+				if err := a.claim(ctx, i, &p); err != nil {
+					failed = err
+					return
+				}
+			}
 			if err := a.db.waitFor(ctx, g, reply); err != nil {
 				failed = err
 				return
@@ -154,6 +164,15 @@ func (a *attempt) ask(ctx context.Context, i int, p prepare, command []byte) {
 			return
 		}
 	}
+}
+
+// claim has the group keep the transaction's keys for it: it has waited for one after the other that has come after it.
+func (a *attempt) claim(ctx context.Context, i int, p *prepare) error {
+	probe.Sometimes("kv: keys are kept for a transaction that has waited", true)
+	a.mu.Lock()
+	a.kept = append(a.kept, a.groups[i])
+	a.mu.Unlock()
+	return a.db.reserve(ctx, a.chain, &txPart{group: a.groups[i], prepare: *p})
 }
 
 func (a *attempt) voted(i int, reply answer, standing paxoscommit.Standing) {
@@ -182,7 +201,7 @@ func (a *attempt) voted(i int, reply answer, standing paxoscommit.Standing) {
 func (a *attempt) verdict() verdict {
 	a.mu.Lock()
 	outcome, timestamp := a.c.Outcome()
-	v := verdict{committed: outcome == paxoscommit.Committed, timestamp: timestamp, refused: a.refused, expired: a.expired}
+	v := verdict{committed: outcome == paxoscommit.Committed, timestamp: timestamp, refused: a.refused, expired: a.expired, kept: slices.Clone(a.kept)}
 	if outcome == paxoscommit.Unknown {
 		// A group that certainly has not voted will not be asked again: then it is aborted, though no group has said so yet.
 		voted := func(g *group) bool { return a.c.Step(g.number) == paxoscommit.Nothing }

@@ -88,6 +88,43 @@ func startMembers(ctx context.Context, engine string, id uint64, tr transport.Tr
 	}
 }
 
+// openThree opens a DB on each of three nodes, over three groups that node 1 leads.
+func openThree(w *sim.World, engine string) (map[uint64]*kv.DB, *counted) {
+	const groups = 3
+	dbs, forwarders := map[uint64]*kv.DB{}, map[uint64][]member{}
+	n := &counted{}
+	for id := uint64(1); id <= 3; id++ {
+		w.AddNode(id, func(ctx context.Context, env *sim.Env) (func(), error) {
+			mux := transport.NewMux(countedTransport{env.Transport, n})
+			cfg := kv.Config{Retention: time.Hour, Route: func(key []byte) int { return int(key[0] - 'a') }}
+			machines := make([]*kv.Machine, groups)
+			for i := range machines {
+				machines[i] = kv.NewMachine()
+			}
+			members, stop, err := startMembers(ctx, engine, id, mux.Channel(1), countedStore{env.Store, n}, machines)
+			if err != nil {
+				return nil, err
+			}
+			for i, m := range members {
+				f, err := txn.NewForwarder(ctx, txn.ForwarderConfig{Log: m, Node: id, Transport: mux.Channel(uint32(2 + i))})
+				if err != nil {
+					return nil, err
+				}
+				cfg.Groups = append(cfg.Groups, kv.Group{Log: f, Machine: machines[i]})
+			}
+			db, err := kv.Open(ctx, cfg)
+			dbs[id], forwarders[id] = db, members
+			return stop, err
+		})
+	}
+	ctx := w.Context()
+	_ = sim.Sleep(ctx, 10*heartbeat)
+	for g := range groups {
+		lead(ctx, w, forwarders, g)
+	}
+	return dbs, n
+}
+
 // TestCommitTakesOneRound counts hops, on a simulated network with 10 ms a hop and disks that cost nothing: three replicas,
 // node 1 leads all groups. What a group's consensus takes beside its leader is 20 ms; from elsewhere, 40.
 func TestCommitTakesOneRound(t *testing.T) {
@@ -96,38 +133,8 @@ func TestCommitTakesOneRound(t *testing.T) {
 		t.Run(engine, func(t *testing.T) {
 			var rows []string
 			result := sim.Execute(sim.Config{Seed: 1, Delay: hop, Jitter: 1, Sync: 1, Calm: true}, func(w *sim.World) {
-				const groups = 3
-				dbs, forwarders := map[uint64]*kv.DB{}, map[uint64][]member{}
-				n := &counted{}
-				for id := uint64(1); id <= 3; id++ {
-					w.AddNode(id, func(ctx context.Context, env *sim.Env) (func(), error) {
-						mux := transport.NewMux(countedTransport{env.Transport, n})
-						cfg := kv.Config{Retention: time.Hour, Route: func(key []byte) int { return int(key[0] - 'a') }}
-						machines := make([]*kv.Machine, groups)
-						for i := range machines {
-							machines[i] = kv.NewMachine()
-						}
-						members, stop, err := startMembers(ctx, engine, id, mux.Channel(1), countedStore{env.Store, n}, machines)
-						if err != nil {
-							return nil, err
-						}
-						for i, m := range members {
-							f, err := txn.NewForwarder(ctx, txn.ForwarderConfig{Log: m, Node: id, Transport: mux.Channel(uint32(2 + i))})
-							if err != nil {
-								return nil, err
-							}
-							cfg.Groups = append(cfg.Groups, kv.Group{Log: f, Machine: machines[i]})
-						}
-						db, err := kv.Open(ctx, cfg)
-						dbs[id], forwarders[id] = db, members
-						return stop, err
-					})
-				}
+				dbs, n := openThree(w, engine)
 				ctx := w.Context()
-				_ = sim.Sleep(ctx, 10*heartbeat)
-				for g := range groups {
-					lead(ctx, w, forwarders, g)
-				}
 				for id := uint64(1); id <= 3; id++ { // forwarders greet the leader, once
 					if err := dbs[id].Update(ctx, func(tx *kv.Tx) error {
 						for _, k := range []string{"a", "b", "c"} {

@@ -31,6 +31,8 @@ type Tx struct {
 	writes   []write   // ascending by key
 	err      error     // why it can't go on
 	lost     string    // a key for which it can't
+	chain    chain     // all attempts
+	kept     []*group  // that keep keys for it, or for an attempt before it
 	eager    bool      // it need not wait for what this DB is about to change: it will be run again, if it meets that
 	behind   bool      // it has met that, and has read what there was before
 	over     bool
@@ -105,6 +107,7 @@ const (
 	lockAfter    = 3 // of a View over several groups
 	barrierAfter = 2 // of an Update: it reads what is current, and not only what has refused it
 	reserveAfter = 4 // of an Update: what it has used is kept for it
+	claimAfter   = 3 // that it has waited for: the same
 )
 
 func (db *DB) run(ctx context.Context, mode mode, fn func(*Tx) error) error {
@@ -132,8 +135,9 @@ func (db *DB) run(ctx context.Context, mode mode, fn func(*Tx) error) error {
 		if err := db.clock.Check(); err != nil {
 			return fmt.Errorf("kv: this node's clock is not to be trusted: %w", err)
 		}
-		tx := &Tx{db: db, ctx: ctx, mode: mode, fresh: n >= barrierAfter || mode == viewing, eager: eager}
+		tx := &Tx{db: db, ctx: ctx, mode: mode, fresh: n >= barrierAfter || mode == viewing, eager: eager, chain: me, kept: kept}
 		err := fn(tx)
+		kept = tx.kept
 		tx.over = true
 		eager = false
 		again := tx.behind
@@ -155,7 +159,8 @@ func (db *DB) run(ctx context.Context, mode mode, fn func(*Tx) error) error {
 		case tx.err != nil:
 			v.err = tx.err
 		case err == nil && (len(tx.writes) > 0 || tx.expects()):
-			v = tx.commit(me.age)
+			v = tx.commit()
+			kept = tx.kept
 			if v.committed {
 				db.commits.Add(1)
 				kept = slices.DeleteFunc(kept, tx.has) // given up with the vote
@@ -163,7 +168,7 @@ func (db *DB) run(ctx context.Context, mode mode, fn func(*Tx) error) error {
 			}
 		case mode == viewing && (n > lockAfter || probe.Buggify("kv: a view locks at once")) && len(tx.parts) > 1:
 			probe.Sometimes("kv: a view locks what it reads", true)
-			if v = tx.commit(me.age); v.committed {
+			if v = tx.commit(); v.committed {
 				return err
 			}
 		default:
@@ -196,10 +201,8 @@ func (db *DB) run(ctx context.Context, mode mode, fn func(*Tx) error) error {
 		if (n >= reserveAfter || probe.Buggify("kv: keys are kept at once")) && (mode == updating || len(tx.parts) > 1) {
 			probe.Sometimes("kv: keys are kept for a transaction that has lost", true)
 			for _, p := range tx.parts {
-				if !slices.Contains(kept, p.group) {
-					kept = append(kept, p.group)
-				}
-				if err := db.reserve(ctx, me, p); err != nil {
+				err := tx.reserve(p)
+				if kept = tx.kept; err != nil {
 					return certainly(ctx, err)
 				}
 			}
@@ -225,7 +228,12 @@ func certainly(ctx context.Context, err error) error {
 func (tx *Tx) comeAgain(v verdict, n int) error {
 	if v.refused.refused == refusedBlocked {
 		for _, p := range tx.parts {
-			if v.refused.by != (paxoscommit.ID{}) && slices.Contains(v.refused.byGroups, p.group.number) {
+			switch {
+			case v.refused.by == (paxoscommit.ID{}) && int(p.group.number) == tx.db.cfg.Route([]byte(v.refused.key)): // kept for an older one
+				if err := tx.db.waitForKey(tx.ctx, p.group, v.refused); err != nil {
+					return err
+				}
+			case v.refused.by != (paxoscommit.ID{}) && slices.Contains(v.refused.byGroups, p.group.number):
 				if err := tx.db.waitFor(tx.ctx, p.group, answer{by: v.refused.by, byGroups: v.refused.byGroups}); err != nil {
 					return err
 				}
@@ -269,9 +277,16 @@ const maxReservedAtATime = 1024
 // reserveFor is how long keys are kept for a transaction that has lost too often.
 const reserveFor = 2 * time.Second
 
-// reserve keeps for a chain what its last attempt has used in a group.
-func (db *DB) reserve(ctx context.Context, c chain, p *txPart) error {
-	var keys []string
+// reserve has the transaction's keys in a group kept for it, and other ones.
+func (tx *Tx) reserve(p *txPart, keys ...string) error {
+	if !slices.Contains(tx.kept, p.group) {
+		tx.kept = append(tx.kept, p.group)
+	}
+	return tx.db.reserve(tx.ctx, tx.chain, p, keys...)
+}
+
+// reserve keeps for a chain what its last attempt has used in a group, and other keys.
+func (db *DB) reserve(ctx context.Context, c chain, p *txPart, keys ...string) error {
 	p.eachKey(func(k string) bool {
 		keys = append(keys, k)
 		return len(keys) < maxReservedAtATime
@@ -395,8 +410,8 @@ func (db *DB) reach(ctx context.Context, g *group, timestamp uint64) error {
 }
 
 // look reads from a part until nothing is in the way: see returns a prepared transaction that is.
-func (tx *Tx) look(p *txPart, see func(*state) *prepared) error {
-	for {
+func (tx *Tx) look(p *txPart, keys []string, see func(*state) *prepared) error {
+	for waits := 1; ; waits++ {
 		tooOld, by := false, answer{}
 		p.group.machine.read(func(s *state) {
 			if tooOld = p.readAt < s.collected; tooOld {
@@ -413,6 +428,13 @@ func (tx *Tx) look(p *txPart, see func(*state) *prepared) error {
 			return tx.fail(errRetry)
 		case by.by == (paxoscommit.ID{}):
 			return nil
+		}
+		if waits%claimAfter == 0 && tx.mode == updating && !probe.Bug("kv: nothing is kept for who waits") {
+			// Those of another DB go on one after the other there, and never let this one in.
+			probe.Sometimes("kv: keys are kept for a transaction that has waited", true)
+			if err := tx.reserve(p, keys...); err != nil {
+				return tx.fail(certainly(tx.ctx, err))
+			}
 		}
 		if err := tx.db.waitFor(tx.ctx, p.group, by); err != nil {
 			return tx.fail(err)
@@ -449,7 +471,7 @@ func (tx *Tx) Get(key []byte) ([]byte, error) {
 	}
 	var value []byte
 	found, late, ahead := false, false, false
-	if err := tx.look(p, func(s *state) *prepared {
+	if err := tx.look(p, []string{k}, func(s *state) *prepared {
 		if tx.mode == updating {
 			var by *prepared
 			value, found, ahead, late, by = tx.see(p, s, k)
@@ -645,7 +667,7 @@ func sortedFrom(writes []write, from string) int {
 // scan reads a range of a group: at most most pairs, if limit is above 0.
 func (tx *Tx) scan(p *txPart, r keyRange, most, limit int) (list []Pair, err error) {
 	late := false
-	err = tx.look(p, func(s *state) *prepared {
+	err = tx.look(p, nil, func(s *state) *prepared {
 		list, late = list[:0], false
 		bound := r
 		if tx.mode == updating {
@@ -687,7 +709,7 @@ func (s *state) holderIn(r keyRange, readAt uint64) (by *prepared) {
 }
 
 // commit sends each group its part.
-func (tx *Tx) commit(age uint64) verdict {
+func (tx *Tx) commit() verdict {
 	for _, w := range tx.writes {
 		p, err := tx.part(tx.db.cfg.Route([]byte(w.key)))
 		if err != nil {
@@ -702,7 +724,13 @@ func (tx *Tx) commit(age uint64) verdict {
 		p.mergeReads()
 		parts[i], groups[i] = &p.prepare, p.group
 	}
-	return tx.db.commit(tx.ctx, age, parts, groups)
+	v := tx.db.commit(tx, parts, groups)
+	for _, g := range v.kept {
+		if !slices.Contains(tx.kept, g) {
+			tx.kept = append(tx.kept, g)
+		}
+	}
+	return v
 }
 
 // mergeReads says of keys that were read and are written, too, only once which they are.
@@ -756,7 +784,7 @@ func (tx *Tx) validate() error {
 			all = p.all // a group has refused the commit
 		}
 		read, changed := prepare{readAt: p.readAt, reads: all, exact: p.exact, ranges: p.ranges}, false
-		if err := tx.look(p, func(s *state) *prepared {
+		if err := tx.look(p, nil, func(s *state) *prepared {
 			if _, changed = s.changed(&read); changed {
 				return nil
 			}
