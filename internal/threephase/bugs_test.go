@@ -3,15 +3,14 @@ package threephase
 import (
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/synod-go/synod/internal/probe"
 	"github.com/synod-go/synod/internal/twophase"
+	"github.com/synod-go/synod/internal/twophase/commitmenttest"
 )
 
 // named are the mistakes that a test of their own finds.
@@ -32,96 +31,49 @@ var rare = []string{
 // tellsEarly reports whether a participant relies on a no that a crash would undo.
 func tellsEarly() bool {
 	w := newWorld(4, Enhanced)
-	w.open()
-	n := w.nodes[2]
+	w.Open()
+	n := w.Nodes[2]
 	id := ID{Node: 1, Incarnation: 7, Counter: 1000}
-	n.resources["a"].votes[id] = twophase.VoteNo
+	n.Resources["a"].Votes[id] = twophase.VoteNo
 	for _, m := range []Message{
 		{Kind: KindPrepare, From: 1, Participants: on(2, 3, 4)},
 		{Kind: KindElect, From: 3, Participants: on(2, 3, 4), Ballot: Ballot{2, 2}},
 	} {
 		m.To, m.ID, m.Resource = 2, id, "a"
-		n.core.Step(m)
-		n.work()
-		for {
-			i := slices.IndexFunc(w.queue, func(a action) bool { return a.order != "write" })
-			if i < 0 {
-				break
-			}
-			w.act(i)
+		n.Core.Step(m)
+		n.Work()
+		for w.First(func(a action) bool { return a.Order != "write" }) {
 		}
 	}
-	return slices.ContainsFunc(w.net, func(m Message) bool { return m.Kind == KindState })
+	return slices.ContainsFunc(w.Net, func(m Message) bool { return m.Kind == KindState })
 }
 
 func TestNothingIsSaidEarly(t *testing.T) { require.False(t, tellsEarly()) }
 
-// mistakes returns the names of all mistakes that the code can be told to make.
-func mistakes(t *testing.T) (bugs []string) {
-	files, err := filepath.Glob("*.go")
-	require.NoError(t, err)
-	for _, f := range files {
-		if strings.HasSuffix(f, "_test.go") {
-			continue
-		}
-		source, err := os.ReadFile(f)
-		require.NoError(t, err)
-		for _, m := range regexp.MustCompile(`probe\.Bug\("([^"]+)"\)`).FindAllStringSubmatch(string(source), -1) {
-			if !slices.Contains(bugs, m[1]) {
-				bugs = append(bugs, m[1])
-			}
-		}
-	}
-	return bugs
-}
-
 // Each mistake that the code can be told to make is found: by a crash, alone or in a pair, by a random run, or by the
 // test that is named.
 func TestPlantedBugs(t *testing.T) {
-	bugs := mistakes(t)
-	require.GreaterOrEqual(t, len(bugs), 15)
-	for _, bug := range bugs {
-		t.Run(bug, func(t *testing.T) {
-			p := &planted{bug: bug, reached: map[string]bool{}}
-			defer probe.Install(p)()
-			if find := named[bug]; find != nil {
-				require.True(t, find(t), "not found")
-				require.True(t, p.made)
-				return
-			}
-			if slices.Contains(rare, bug) {
-				files, err := filepath.Glob("../modelcheck/threephase/testdata/*.txt")
-				require.NoError(t, err)
-				require.True(t, slices.ContainsFunc(files, func(file string) bool {
-					text, err := os.ReadFile(file)
-					require.NoError(t, err)
-					return strings.HasPrefix(string(text), "# Planted: "+bug+"\n") && strings.Contains(string(text), "\nVIOLATION: ")
-				}), "no counterexample")
-				return
-			}
-			for _, s := range scenarios() {
-				points, w := s.play(Enhanced, nil, false)
-				if len(w.broken) > 0 {
-					t.Logf("found by: %s, without a crash", s.name)
-					return
-				}
-				for i := range 2 * points {
-					if s.fail(nil, Enhanced, []crash{{i / 2, i%2 == 1}}) {
-						t.Logf("found by: %s, crash %d", s.name, i/2)
-						return
-					}
-				}
-			}
-			if racing || testing.Short() {
-				return // it takes a random run
-			}
-			for seed := uint64(1); seed <= 2000; seed++ {
-				if len(random(seed, false).broken) > 0 {
-					t.Logf("found by: seed %d", seed)
-					return
-				}
-			}
-			t.Errorf("not found, made: %v", p.made)
-		})
+	hunt := commitmenttest.Hunt[*Core, Message, Participant]{
+		Named: named, Elsewhere: counterexample, Scenarios: scenarios(Enhanced), Seeds: 2000,
+		Random: func(seed uint64) *simulated { return random(seed, false).simulated },
 	}
+	if racing || testing.Short() {
+		hunt.Seeds = 0
+	}
+	hunt.Run(t, os.DirFS("."), 15)
+}
+
+// counterexample reports whether a mistake is a rare one, of which there is a counterexample.
+func counterexample(t *testing.T, bug string) bool {
+	if !slices.Contains(rare, bug) {
+		return false
+	}
+	files, err := filepath.Glob("../modelcheck/threephase/testdata/*.txt")
+	require.NoError(t, err)
+	require.True(t, slices.ContainsFunc(files, func(file string) bool {
+		text, err := os.ReadFile(file)
+		require.NoError(t, err)
+		return strings.HasPrefix(string(text), "# Planted: "+bug+"\n") && strings.Contains(string(text), "\nVIOLATION: ")
+	}), "no counterexample")
+	return true
 }

@@ -2,7 +2,6 @@ package threephase
 
 import (
 	"fmt"
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -10,87 +9,63 @@ import (
 	"github.com/synod-go/synod/internal/twophase"
 )
 
-// scenario is a run whose every crash is tried.
-type scenario struct {
-	name    string
-	nodes   int
-	down    int // ticks that a node is down
-	prepare func(w *world) ID
-}
-
-func scenarios() []scenario {
-	return []scenario{
-		{"two remote participants", 3, 6, func(w *world) ID { return w.begin(1, on(2, 3)...) }},
-		{"two participants, one beside the coordinator", 2, 6, func(w *world) ID { return w.begin(1, on(1, 2)...) }},
-		{"three participants, one beside the coordinator", 3, 6, func(w *world) ID { return w.begin(1, on(1, 2, 3)...) }},
-		{"three remote participants", 4, 6, func(w *world) ID { return w.begin(1, on(2, 3, 4)...) }},
-		{"two remote participants, long outages", 3, 60, func(w *world) ID { return w.begin(1, on(2, 3)...) }},
-		{"three participants, long outages", 3, 60, func(w *world) ID { return w.begin(1, on(1, 2, 3)...) }},
-		{"three remote participants, long outages", 4, 60, func(w *world) ID { return w.begin(1, on(2, 3, 4)...) }},
-		{"two resources of one node", 3, 40, func(w *world) ID {
+// scenarios are runs whose every crash is tried.
+func scenarios(p Protocol) (list []scenario) {
+	for _, s := range []struct {
+		name    string
+		nodes   int
+		down    int // ticks that a node is down
+		prepare func(w *simulated) ID
+	}{
+		{"two remote participants", 3, 6, func(w *simulated) ID { return w.Begin(1, on(2, 3)...) }},
+		{"two participants, one beside the coordinator", 2, 6, func(w *simulated) ID { return w.Begin(1, on(1, 2)...) }},
+		{"three participants, one beside the coordinator", 3, 6, func(w *simulated) ID { return w.Begin(1, on(1, 2, 3)...) }},
+		{"three remote participants", 4, 6, func(w *simulated) ID { return w.Begin(1, on(2, 3, 4)...) }},
+		{"two remote participants, long outages", 3, 60, func(w *simulated) ID { return w.Begin(1, on(2, 3)...) }},
+		{"three participants, long outages", 3, 60, func(w *simulated) ID { return w.Begin(1, on(1, 2, 3)...) }},
+		{"three remote participants, long outages", 4, 60, func(w *simulated) ID { return w.Begin(1, on(2, 3, 4)...) }},
+		{"two resources of one node", 3, 40, func(w *simulated) ID {
 			p := on(2, 3, 2)
 			p[2].Resource = "b"
-			return w.begin(1, p...)
+			return w.Begin(1, p...)
 		}},
-		{"weights", 4, 40, func(w *world) ID {
+		{"weights", 4, 40, func(w *simulated) ID {
 			p := on(2, 3, 4)
 			p[1].Weight = 3
-			return w.begin(1, p...)
+			return w.Begin(1, p...)
 		}},
-		{"one says no", 3, 40, func(w *world) ID {
-			id := w.begin(1, on(1, 2, 3)...)
-			w.nodes[2].resources["a"].votes[id] = twophase.VoteNo
+		{"one says no", 3, 40, func(w *simulated) ID {
+			id := w.Begin(1, on(1, 2, 3)...)
+			w.Nodes[2].Resources["a"].Votes[id] = twophase.VoteNo
 			return id
 		}},
-		{"one is read-only", 4, 40, func(w *world) ID {
-			id := w.begin(1, on(2, 3, 4)...)
-			w.nodes[3].resources["a"].votes[id] = twophase.VoteReadOnly
+		{"one is read-only", 4, 40, func(w *simulated) ID {
+			id := w.Begin(1, on(2, 3, 4)...)
+			w.Nodes[3].Resources["a"].Votes[id] = twophase.VoteReadOnly
 			return id
 		}},
-		{"two are read-only, and stay", 3, 40, func(w *world) ID {
+		{"two are read-only, and stay", 3, 40, func(w *simulated) ID {
 			p := on(1, 2, 3)
 			p[0].Work = []byte("work")
-			id := w.begin(1, p...)
+			id := w.Begin(1, p...)
 			for _, n := range []uint64{2, 3} {
-				w.nodes[n].resources["a"].votes[id] = twophase.VoteReadOnly
+				w.Nodes[n].Resources["a"].Votes[id] = twophase.VoteReadOnly
 			}
 			return id
 		}},
-		{"all are read-only", 4, 40, func(w *world) ID {
-			id := w.begin(1, on(2, 3, 4)...)
+		{"all are read-only", 4, 40, func(w *simulated) ID {
+			id := w.Begin(1, on(2, 3, 4)...)
 			for _, n := range []uint64{2, 3, 4} {
-				w.nodes[n].resources["a"].votes[id] = twophase.VoteReadOnly
+				w.Nodes[n].Resources["a"].Votes[id] = twophase.VoteReadOnly
 			}
 			return id
 		}},
-		{"a single participant", 2, 40, func(w *world) ID { return w.begin(1, on(2)...) }},
-		{"a single participant beside the coordinator", 1, 6, func(w *world) ID { return w.begin(1, on(1)...) }},
+		{"a single participant", 2, 40, func(w *simulated) ID { return w.Begin(1, on(2)...) }},
+		{"a single participant beside the coordinator", 1, 6, func(w *simulated) ID { return w.Begin(1, on(1)...) }},
+	} {
+		list = append(list, scenario{Name: s.name, Down: s.down, Prepare: s.prepare, World: func() *simulated { return newWorld(s.nodes, p).simulated }})
 	}
-}
-
-// play runs a scenario with crashes, and returns the number of actions.
-func (s scenario) play(p Protocol, crashes []crash, loud bool) (points int, w *world) {
-	w = newWorld(s.nodes, p)
-	w.downFor, w.crashes, w.loud = s.down, crashes, loud
-	w.open()
-	w.finish() // nothing is to be done
-	w.points = 0
-	id := s.prepare(w)
-	w.commit(id)
-	w.finish()
-	return w.points, w
-}
-
-func (s scenario) fail(t *testing.T, p Protocol, crashes []crash) bool {
-	_, w := s.play(p, crashes, false)
-	if len(w.broken) == 0 {
-		return false
-	}
-	if t != nil {
-		_, w = s.play(p, crashes, true)
-		t.Errorf("%s: crashes %v:\n%s\n%s", s.name, crashes, strings.Join(w.broken, "\n"), strings.Join(w.trace, "\n"))
-	}
-	return true
+	return list
 }
 
 // A crash before and after every write, message and call of every node, alone and with every other one that follows: nothing is
@@ -98,35 +73,13 @@ func (s scenario) fail(t *testing.T, p Protocol, crashes []crash) bool {
 // under way, so that whoever is silent has crashed. It is tried with single crashes.
 func TestEveryCrash(t *testing.T) {
 	total := 0
-	for _, s := range scenarios() {
-		t.Run(s.name, func(t *testing.T) {
-			single, pairs := 0, 0
-			points, w := s.play(Enhanced, nil, false)
-			require.Empty(t, w.broken)
-			for i := range 2 * points {
-				first := crash{i / 2, i%2 == 1}
-				if single++; s.fail(t, Enhanced, []crash{first}) {
-					return
-				}
-				if testing.Short() || racing {
-					continue
-				}
-				after, _ := s.play(Enhanced, []crash{first}, false)
-				for j := 2 * (first.at + 1); j < 2*after; j++ {
-					if pairs++; s.fail(t, Enhanced, []crash{first, {j / 2, j%2 == 1}}) {
-						return
-					}
-				}
-			}
-			points, w = s.play(Skeen, nil, false)
-			require.Empty(t, w.broken)
-			for i := range 2 * points {
-				if single++; s.fail(t, Skeen, []crash{{i / 2, i%2 == 1}}) {
-					return
-				}
-			}
-			total += single + pairs
-			t.Logf("%d actions, %d single crashes, %d pairs", points, single, pairs)
+	skeen := scenarios(Skeen)
+	for i, s := range scenarios(Enhanced) {
+		t.Run(s.Name, func(t *testing.T) {
+			runs := s.EveryCrash(t, !testing.Short() && !racing)
+			more := skeen[i].EveryCrash(t, false)
+			total += runs.Single + runs.Pairs + more.Single
+			t.Logf("%d actions, %d single crashes, %d pairs", more.Actions, runs.Single+more.Single, runs.Pairs)
 		})
 	}
 	t.Logf("%d runs", total)
@@ -135,40 +88,8 @@ func TestEveryCrash(t *testing.T) {
 // Every message is lost once, or comes again when all is over; alone, and with every crash of every node.
 func TestEveryMessageLostOrRepeated(t *testing.T) {
 	total := 0
-	for _, s := range scenarios() {
-		run := func(lose, repeat int, crashes []crash) (points int, w *world) {
-			w = newWorld(s.nodes, Enhanced)
-			w.downFor, w.crashes = s.down, crashes
-			w.open()
-			w.finish()
-			w.points, w.sends = 0, nil
-			w.lose, w.repeat = map[int]bool{lose: true}, map[int]bool{repeat: true}
-			id := s.prepare(w)
-			w.commit(id)
-			w.finish()
-			points = w.points
-			w.net = append(w.net, w.again...)
-			w.finish()
-			total++
-			require.Empty(t, w.broken, "%s: message %d is lost, %d comes again, crashes %v", s.name, lose, repeat, crashes)
-			return points, w
-		}
-		_, w := run(-1, -1, nil)
-		for _, m := range w.sends {
-			for _, lost := range []bool{true, false} {
-				lose, repeat := m, -1
-				if !lost {
-					lose, repeat = -1, m
-				}
-				points, _ := run(lose, repeat, nil)
-				if testing.Short() || racing {
-					continue
-				}
-				for i := range 2 * points {
-					run(lose, repeat, []crash{{i / 2, i%2 == 1}})
-				}
-			}
-		}
+	for _, s := range scenarios(Enhanced) {
+		total += s.EveryMessage(t, !testing.Short() && !racing)
 	}
 	t.Logf("%d runs", total)
 }
@@ -176,23 +97,23 @@ func TestEveryMessageLostOrRepeated(t *testing.T) {
 // delays runs without failures, all messages that are under way arriving together, and returns how many message delays pass
 // until the caller is answered, and until all have committed.
 func delays(w *world, id ID) (answered, committed int) {
-	w.commit(id)
+	w.Commit(id)
 	answered, committed = -1, -1
 	for n := 0; ; n++ {
-		for len(w.queue) > 0 {
-			w.act(0)
+		for len(w.Queue) > 0 {
+			w.Act(0)
 		}
-		if _, there := w.results[id]; there && answered < 0 {
+		if _, there := w.Results[id]; there && answered < 0 {
 			answered = n
 		}
-		if did, _ := w.outcomes(id, false); len(did) == len(w.asked[id]) && committed < 0 {
+		if did, _ := w.Outcomes(id, false); len(did) == len(w.Asked[id]) && committed < 0 {
 			committed = n
 		}
-		if len(w.net) == 0 {
+		if len(w.Net) == 0 {
 			return answered, committed
 		}
-		for range len(w.net) {
-			w.deliver(0)
+		for range len(w.Net) {
+			w.Deliver(0)
 		}
 	}
 }
@@ -222,7 +143,7 @@ func TestCosts(t *testing.T) {
 			n := tc.participants
 			name := fmt.Sprintf("%v, %d participants, beside %v", p, n, tc.beside)
 			w := newWorld(n+1, p)
-			w.open()
+			w.Open()
 			var list []Participant
 			for i := range uint64(n) {
 				if tc.beside {
@@ -231,19 +152,19 @@ func TestCosts(t *testing.T) {
 					list = append(list, on(i+2)...)
 				}
 			}
-			w.finish()
-			id := w.begin(1, list...)
+			w.Finish()
+			id := w.Begin(1, list...)
 			answered, done := delays(w, id)
 			messages, forced := 0, 0
-			for k, count := range w.sent {
+			for k, count := range w.Sent {
 				if k != KindOver {
 					messages += count
 				}
 			}
-			for _, n := range w.nodes {
-				forced += n.forced
+			for _, n := range w.Nodes {
+				forced += n.Forced
 			}
-			require.Equal(t, committed, w.results[id].Outcome, name)
+			require.Equal(t, committed, w.Results[id].Outcome, name)
 			require.Equal(t, tc.messages, messages, name)
 			require.Equal(t, tc.forced, forced, name)
 			require.Equal(t, tc.answered, answered, name)
@@ -252,15 +173,15 @@ func TestCosts(t *testing.T) {
 				require.Equal(t, 2*n, forced, "each its vote and its part in the attempt; the coordinator keeps no records")
 			}
 			before := messages
-			w.finish()
-			require.Empty(t, w.broken)
+			w.Finish()
+			require.Empty(t, w.Broken)
 			messages = 0
-			for _, count := range w.sent {
+			for _, count := range w.Sent {
 				messages += count
 			}
 			require.Equal(t, tc.closing, messages-before, name)
-			for _, n := range w.nodes {
-				require.Empty(t, n.core.entries)
+			for _, n := range w.Nodes {
+				require.Empty(t, n.Core.entries)
 			}
 		}
 	}
@@ -283,27 +204,27 @@ func TestCostsOfOtherOutcomes(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(4, Enhanced)
-			w.open()
-			w.finish()
-			id := w.begin(1, on(2, 3, 4)...)
+			w.Open()
+			w.Finish()
+			id := w.Begin(1, on(2, 3, 4)...)
 			for node, v := range tc.votes {
-				w.nodes[node].resources["a"].votes[id] = v
+				w.Nodes[node].Resources["a"].Votes[id] = v
 			}
-			w.commit(id)
-			w.settle()
+			w.Commit(id)
+			w.Settle()
 			forced, messages := 0, 0
-			for _, n := range w.nodes {
-				forced += n.forced
+			for _, n := range w.Nodes {
+				forced += n.Forced
 			}
-			for _, count := range w.sent {
+			for _, count := range w.Sent {
 				messages += count
 			}
-			require.Equal(t, tc.outcome, w.results[id].Outcome)
-			require.Equal(t, tc.messages, messages-w.sent[KindDone]-w.sent[KindOver])
+			require.Equal(t, tc.outcome, w.Results[id].Outcome)
+			require.Equal(t, tc.messages, messages-w.Sent[KindDone]-w.Sent[KindOver])
 			require.Equal(t, tc.forced, forced)
-			w.finish()
-			require.Empty(t, w.broken)
-			require.Equal(t, tc.closing, w.sent[KindDone]+w.sent[KindOver])
+			w.Finish()
+			require.Empty(t, w.Broken)
+			require.Equal(t, tc.closing, w.Sent[KindDone]+w.Sent[KindOver])
 		})
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/synod-go/synod/internal/twophase"
+	"github.com/synod-go/synod/internal/twophase/commitmenttest"
 	"github.com/synod-go/synod/storage"
 )
 
@@ -18,15 +19,7 @@ func sampleMessage() Message {
 }
 
 func TestMessagesAreWhatTheyWere(t *testing.T) {
-	m := sampleMessage()
-	b := AppendMessage(nil, m)
-	got, err := DecodeMessage(b)
-	require.NoError(t, err)
-	require.Equal(t, m, got)
-	for i := range b {
-		_, err := DecodeMessage(b[:i])
-		require.ErrorIs(t, err, ErrMalformed, i)
-	}
+	commitmenttest.RequireWhole(t, sampleMessage(), AppendMessage, DecodeMessage, ErrMalformed)
 }
 
 func FuzzDecodeMessage(f *testing.F) {
@@ -46,9 +39,9 @@ func FuzzDecodeMessage(f *testing.F) {
 
 		// Whatever it says, it does no harm.
 		w := newWorld(2, Enhanced)
-		w.open()
-		w.begin(1, on(1, 2)...)
-		c := w.nodes[1].core
+		w.Open()
+		w.Begin(1, on(1, 2)...)
+		c := w.Nodes[1].Core
 		for _, from := range []uint64{1, 2} {
 			m.From, m.To = from, 1
 			c.Step(m)

@@ -11,7 +11,7 @@ import (
 
 // tell brings messages to node 2, makes what they lead to durable, and returns what it says.
 func tell(w *world, messages ...Message) (said []Message) {
-	n := w.nodes[2]
+	n := w.Nodes[2]
 	for _, m := range messages {
 		m.To = 2
 		if m.From == 0 {
@@ -20,27 +20,27 @@ func tell(w *world, messages ...Message) (said []Message) {
 		if m.Resource == "" {
 			m.Resource = "a"
 		}
-		n.core.Step(m)
-		n.work()
-		for len(w.queue) > 0 {
-			w.act(0)
+		n.Core.Step(m)
+		n.Work()
+		for len(w.Queue) > 0 {
+			w.Act(0)
 		}
 	}
-	n.core.Tick()
-	n.work()
-	for len(w.queue) > 0 {
-		w.act(0)
+	n.Core.Tick()
+	n.Work()
+	for len(w.Queue) > 0 {
+		w.Act(0)
 	}
-	said, w.net = w.net, nil
+	said, w.Net = w.Net, nil
 	return said
 }
 
 func restart(n *node) {
-	stable := n.w.stable
-	n.w.stable = true
-	n.crash()
-	n.start()
-	n.w.stable = stable
+	stable := n.World.Stable
+	n.World.Stable = true
+	n.Crash()
+	n.Start()
+	n.World.Stable = stable
 }
 
 // A request to prepare that comes after the abort is refused, also after a crash, after the tombstone was collected, and after
@@ -48,22 +48,22 @@ func restart(n *node) {
 func TestAPrepareAfterTheAbortIsRefused(t *testing.T) {
 	for _, collected := range []bool{false, true} {
 		w := newWorld(3, Enhanced)
-		w.open()
+		w.Open()
 		id := ID{Node: 1, Incarnation: 7, Counter: 1000}
 		require.Empty(t, tell(w, Message{Kind: KindOutcome, ID: id, Outcome: aborted, Early: true}))
 		if collected {
 			tell(w, Message{Kind: KindAnswer, ID: ID{Node: 1, Incarnation: 7, Counter: 1005}, Floor: 1002})
-			require.NotContains(t, w.nodes[2].store, string(branchKey(TagFinished, key{id, "a"})))
+			require.NotContains(t, w.Nodes[2].Store, string(branchKey(TagFinished, key{id, "a"})))
 		}
 		for range 2 {
 			said := tell(w, Message{Kind: KindPrepare, ID: id, Participants: on(2, 3)})
 			require.Len(t, said, 1)
 			require.Equal(t, KindVote, said[0].Kind)
 			require.Equal(t, twophase.VoteNo, said[0].Vote)
-			require.Empty(t, w.nodes[2].resources["a"].prepared)
-			restart(w.nodes[2])
-			w.settle()
-			w.net = nil
+			require.Empty(t, w.Nodes[2].Resources["a"].Prepared)
+			restart(w.Nodes[2])
+			w.Settle()
+			w.Net = nil
 		}
 	}
 }
@@ -71,29 +71,29 @@ func TestAPrepareAfterTheAbortIsRefused(t *testing.T) {
 // What comes late, or again, has one answer.
 func TestWhatComesLateHasOneAnswer(t *testing.T) {
 	w := newWorld(3, Enhanced)
-	w.open()
-	w.finish()
-	w.begin(1, on(2, 3)...) // it stays open, and the floor below it
-	id := w.begin(1, on(2, 3)...)
-	w.commit(id)
+	w.Open()
+	w.Finish()
+	w.Begin(1, on(2, 3)...) // it stays open, and the floor below it
+	id := w.Begin(1, on(2, 3)...)
+	w.Commit(id)
 	var seen []Message
-	for len(w.queue) > 0 || len(w.net) > 0 {
-		if len(w.queue) > 0 {
-			w.act(0)
+	for len(w.Queue) > 0 || len(w.Net) > 0 {
+		if len(w.Queue) > 0 {
+			w.Act(0)
 			continue
 		}
-		if w.net[0].To == 2 {
-			seen = append(seen, w.net[0])
+		if w.Net[0].To == 2 {
+			seen = append(seen, w.Net[0])
 		}
-		w.deliver(0)
+		w.Deliver(0)
 	}
 	for range 5 {
-		w.tick()
-		w.settle()
+		w.Tick()
+		w.Settle()
 	}
-	require.Empty(t, w.nodes[2].core.entries)
-	require.Equal(t, committed, w.results[id].Outcome)
-	before := w.nodes[2].resources["a"].committed[id]
+	require.Empty(t, w.Nodes[2].Core.entries)
+	require.Equal(t, committed, w.Results[id].Outcome)
+	before := w.Nodes[2].Resources["a"].Committed[id]
 	for range 2 {
 		for _, m := range seen {
 			for _, answer := range tell(w, m) {
@@ -112,32 +112,32 @@ func TestWhatComesLateHasOneAnswer(t *testing.T) {
 		said := tell(w, Message{Kind: KindElect, From: 3, ID: id, Ballot: Ballot{9, 2}, Participants: on(2, 3)})
 		require.Len(t, said, 1)
 		require.Equal(t, StateCommitted, said[0].State)
-		restart(w.nodes[2])
-		w.settle()
+		restart(w.Nodes[2])
+		w.Settle()
 	}
-	require.Equal(t, before, w.nodes[2].resources["a"].committed[id])
+	require.Equal(t, before, w.Nodes[2].Resources["a"].Committed[id])
 
 	// An outcome that is the contrary is no matter of E3PC: it is reported, and not believed.
 	said := tell(w, Message{Kind: KindOutcome, ID: id, Outcome: aborted})
 	require.Equal(t, twophase.Committed, said[0].Damage)
-	require.Empty(t, w.nodes[2].resources["a"].aborted)
+	require.Empty(t, w.Nodes[2].Resources["a"].Aborted)
 }
 
 // Strangers are not listened to: who is no participant, or leads under another's rank.
 func TestStrangersAreNotListenedTo(t *testing.T) {
 	w := newWorld(4, Enhanced)
-	w.open()
-	w.finish()
-	id := w.begin(1, on(2, 3)...)
-	w.commit(id)
-	for len(w.nodes[2].core.InDoubt()) == 0 {
-		if len(w.queue) > 0 {
-			w.act(0)
+	w.Open()
+	w.Finish()
+	id := w.Begin(1, on(2, 3)...)
+	w.Commit(id)
+	for len(w.Nodes[2].Core.InDoubt()) == 0 {
+		if len(w.Queue) > 0 {
+			w.Act(0)
 		} else {
-			w.deliver(0)
+			w.Deliver(0)
 		}
 	}
-	w.queue, w.net = nil, nil
+	w.Queue, w.Net = nil, nil
 	b := Ballot{5, 2}
 	for _, m := range []Message{
 		{Kind: KindElect, From: 4, Ballot: b, Participants: on(2, 3)},
@@ -153,15 +153,15 @@ func TestStrangersAreNotListenedTo(t *testing.T) {
 		said := slices.DeleteFunc(tell(w, m), func(m Message) bool { return m.Kind == KindInquire })
 		require.Empty(t, said, "%v", m)
 	}
-	require.Equal(t, StateWait, w.nodes[2].core.InDoubt()[0].State)
+	require.Equal(t, StateWait, w.Nodes[2].Core.InDoubt()[0].State)
 }
 
 // What is invalid, or too much, is refused.
 func TestLimits(t *testing.T) {
 	w := newWorld(2, Enhanced)
 	w.cfg.MaxBranches, w.cfg.MaxTransactions, w.cfg.MaxParticipants, w.cfg.MaxFinished = 2, 3, 3, 4
-	w.open()
-	c := w.nodes[1].core
+	w.Open()
+	c := w.Nodes[1].Core
 	id := ID{Node: 1, Incarnation: 7, Counter: 1000}
 	require.NoError(t, c.Open(id))
 	require.ErrorIs(t, c.Open(id), ErrInvalid, "it was given before")
@@ -186,7 +186,7 @@ func TestLimits(t *testing.T) {
 		tell(w, Message{Kind: KindOutcome, ID: ID{Node: 1, Incarnation: 9, Counter: 1 + i}, Outcome: aborted, Early: true})
 	}
 	n := 0
-	for k := range w.nodes[2].store {
+	for k := range w.Nodes[2].Store {
 		if k[0] == TagFinished {
 			n++
 		}
@@ -196,52 +196,52 @@ func TestLimits(t *testing.T) {
 	require.Equal(t, twophase.VoteNo, said[0].Vote)
 
 	// A message about what this node has not begun: its store is an old copy.
-	w.nodes[1].core.Step(Message{Kind: KindInquire, From: 2, To: 1, ID: ID{Node: 1, Incarnation: 7, Counter: 5000}, Resource: "a"})
-	require.ErrorIs(t, w.nodes[1].core.Err(), ErrRolledBack)
+	w.Nodes[1].Core.Step(Message{Kind: KindInquire, From: 2, To: 1, ID: ID{Node: 1, Incarnation: 7, Counter: 5000}, Resource: "a"})
+	require.ErrorIs(t, w.Nodes[1].Core.Err(), ErrRolledBack)
 }
 
 // What a resource decided by itself, and a resource that fails, are shown.
 func TestResourcesThatFail(t *testing.T) {
 	w := newWorld(3, Enhanced)
-	w.open()
-	w.finish()
-	id := w.begin(1, on(2, 3)...)
-	w.nodes[2].resources["a"].fails[twophase.CallCommit] = 3
-	w.commit(id)
-	w.settle()
-	stuck := w.nodes[2].core.Stuck()
+	w.Open()
+	w.Finish()
+	id := w.Begin(1, on(2, 3)...)
+	w.Nodes[2].Resources["a"].Fails[twophase.CallCommit] = 3
+	w.Commit(id)
+	w.Settle()
+	stuck := w.Nodes[2].Core.Stuck()
 	require.Equal(t, []twophase.Stuck{{ID: id, Resource: "a", Outcome: committed, Failure: "out of reach"}}, stuck)
-	require.Len(t, w.nodes[3].core.Transactions(), 0)
-	require.Equal(t, "closing", w.nodes[1].core.Transactions()[0].Phase)
-	w.finish()
-	require.Empty(t, w.broken)
+	require.Len(t, w.Nodes[3].Core.Transactions(), 0)
+	require.Equal(t, "closing", w.Nodes[1].Core.Transactions()[0].Phase)
+	w.Finish()
+	require.Empty(t, w.Broken)
 
-	id = w.begin(1, on(2, 3)...)
-	w.nodes[2].resources["a"].heuristic[id] = aborted
-	w.commit(id)
+	id = w.Begin(1, on(2, 3)...)
+	w.Nodes[2].Resources["a"].Heuristic[id] = aborted
+	w.Commit(id)
 	for range 10 {
-		w.settle()
-		w.tick()
+		w.Settle()
+		w.Tick()
 	}
 	want := []Report{{ID: id, Node: 2, Resource: "a", Damage: twophase.Aborted}}
-	require.Equal(t, want, w.nodes[2].core.Damages())
-	require.Equal(t, want, w.nodes[1].core.Damages())
-	restart(w.nodes[2])
-	require.Equal(t, want, w.nodes[2].core.Damages())
-	require.True(t, w.nodes[2].core.ClearDamage(id))
-	require.False(t, w.nodes[2].core.ClearDamage(id))
+	require.Equal(t, want, w.Nodes[2].Core.Damages())
+	require.Equal(t, want, w.Nodes[1].Core.Damages())
+	restart(w.Nodes[2])
+	require.Equal(t, want, w.Nodes[2].Core.Damages())
+	require.True(t, w.Nodes[2].Core.ClearDamage(id))
+	require.False(t, w.Nodes[2].Core.ClearDamage(id))
 }
 
 // A copy shares nothing with its original, and equal cores have equal fingerprints.
 func TestClones(t *testing.T) {
 	w := newWorld(4, Enhanced)
-	w.open()
-	id := w.begin(1, on(1, 2, 3)...)
-	w.commit(id)
-	for i := 0; len(w.queue) > 0 || len(w.net) > 0; i++ {
-		for _, n := range w.nodes {
-			before := n.core.Fingerprint(nil, false)
-			c := n.core.Clone()
+	w.Open()
+	id := w.Begin(1, on(1, 2, 3)...)
+	w.Commit(id)
+	for i := 0; len(w.Queue) > 0 || len(w.Net) > 0; i++ {
+		for _, n := range w.Nodes {
+			before := n.Core.Fingerprint(nil, false)
+			c := n.Core.Clone()
 			require.Equal(t, before, c.Fingerprint(nil, false))
 			for range 30 {
 				c.Tick()
@@ -249,17 +249,17 @@ func TestClones(t *testing.T) {
 					c.Persisted(r.Token)
 				}
 			}
-			for _, m := range slices.Clone(w.net) {
-				if m.To == n.id {
+			for _, m := range slices.Clone(w.Net) {
+				if m.To == n.ID {
 					c.Step(m)
 				}
 			}
-			require.Equal(t, before, n.core.Fingerprint(nil, false))
+			require.Equal(t, before, n.Core.Fingerprint(nil, false))
 		}
-		if len(w.queue) > 0 {
-			w.act(0)
+		if len(w.Queue) > 0 {
+			w.Act(0)
 		} else {
-			w.deliver(0)
+			w.Deliver(0)
 		}
 	}
 }

@@ -1,121 +1,91 @@
-package twophase
+package twophase_test
 
 import (
 	"fmt"
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	. "github.com/synod-go/synod/internal/twophase"
 )
 
-// scenario is a run whose every crash is tried.
-type scenario struct {
-	name    string
-	nodes   int
-	one     bool // resources commit in one phase
-	shared  bool // one decision log for all nodes
-	down    int  // ticks that a node is down
-	prepare func(w *world) ID
-}
-
-func scenarios() []scenario {
-	all := func(nodes ...uint64) []Branch {
-		var list []Branch
-		for _, n := range nodes {
-			list = append(list, Branch{Node: n, Resource: "a"})
-		}
-		return list
-	}
-	return []scenario{
-		{"two remote participants", 3, false, false, 6, func(w *world) ID { return w.begin(1, all(2, 3)...) }},
-		{"two participants, one beside the coordinator", 2, false, false, 6, func(w *world) ID { return w.begin(1, all(1, 2)...) }},
-		{"three participants, one beside the coordinator", 3, false, false, 6, func(w *world) ID { return w.begin(1, all(1, 2, 3)...) }},
-		{"three remote participants", 4, false, false, 6, func(w *world) ID { return w.begin(1, all(2, 3, 4)...) }},
-		{"two remote participants, long outages", 3, false, false, 40, func(w *world) ID { return w.begin(1, all(2, 3)...) }},
-		{"three remote participants, long outages", 4, false, false, 40, func(w *world) ID { return w.begin(1, all(2, 3, 4)...) }},
-		{"a shared decision log", 3, false, true, 40, func(w *world) ID { return w.begin(1, all(1, 2, 3)...) }},
-		{"a shared decision log, remote", 3, false, true, 40, func(w *world) ID { return w.begin(1, all(2, 3)...) }},
-		{"one says no", 3, false, false, 6, func(w *world) ID {
-			id := w.begin(1, all(1, 2, 3)...)
-			w.nodes[2].resources["a"].votes[id] = VoteNo
+// scenarios are runs whose every crash is tried.
+func scenarios() (list []scenario) {
+	for _, s := range []struct {
+		name    string
+		nodes   int
+		one     bool // resources commit in one phase
+		shared  bool // one decision log for all nodes
+		down    int  // ticks that a node is down
+		prepare func(w *simulated) ID
+	}{
+		{"two remote participants", 3, false, false, 6, func(w *simulated) ID { return w.Begin(1, branchesOf(2, 3)...) }},
+		{"two participants, one beside the coordinator", 2, false, false, 6, func(w *simulated) ID { return w.Begin(1, branchesOf(1, 2)...) }},
+		{"three participants, one beside the coordinator", 3, false, false, 6, func(w *simulated) ID { return w.Begin(1, branchesOf(1, 2, 3)...) }},
+		{"three remote participants", 4, false, false, 6, func(w *simulated) ID { return w.Begin(1, branchesOf(2, 3, 4)...) }},
+		{"two remote participants, long outages", 3, false, false, 40, func(w *simulated) ID { return w.Begin(1, branchesOf(2, 3)...) }},
+		{"three remote participants, long outages", 4, false, false, 40, func(w *simulated) ID { return w.Begin(1, branchesOf(2, 3, 4)...) }},
+		{"a shared decision log", 3, false, true, 40, func(w *simulated) ID { return w.Begin(1, branchesOf(1, 2, 3)...) }},
+		{"a shared decision log, remote", 3, false, true, 40, func(w *simulated) ID { return w.Begin(1, branchesOf(2, 3)...) }},
+		{"one says no", 3, false, false, 6, func(w *simulated) ID {
+			id := w.Begin(1, branchesOf(1, 2, 3)...)
+			w.Nodes[2].Resources["a"].Votes[id] = VoteNo
 			return id
 		}},
-		{"one is read-only", 4, false, false, 40, func(w *world) ID {
-			id := w.begin(1, all(2, 3, 4)...)
-			w.nodes[3].resources["a"].votes[id] = VoteReadOnly
+		{"one is read-only", 4, false, false, 40, func(w *simulated) ID {
+			id := w.Begin(1, branchesOf(2, 3, 4)...)
+			w.Nodes[3].Resources["a"].Votes[id] = VoteReadOnly
 			return id
 		}},
-		{"one is read-only and stays", 3, false, false, 40, func(w *world) ID {
-			b := all(1, 2, 3)
+		{"one is read-only and stays", 3, false, false, 40, func(w *simulated) ID {
+			b := branchesOf(1, 2, 3)
 			b[0].Work = []byte("work")
-			id := w.begin(1, b...)
-			w.nodes[3].resources["a"].votes[id] = VoteReadOnly
+			id := w.Begin(1, b...)
+			w.Nodes[3].Resources["a"].Votes[id] = VoteReadOnly
 			return id
 		}},
-		{"a single participant", 2, false, false, 6, func(w *world) ID { return w.begin(1, all(2)...) }},
-		{"a single participant in one phase", 2, true, false, 6, func(w *world) ID { return w.begin(1, all(2)...) }},
-		{"a last agent", 3, true, false, 6, func(w *world) ID {
-			b := all(1, 2, 3)
+		{"a single participant", 2, false, false, 6, func(w *simulated) ID { return w.Begin(1, branchesOf(2)...) }},
+		{"a single participant in one phase", 2, true, false, 6, func(w *simulated) ID { return w.Begin(1, branchesOf(2)...) }},
+		{"a last agent", 3, true, false, 6, func(w *simulated) ID {
+			b := branchesOf(1, 2, 3)
 			b[1].LastAgent = true
-			return w.begin(1, b...)
+			return w.Begin(1, b...)
 		}},
-		{"a last agent, remote, long outages", 3, true, false, 40, func(w *world) ID {
-			b := all(2, 3)
+		{"a last agent, remote, long outages", 3, true, false, 40, func(w *simulated) ID {
+			b := branchesOf(2, 3)
 			b[1].LastAgent = true
-			return w.begin(1, b...)
+			return w.Begin(1, b...)
 		}},
-		{"a last agent, a shared log", 3, true, true, 40, func(w *world) ID {
-			b := all(2, 3)
+		{"a last agent, a shared log", 3, true, true, 40, func(w *simulated) ID {
+			b := branchesOf(2, 3)
 			b[1].LastAgent = true
-			return w.begin(1, b...)
+			return w.Begin(1, b...)
 		}},
-		{"a last agent that says no", 3, true, false, 6, func(w *world) ID {
-			b := all(1, 2, 3)
+		{"a last agent that says no", 3, true, false, 6, func(w *simulated) ID {
+			b := branchesOf(1, 2, 3)
 			b[2].LastAgent = true
-			id := w.begin(1, b...)
-			w.nodes[3].resources["a"].votes[id] = VoteNo
+			id := w.Begin(1, b...)
+			w.Nodes[3].Resources["a"].Votes[id] = VoteNo
 			return id
 		}},
-		{"a last agent that prepares, read-only", 3, false, false, 6, func(w *world) ID {
-			b := all(1, 2, 3)
+		{"a last agent that prepares, read-only", 3, false, false, 6, func(w *simulated) ID {
+			b := branchesOf(1, 2, 3)
 			b[2].LastAgent = true
-			id := w.begin(1, b...)
-			w.nodes[3].resources["a"].votes[id] = VoteReadOnly
+			id := w.Begin(1, b...)
+			w.Nodes[3].Resources["a"].Votes[id] = VoteReadOnly
 			return id
 		}},
-		{"a last agent among read-only ones", 3, true, false, 6, func(w *world) ID {
-			b := all(2, 3)
+		{"a last agent among read-only ones", 3, true, false, 6, func(w *simulated) ID {
+			b := branchesOf(2, 3)
 			b[1].LastAgent = true
-			id := w.begin(1, b...)
-			w.nodes[2].resources["a"].votes[id] = VoteReadOnly
+			id := w.Begin(1, b...)
+			w.Nodes[2].Resources["a"].Votes[id] = VoteReadOnly
 			return id
 		}},
+	} {
+		list = append(list, scenario{Name: s.name, Down: s.down, Prepare: s.prepare, World: func() *simulated { return newWorld(s.nodes, s.one, s.shared).simulated }})
 	}
-}
-
-// play runs a scenario with crashes, and returns the number of actions.
-func (s scenario) play(crashes []crash, loud bool) (points int, w *world) {
-	w = newWorld(s.nodes, s.one, s.shared)
-	w.downFor, w.crashes, w.loud = s.down, crashes, loud
-	w.open()
-	w.finish() // nothing is to be done
-	w.points = 0
-	id := s.prepare(w)
-	w.commit(id)
-	w.finish()
-	return w.points, w
-}
-
-func (s scenario) fail(t *testing.T, crashes []crash) bool {
-	_, w := s.play(crashes, false)
-	if len(w.broken) == 0 {
-		return false
-	}
-	if t != nil {
-		_, w = s.play(crashes, true)
-		t.Errorf("%s: crashes %v:\n%s\n%s", s.name, crashes, strings.Join(w.broken, "\n"), strings.Join(w.trace, "\n"))
-	}
-	return true
+	return list
 }
 
 // A crash before and after every write, message, decision and call of every node, alone and with every other one
@@ -123,27 +93,10 @@ func (s scenario) fail(t *testing.T, crashes []crash) bool {
 func TestEveryCrash(t *testing.T) {
 	total := 0
 	for _, s := range scenarios() {
-		t.Run(s.name, func(t *testing.T) {
-			single, pairs := 0, 0
-			points, w := s.play(nil, false)
-			require.Empty(t, w.broken)
-			for i := range 2 * points {
-				first := crash{i / 2, i%2 == 1}
-				if single++; s.fail(t, []crash{first}) {
-					return
-				}
-				if testing.Short() || racing {
-					continue
-				}
-				after, _ := s.play([]crash{first}, false)
-				for j := 2 * (first.at + 1); j < 2*after; j++ {
-					if pairs++; s.fail(t, []crash{first, {j / 2, j%2 == 1}}) {
-						return
-					}
-				}
-			}
-			total += single + pairs
-			t.Logf("%d actions, %d single crashes, %d pairs", points, single, pairs)
+		t.Run(s.Name, func(t *testing.T) {
+			runs := s.EveryCrash(t, !testing.Short() && !racing)
+			total += runs.Single + runs.Pairs
+			t.Logf("%d actions, %d single crashes, %d pairs", runs.Actions, runs.Single, runs.Pairs)
 		})
 	}
 	t.Logf("%d runs", total)
@@ -153,39 +106,7 @@ func TestEveryCrash(t *testing.T) {
 func TestEveryMessageLostOrRepeated(t *testing.T) {
 	total := 0
 	for _, s := range scenarios() {
-		run := func(lose, repeat int, crashes []crash) (points int, w *world) {
-			w = newWorld(s.nodes, s.one, s.shared)
-			w.downFor, w.crashes = s.down, crashes
-			w.open()
-			w.finish()
-			w.points, w.sends = 0, nil
-			w.lose, w.repeat = map[int]bool{lose: true}, map[int]bool{repeat: true}
-			id := s.prepare(w)
-			w.commit(id)
-			w.finish()
-			points = w.points
-			w.net = append(w.net, w.again...)
-			w.finish()
-			total++
-			require.Empty(t, w.broken, "%s: message %d is lost, %d comes again, crashes %v", s.name, lose, repeat, crashes)
-			return points, w
-		}
-		_, w := run(-1, -1, nil)
-		for _, m := range w.sends {
-			for _, lost := range []bool{true, false} {
-				lose, repeat := m, -1
-				if !lost {
-					lose, repeat = -1, m
-				}
-				points, _ := run(lose, repeat, nil)
-				if testing.Short() || racing {
-					continue
-				}
-				for i := range 2 * points {
-					run(lose, repeat, []crash{{i / 2, i%2 == 1}})
-				}
-			}
-		}
+		total += s.EveryMessage(t, !testing.Short() && !racing)
 	}
 	t.Logf("%d runs", total)
 }
@@ -214,7 +135,7 @@ func TestCosts(t *testing.T) {
 		name := fmt.Sprintf("%d participants, beside %v", n, tc.beside)
 		for _, one := range []bool{false, true} {
 			w := newWorld(n+1, one, false)
-			w.open()
+			w.Open()
 			var branches []Branch
 			for i := range uint64(n) {
 				node := i + 2
@@ -223,20 +144,20 @@ func TestCosts(t *testing.T) {
 				}
 				branches = append(branches, Branch{Node: node, Resource: "a"})
 			}
-			w.finish()
-			id := w.begin(1, branches...)
-			w.commit(id)
-			w.settle() // without time: what has not happened by then is not waited for
+			w.Finish()
+			id := w.Begin(1, branches...)
+			w.Commit(id)
+			w.Settle() // without time: what has not happened by then is not waited for
 			forced := 0
-			for _, n := range w.nodes {
-				forced += n.forced + n.decisions.writes
+			for _, n := range w.Nodes {
+				forced += n.Forced + w.decisions[n.ID].writes
 			}
-			acks := w.sent[KindAck]
+			acks := w.Sent[KindAck]
 			messages := -acks
-			for _, count := range w.sent {
+			for _, count := range w.Sent {
 				messages += count
 			}
-			require.Equal(t, OutcomeCommitted, w.results[id].Outcome, name)
+			require.Equal(t, OutcomeCommitted, w.Results[id].Outcome, name)
 			require.Equal(t, tc.messages, messages, name)
 			require.Equal(t, tc.forced, forced, name)
 			require.Zero(t, acks, name) // they go with the next write, or tick
@@ -248,11 +169,11 @@ func TestCosts(t *testing.T) {
 					require.Equal(t, 3*n-1, messages-1, "the formula: 3N-1 messages, of which one, from the first to the coordinator, is a call here, and two more since the first is remote as well")
 				}
 			}
-			w.finish()
-			require.Empty(t, w.broken)
-			require.Equal(t, tc.acks, w.sent[KindAck], name)
-			for _, n := range w.nodes {
-				require.Empty(t, n.decisions.decided, "every decision is forgotten")
+			w.Finish()
+			require.Empty(t, w.Broken)
+			require.Equal(t, tc.acks, w.Sent[KindAck], name)
+			for _, n := range w.Nodes {
+				require.Empty(t, w.decisions[n.ID].decided, "every decision is forgotten")
 			}
 		}
 	}
@@ -279,40 +200,40 @@ func TestCostsOfOptimisations(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(4, tc.one, false)
-			w.open()
+			w.Open()
 			// The block of transactions in which there may be read-only votes is there already.
-			warm := w.begin(1, branchesOf(2, 3, 4)...)
+			warm := w.Begin(1, branchesOf(2, 3, 4)...)
 			for i := uint64(2); i <= 4; i++ {
-				w.nodes[i].resources["a"].votes[warm] = VoteReadOnly
+				w.Nodes[i].Resources["a"].Votes[warm] = VoteReadOnly
 			}
-			w.commit(warm)
-			w.finish()
-			clear(w.sent)
-			for _, n := range w.nodes {
-				n.forced, n.decisions.writes = 0, 0
+			w.Commit(warm)
+			w.Finish()
+			clear(w.Sent)
+			for _, n := range w.Nodes {
+				n.Forced, w.decisions[n.ID].writes = 0, 0
 			}
-			id := w.begin(1, tc.branches...)
+			id := w.Begin(1, tc.branches...)
 			for node, v := range tc.votes {
-				w.nodes[node].resources["a"].votes[id] = v
+				w.Nodes[node].Resources["a"].Votes[id] = v
 			}
-			w.commit(id)
-			w.settle()
+			w.Commit(id)
+			w.Settle()
 			forced, messages := 0, 0
-			for _, n := range w.nodes {
-				forced += n.forced + n.decisions.writes
+			for _, n := range w.Nodes {
+				forced += n.Forced + w.decisions[n.ID].writes
 			}
-			for _, count := range w.sent {
+			for _, count := range w.Sent {
 				messages += count
 			}
 			if tc.branches[2].LastAgent {
 				forced-- // that the record of the last agent is erased: nobody waits for it but the floor
 			}
-			require.Equal(t, tc.outcome, w.results[id].Outcome)
+			require.Equal(t, tc.outcome, w.Results[id].Outcome)
 			require.Equal(t, tc.messages, messages)
 			require.Equal(t, tc.forced, forced)
-			w.finish()
-			require.Empty(t, w.broken)
-			require.Equal(t, tc.acks, w.sent[KindAck])
+			w.Finish()
+			require.Empty(t, w.Broken)
+			require.Equal(t, tc.acks, w.Sent[KindAck])
 		})
 	}
 }

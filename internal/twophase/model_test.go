@@ -206,27 +206,3 @@ func TestFingerprintHasEverything(t *testing.T) {
 		})
 	}
 }
-
-// Cores that differ only in how much has happened before are the same: how many batches were written, and how much time
-// has passed.
-func TestFingerprintForgetsThePast(t *testing.T) {
-	after := func(transactions, ticks int) []byte {
-		w := newWorld(2, false, false)
-		w.open()
-		n := w.nodes[1]
-		for range transactions {
-			w.commit(w.begin(1, branchesOf(1, 2)...))
-			w.finish()
-		}
-		// Of the first the records are gone as well.
-		clear(n.core.finished)
-		clear(n.core.horizons)
-		n.core.upcoming = 0
-		for range ticks {
-			n.core.Tick()
-			n.core.Ready()
-		}
-		return n.core.Fingerprint(nil)
-	}
-	require.Equal(t, after(1, 0), after(3, 7))
-}

@@ -1,5 +1,5 @@
 //go:build !race
 
-package twophase
+package twophase_test
 
 const racing = false

@@ -1,6 +1,6 @@
 //go:build race
 
-package twophase
+package twophase_test
 
 // racing says that the race detector watches: it is ten times slower.
 const racing = true

@@ -1,53 +1,55 @@
-package twophase
+package twophase_test
 
 import (
 	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	. "github.com/synod-go/synod/internal/twophase"
 )
 
 // noAfterReadOnly has a participant vote read-only, and forget that in a crash. The request comes again, and now its resource says no. The
 // transaction was committed in between, and of those that know only the coordinator comes back, late.
 func noAfterReadOnly() *world {
 	w := newWorld(4, false, false)
-	w.open()
-	id := w.begin(1, branchesOf(2, 3, 4)...)
-	w.nodes[3].resources["a"].votes[id] = VoteReadOnly
-	w.commit(id)
+	w.Open()
+	id := w.Begin(1, branchesOf(2, 3, 4)...)
+	w.Nodes[3].Resources["a"].Votes[id] = VoteReadOnly
+	w.Commit(id)
 	var again []Message
-	for len(w.queue) > 0 || len(w.net) > 0 {
-		if len(w.queue) > 0 {
-			w.act(0)
+	for len(w.Queue) > 0 || len(w.Net) > 0 {
+		if len(w.Queue) > 0 {
+			w.Act(0)
 			continue
 		}
-		m := w.net[0]
+		m := w.Net[0]
 		if m.Kind == KindPrepare && m.To == 3 {
 			again = append(again, m)
 		}
 		if m.Kind == KindOutcome && m.To == 4 {
-			w.net = slices.Delete(w.net, 0, 1) // lost
+			w.Net = slices.Delete(w.Net, 0, 1) // lost
 		} else {
-			w.deliver(0)
+			w.Deliver(0)
 		}
 	}
-	w.downFor = 100
+	w.DownFor = 100
 	for _, n := range []uint64{1, 2, 3} {
-		w.nodes[n].crash()
+		w.Nodes[n].Crash()
 	}
-	w.nodes[3].start()
-	w.nodes[3].resources["a"].votes[id] = VoteNo
-	w.net = append(w.net, again...)
-	w.settle()
-	w.nodes[3].resources["a"].votes[id] = VoteReadOnly // it has nothing to commit
-	w.finish()
-	if w.results[id].Outcome != OutcomeCommitted {
-		w.violation("it was not committed")
+	w.Nodes[3].Start()
+	w.Nodes[3].Resources["a"].Votes[id] = VoteNo
+	w.Net = append(w.Net, again...)
+	w.Settle()
+	w.Nodes[3].Resources["a"].Votes[id] = VoteReadOnly // it has nothing to commit
+	w.Finish()
+	if w.Results[id].Outcome != OutcomeCommitted {
+		w.Violation("it was not committed")
 	}
 	return w
 }
 
 // A no that comes after a read-only vote that was forgotten decides nothing: it is not told to a participant that is in doubt.
 func TestANoAfterAForgottenReadOnlyVoteIsNotTold(t *testing.T) {
-	require.Empty(t, noAfterReadOnly().broken)
+	require.Empty(t, noAfterReadOnly().Broken)
 }

@@ -1,4 +1,4 @@
-package twophase
+package twophase_test
 
 import (
 	"fmt"
@@ -6,57 +6,49 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
-)
 
-// settled runs a world until nothing is to be done, without checks.
-func (w *world) drain() {
-	for len(w.queue) > 0 || len(w.net) > 0 {
-		if len(w.queue) > 0 {
-			w.act(0)
-		} else {
-			w.deliver(0)
-		}
-	}
-}
+	. "github.com/synod-go/synod/internal/twophase"
+	"github.com/synod-go/synod/internal/twophase/commitmenttest"
+)
 
 func TestARestartWithASmallerLimitKeepsItsMarks(t *testing.T) {
 	w := newWorld(2, false, false)
-	w.open()
-	n := w.nodes[2]
+	w.Open()
+	n := w.Nodes[2]
 	step := func(m Message) {
 		m.From, m.To, m.Resource = 1, 2, "a"
-		n.core.Step(m)
-		n.work()
-		w.drain()
+		n.Core.Step(m)
+		n.Work()
+		w.Settle()
 	}
 	readOnly := ID{1, 7, 2000}
-	n.resources["a"].votes[readOnly] = VoteReadOnly
+	n.Resources["a"].Votes[readOnly] = VoteReadOnly
 	step(Message{Kind: KindPrepare, ID: readOnly, MayLeave: true, Branches: branchesOf(2, 1)})
 	for i := range uint64(10) {
 		step(Message{Kind: KindOutcome, ID: ID{1, 7, 2001 + i}, Outcome: OutcomeAborted})
 	}
-	n.core.Flush()
-	n.work()
-	w.drain()
+	n.Core.Flush()
+	n.Work()
+	w.Settle()
 	w.cfg.MaxFinished = 3
-	n.crash()
-	n.start()
-	w.drain()
-	h := n.core.horizons[origin{1, 7}]
-	require.GreaterOrEqual(t, h.floor, uint64(2007), "what was forgotten to keep the limit is below the floor")
-	require.EqualValues(t, 2000+readOnlyBlock, h.doubtful, "and that it may have voted read-only is still known")
+	n.Crash()
+	n.Start()
+	w.Settle()
+	floor, doubtful := n.Core.Marks(readOnly)
+	require.GreaterOrEqual(t, floor, uint64(2007), "what was forgotten to keep the limit is below the floor")
+	require.EqualValues(t, 2000+ReadOnlyBlock, doubtful, "and that it may have voted read-only is still known")
 }
 
 // until works off what is to be done, loses some messages, and stops in time.
 func (w *world) until(done func() bool, lose func(m Message) bool) {
-	for !done() && (len(w.queue) > 0 || len(w.net) > 0) {
+	for !done() && (len(w.Queue) > 0 || len(w.Net) > 0) {
 		switch {
-		case len(w.queue) > 0:
-			w.act(0)
-		case lose(w.net[0]):
-			w.net = w.net[1:]
+		case len(w.Queue) > 0:
+			w.Act(0)
+		case lose(w.Net[0]):
+			w.Net = w.Net[1:]
 		default:
-			w.deliver(0)
+			w.Deliver(0)
 		}
 	}
 }
@@ -69,33 +61,33 @@ func TestInDoubtAsksCoordinatorThenOthers(t *testing.T) {
 	}{{"that has committed", OutcomeCommitted}, {"that has not voted", OutcomeAborted}} {
 		t.Run("another one "+other.name, func(t *testing.T) {
 			w := newWorld(3, false, false)
-			w.open()
-			id := w.begin(1, branchesOf(2, 3)...)
-			w.commit(id)
+			w.Open()
+			id := w.Begin(1, branchesOf(2, 3)...)
+			w.Commit(id)
 			if other.outcome == OutcomeCommitted {
 				// The outcome is lost on its way to node 2.
-				w.until(func() bool { return w.nodes[3].resources["a"].committed[id] > 0 },
+				w.until(func() bool { return w.Nodes[3].Resources["a"].Committed[id] > 0 },
 					func(m Message) bool { return m.To == 2 && m.Kind == KindOutcome })
 			} else {
 				// Node 3 never hears of the transaction.
-				w.until(func() bool { return w.sent[KindVote] > 0 }, func(m Message) bool { return m.To == 3 })
+				w.until(func() bool { return w.Sent[KindVote] > 0 }, func(m Message) bool { return m.To == 3 })
 			}
-			w.queue = nil
-			w.net = nil
-			w.gone[1] = true
-			w.nodes[1].crash()
+			w.Queue = nil
+			w.Net = nil
+			w.Gone[1] = true
+			w.Nodes[1].Crash()
 			for range w.cfg.InquireTicks {
-				w.tick()
+				w.Tick()
 			}
-			require.True(t, w.nodes[2].resources["a"].prepared[id], "it keeps its locks")
-			w.drain()
-			require.Zero(t, w.sent[KindAnswer])
+			require.True(t, w.Nodes[2].Resources["a"].Prepared[id], "it keeps its locks")
+			w.Settle()
+			require.Zero(t, w.Sent[KindAnswer])
 			for range w.cfg.PeerTicks + w.cfg.InquireTicks {
-				w.tick()
-				w.drain()
+				w.Tick()
+				w.Settle()
 			}
-			require.False(t, w.nodes[2].resources["a"].prepared[id], "it is over, without the coordinator")
-			require.Equal(t, other.outcome == OutcomeCommitted, w.nodes[2].resources["a"].committed[id] == 1)
+			require.False(t, w.Nodes[2].Resources["a"].Prepared[id], "it is over, without the coordinator")
+			require.Equal(t, other.outcome == OutcomeCommitted, w.Nodes[2].Resources["a"].Committed[id] == 1)
 			// Whatever comes late does not change that.
 			v := latePrepareAt(w, 3, id)
 			require.NotEqual(t, VoteYes, v)
@@ -104,14 +96,14 @@ func TestInDoubtAsksCoordinatorThenOthers(t *testing.T) {
 }
 
 func latePrepareAt(w *world, at uint64, id ID) Vote {
-	n := w.nodes[at]
-	w.net = nil
-	n.core.Step(Message{Kind: KindPrepare, From: id.Node, To: at, ID: id, Resource: "a", Branches: branchesOf(2, 3), MayLeave: true})
-	n.work()
-	for len(w.queue) > 0 {
-		w.act(0)
+	n := w.Nodes[at]
+	w.Net = nil
+	n.Core.Step(Message{Kind: KindPrepare, From: id.Node, To: at, ID: id, Resource: "a", Branches: branchesOf(2, 3), MayLeave: true})
+	n.Work()
+	for len(w.Queue) > 0 {
+		w.Act(0)
 	}
-	for _, m := range w.net {
+	for _, m := range w.Net {
 		if m.Kind == KindVote && m.From == at {
 			return m.Vote
 		}
@@ -121,37 +113,36 @@ func latePrepareAt(w *world, at uint64, id ID) Vote {
 
 // With a log that all share, a coordinator that never comes back blocks nobody.
 func TestACoordinatorThatIsGoneBlocksNobody(t *testing.T) {
-	s := scenario{nodes: 4, shared: true, down: 1 << 30}
 	for _, participants := range []int{2, 3} {
 		first := 0
 		for {
-			w := newWorld(s.nodes, false, true)
-			w.downFor = s.down
-			w.open()
-			w.finish()
-			w.points = 0
-			w.crashes = []crash{{first / 2, first%2 == 1}}
-			id := w.begin(1, branchesOf(2, 3, 4)[:participants]...)
-			before := w.nodes[1].run
-			w.commit(id)
+			w := newWorld(4, false, true)
+			w.DownFor = 1 << 30
+			w.Open()
+			w.Finish()
+			w.Points = 0
+			w.Crashes = []commitmenttest.Crash{{At: first / 2, After: first%2 == 1}}
+			id := w.Begin(1, branchesOf(2, 3, 4)[:participants]...)
+			before := w.Nodes[1].Run
+			w.Commit(id)
 			for range 100 {
-				w.settle()
-				if w.nodes[1].core == nil {
-					w.gone[1] = true
+				w.Settle()
+				if w.Nodes[1].Core == nil {
+					w.Gone[1] = true
 				}
-				w.tick()
+				w.Tick()
 			}
 			for i := uint64(2); i <= 4; i++ {
-				if w.nodes[i].core == nil {
-					w.gone[1] = false // it is another one that crashed
+				if w.Nodes[i].Core == nil {
+					w.Gone[1] = false // it is another one that crashed
 				}
 			}
-			if w.gone[1] {
-				w.finish()
-				require.Empty(t, w.broken, fmt.Sprint(first))
+			if w.Gone[1] {
+				w.Finish()
+				require.Empty(t, w.Broken, fmt.Sprint(first))
 			}
-			require.Equal(t, before, w.nodes[1].run)
-			if first/2 > w.points {
+			require.Equal(t, before, w.Nodes[1].Run)
+			if first/2 > w.Points {
 				break
 			}
 			first++
@@ -193,35 +184,35 @@ func TestEveryLateMessageHasOneAnswer(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			for _, restart := range []bool{false, true} {
 				w := newWorld(3, false, false)
-				w.open()
-				n := w.nodes[2]
+				w.Open()
+				n := w.Nodes[2]
 				for _, s := range steps {
 					m := s.send
 					m.From, m.To = 1, 2
 					if m.Resource == "" {
 						m.Resource = "a"
 					}
-					n.core.Step(m)
-					n.work()
+					n.Core.Step(m)
+					n.Work()
 					for range 3 {
-						for len(w.queue) > 0 {
-							w.act(0)
+						for len(w.Queue) > 0 {
+							w.Act(0)
 						}
-						n.core.Flush()
-						n.work()
+						n.Core.Flush()
+						n.Work()
 					}
 					got := ""
-					for _, m := range w.net {
+					for _, m := range w.Net {
 						if m.To == 1 && m.Kind != KindInquire {
 							got = m.String()
 						}
 					}
 					require.Equal(t, s.want, got)
-					w.net = nil
+					w.Net = nil
 					if restart && m.Floor == 0 { // the floor itself is not worth a write: it comes again
-						n.crash()
-						n.start()
-						w.queue, w.net = nil, nil
+						n.Crash()
+						n.Start()
+						w.Queue, w.Net = nil, nil
 					}
 				}
 			}
@@ -232,37 +223,37 @@ func TestEveryLateMessageHasOneAnswer(t *testing.T) {
 // Pitfall 40.
 func TestACoordinatorWhoseStoreIsAnOldCopyStops(t *testing.T) {
 	w := newWorld(2, false, false)
-	w.open()
-	n := w.nodes[1]
-	n.core.Step(Message{Kind: KindInquire, From: 2, To: 1, ID: ID{1, 7, 123456}, Resource: "a"})
-	require.ErrorIs(t, n.core.Err(), ErrRolledBack)
-	require.Empty(t, n.core.Ready().Messages, "and says nothing any more")
+	w.Open()
+	n := w.Nodes[1]
+	n.Core.Step(Message{Kind: KindInquire, From: 2, To: 1, ID: ID{1, 7, 123456}, Resource: "a"})
+	require.ErrorIs(t, n.Core.Err(), ErrRolledBack)
+	require.Empty(t, n.Core.Ready().Messages, "and says nothing any more")
 	require.Equal(t, Lost, lostIncarnation(), "what was begun in another incarnation, nobody presumes anything of")
 }
 
 // Pitfall 42.
 func TestABranchThatFailsDoesNotBlockOthers(t *testing.T) {
 	w := newWorld(3, false, false)
-	w.open()
-	stuck := w.begin(1, branchesOf(2, 3)...)
-	w.nodes[2].resources["a"].fails[CallCommit] = 1 << 30
-	w.commit(stuck)
-	w.drain()
-	require.Equal(t, OutcomeCommitted, w.results[stuck].Outcome, "it is decided")
-	w.nodes[2].crash()
-	w.nodes[2].start() // one that can't be resolved does not block a start
-	w.drain()
-	other := w.begin(1, branchesOf(2, 3)...)
-	w.nodes[2].resources["a"].votes[other] = VoteReadOnly
-	w.commit(other)
+	w.Open()
+	stuck := w.Begin(1, branchesOf(2, 3)...)
+	w.Nodes[2].Resources["a"].Fails[CallCommit] = 1 << 30
+	w.Commit(stuck)
+	w.Settle()
+	require.Equal(t, OutcomeCommitted, w.Results[stuck].Outcome, "it is decided")
+	w.Nodes[2].Crash()
+	w.Nodes[2].Start() // one that can't be resolved does not block a start
+	w.Settle()
+	other := w.Begin(1, branchesOf(2, 3)...)
+	w.Nodes[2].Resources["a"].Votes[other] = VoteReadOnly
+	w.Commit(other)
 	for range 5 {
-		w.drain()
-		w.tick()
+		w.Settle()
+		w.Tick()
 	}
-	require.Equal(t, OutcomeCommitted, w.results[other].Outcome)
-	w.nodes[2].resources["a"].fails[CallCommit] = 0
-	w.finish()
-	require.Empty(t, w.broken)
+	require.Equal(t, OutcomeCommitted, w.Results[other].Outcome)
+	w.Nodes[2].Resources["a"].Fails[CallCommit] = 0
+	w.Finish()
+	require.Empty(t, w.Broken)
 }
 
 func TestAnOperatorDecides(t *testing.T) {
@@ -271,68 +262,69 @@ func TestAnOperatorDecides(t *testing.T) {
 			for _, restart := range []bool{false, true} {
 				t.Run(fmt.Sprint(real, " right=", right, " restart=", restart), func(t *testing.T) {
 					w := newWorld(3, false, false)
-					w.open()
-					id := w.begin(1, branchesOf(2, 3)...)
+					w.Open()
+					id := w.Begin(1, branchesOf(2, 3)...)
 					if real == OutcomeAborted {
-						w.nodes[3].resources["a"].votes[id] = VoteNo
+						w.Nodes[3].Resources["a"].Votes[id] = VoteNo
 					}
-					w.commit(id)
+					w.Commit(id)
 					// Node 2 votes, and then hears nothing.
-					for w.results[id].Outcome == 0 {
-						if len(w.queue) > 0 {
-							w.act(0)
+					for w.Results[id].Outcome == 0 {
+						if len(w.Queue) > 0 {
+							w.Act(0)
 						} else {
-							w.deliver(0)
+							w.Deliver(0)
 						}
 					}
 					for range 10 {
-						if len(w.queue) > 0 {
-							w.act(0)
+						if len(w.Queue) > 0 {
+							w.Act(0)
 						}
 					}
-					w.net, w.queue = nil, nil
+					w.Net, w.Queue = nil, nil
 					forced := real
 					if !right {
 						forced = OutcomeCommitted + OutcomeAborted - real
 					}
-					n := w.nodes[2]
-					require.True(t, n.resources["a"].prepared[id])
-					require.NoError(t, n.core.Force(id, "a", forced))
-					require.ErrorIs(t, n.core.Force(id, "a", forced), ErrNotInDoubt, "once")
-					n.work()
-					for len(w.queue) > 0 {
-						w.act(0)
+					n := w.Nodes[2]
+					require.True(t, n.Resources["a"].Prepared[id])
+					require.NoError(t, n.Core.Force(id, "a", forced))
+					require.ErrorIs(t, n.Core.Force(id, "a", forced), ErrNotInDoubt, "once")
+					n.Work()
+					for len(w.Queue) > 0 {
+						w.Act(0)
 					}
-					require.Equal(t, forced == OutcomeCommitted, n.resources["a"].committed[id] == 1)
+					require.Equal(t, forced == OutcomeCommitted, n.Resources["a"].Committed[id] == 1)
 					if restart {
-						n.crash()
-						n.start()
+						n.Crash()
+						n.Start()
 					}
 					// The test's resource does not like to be told the contrary; it is not.
 					for range 60 {
-						w.drain()
-						w.tick()
+						w.Settle()
+						w.Tick()
 					}
-					require.Empty(t, n.core.entries)
-					require.Equal(t, real, w.results[id].Outcome)
+					_, branches := n.Core.Pending()
+					require.Zero(t, branches)
+					require.Equal(t, real, w.Results[id].Outcome)
 					want := 0
 					if !right {
 						want = 1
 					}
-					require.Len(t, n.core.Damages(), want)
+					require.Len(t, n.Core.Damages(), want)
 					if real == OutcomeCommitted {
-						require.Len(t, w.nodes[1].core.Damages(), want, "the coordinator is told")
+						require.Len(t, w.Nodes[1].Core.Damages(), want, "the coordinator is told")
 					}
 					// It is remembered, until somebody has dealt with it.
-					n.crash()
-					n.start()
-					require.Len(t, n.core.Damages(), want)
-					require.Equal(t, want == 1, n.core.ClearDamage(id))
-					n.work()
-					w.drain()
-					n.crash()
-					n.start()
-					require.Empty(t, n.core.Damages())
+					n.Crash()
+					n.Start()
+					require.Len(t, n.Core.Damages(), want)
+					require.Equal(t, want == 1, n.Core.ClearDamage(id))
+					n.Work()
+					w.Settle()
+					n.Crash()
+					n.Start()
+					require.Empty(t, n.Core.Damages())
 				})
 			}
 		}
@@ -341,64 +333,64 @@ func TestAnOperatorDecides(t *testing.T) {
 
 func TestAResourceThatDecidedByItselfIsDamage(t *testing.T) {
 	w := newWorld(3, false, false)
-	w.open()
-	id := w.begin(1, branchesOf(2, 3)...)
-	w.nodes[2].resources["a"].heuristic[id] = OutcomeAborted
-	w.commit(id)
+	w.Open()
+	id := w.Begin(1, branchesOf(2, 3)...)
+	w.Nodes[2].Resources["a"].Heuristic[id] = OutcomeAborted
+	w.Commit(id)
 	for range 10 {
-		w.drain()
-		w.tick()
+		w.Settle()
+		w.Tick()
 	}
 	want := []Report{{ID: id, Node: 2, Resource: "a", Damage: Aborted}}
-	require.Equal(t, want, w.nodes[2].core.Damages())
-	require.Equal(t, want, w.nodes[1].core.Damages())
-	require.Equal(t, OutcomeCommitted, w.results[id].Outcome)
+	require.Equal(t, want, w.Nodes[2].Core.Damages())
+	require.Equal(t, want, w.Nodes[1].Core.Damages())
+	require.Equal(t, OutcomeCommitted, w.Results[id].Outcome)
 }
 
 // The window of a last agent: it cannot tell what it did, and only somebody who looks can.
 func TestALastAgentThatCannotTell(t *testing.T) {
 	w := newWorld(3, true, false)
-	w.open()
+	w.Open()
 	b := branchesOf(2, 3)
 	b[1].LastAgent = true
-	id := w.begin(1, b...)
-	w.nodes[3].resources["a"].cannot = true
-	w.commit(id)
-	for w.nodes[3].resources["a"].committed[id] == 0 {
-		if len(w.queue) > 0 {
-			w.act(0)
+	id := w.Begin(1, b...)
+	w.Nodes[3].Resources["a"].Cannot = true
+	w.Commit(id)
+	for w.Nodes[3].Resources["a"].Committed[id] == 0 {
+		if len(w.Queue) > 0 {
+			w.Act(0)
 		} else {
-			w.deliver(0)
+			w.Deliver(0)
 		}
 	}
-	w.queue, w.net = nil, nil
-	w.nodes[3].crash()
+	w.Queue, w.Net = nil, nil
+	w.Nodes[3].Crash()
 	for range 40 {
-		w.drain()
-		w.tick()
+		w.Settle()
+		w.Tick()
 	}
-	require.Equal(t, OutcomeUnknown, w.results[id].Outcome)
-	require.Contains(t, w.results, id)
-	require.True(t, w.nodes[2].resources["a"].prepared[id], "the others stay in doubt")
-	require.NoError(t, w.nodes[1].core.Settle(id, OutcomeCommitted))
-	w.nodes[1].work()
-	w.drain()
-	require.Equal(t, 1, w.nodes[2].resources["a"].committed[id])
-	require.ErrorIs(t, w.nodes[1].core.Settle(id, OutcomeCommitted), ErrNotInDoubt)
-	w.nodes[3].resources["a"].cannot = false
+	require.Equal(t, OutcomeUnknown, w.Results[id].Outcome)
+	require.Contains(t, w.Results, id)
+	require.True(t, w.Nodes[2].Resources["a"].Prepared[id], "the others stay in doubt")
+	require.NoError(t, w.Nodes[1].Core.Settle(id, OutcomeCommitted))
+	w.Nodes[1].Work()
+	w.Settle()
+	require.Equal(t, 1, w.Nodes[2].Resources["a"].Committed[id])
+	require.ErrorIs(t, w.Nodes[1].Core.Settle(id, OutcomeCommitted), ErrNotInDoubt)
+	w.Nodes[3].Resources["a"].Cannot = false
 	for range 20 {
-		w.drain()
-		w.tick()
+		w.Settle()
+		w.Tick()
 	}
-	require.Empty(t, w.broken)
+	require.Empty(t, w.Broken)
 }
 
 func TestLimits(t *testing.T) {
 	w := newWorld(2, false, false)
 	w.cfg.MaxTransactions, w.cfg.MaxBranches = 2, 1
-	w.open()
-	c := w.nodes[1].core
-	a, b := w.begin(1, branchesOf(2)...), w.begin(1, branchesOf(2)...)
+	w.Open()
+	c := w.Nodes[1].Core
+	a, b := w.Begin(1, branchesOf(2)...), w.Begin(1, branchesOf(2)...)
 	require.ErrorIs(t, c.Open(ID{1, 7, 1 << 20}), ErrOverloaded)
 	require.ErrorIs(t, c.Open(a), ErrOverloaded)
 	for _, branches := range [][]Branch{
@@ -408,32 +400,32 @@ func TestLimits(t *testing.T) {
 		require.ErrorIs(t, c.Commit(a, branches), ErrInvalid)
 	}
 	require.ErrorIs(t, c.Commit(ID{1, 7, 1 << 20}, branchesOf(2)), ErrInvalid)
-	w.asked[b] = []Branch{{Node: 2, Resource: "a"}, {Node: 2, Resource: "b"}}
-	w.commit(b)
-	w.drain()
-	require.Equal(t, OutcomeAborted, w.results[b].Outcome, "one of the two is one too many")
-	w.commit(a)
-	w.finish()
-	require.Equal(t, OutcomeCommitted, w.results[a].Outcome)
-	require.Empty(t, w.broken)
+	w.Asked[b] = []Branch{{Node: 2, Resource: "a"}, {Node: 2, Resource: "b"}}
+	w.Commit(b)
+	w.Settle()
+	require.Equal(t, OutcomeAborted, w.Results[b].Outcome, "one of the two is one too many")
+	w.Commit(a)
+	w.Finish()
+	require.Equal(t, OutcomeCommitted, w.Results[a].Outcome)
+	require.Empty(t, w.Broken)
 }
 
 // What is remembered of commits in one phase is limited; the oldest transaction, which holds the limit up, goes on.
 func TestALimitOfOnePhaseDoesNotStopTheOldest(t *testing.T) {
 	w := newWorld(2, true, false)
 	w.cfg.MaxFinished = 2
-	w.open()
-	oldest := w.begin(1, branchesOf(2)...)
+	w.Open()
+	oldest := w.Begin(1, branchesOf(2)...)
 	for range 6 {
-		id := w.begin(1, branchesOf(2)...)
-		w.commit(id)
-		w.drain()
+		id := w.Begin(1, branchesOf(2)...)
+		w.Commit(id)
+		w.Settle()
 	}
-	w.commit(oldest)
-	w.finish()
-	require.Empty(t, w.broken)
-	require.Len(t, w.results, 7)
-	require.Equal(t, OutcomeCommitted, w.results[oldest].Outcome)
+	w.Commit(oldest)
+	w.Finish()
+	require.Empty(t, w.Broken)
+	require.Len(t, w.Results, 7)
+	require.Equal(t, OutcomeCommitted, w.Results[oldest].Outcome)
 }
 
 // Pitfall 34: what was done for a transaction and never prepared is given up, whoever refuses it, and why.
@@ -456,37 +448,37 @@ func TestWhatIsRefusedIsAborted(t *testing.T) {
 			if tc.limit > 0 {
 				w.cfg.MaxBranches = tc.limit
 			}
-			w.loud = true
-			w.open()
-			n := w.nodes[2]
+			w.Loud = true
+			w.Open()
+			n := w.Nodes[2]
 			for _, m := range append(tc.before, tc.message) {
 				m.From, m.To, m.Resource = 1, 2, "a"
 				if m.Kind == KindInquire {
 					m.From = 3
 				}
-				n.core.Step(m)
-				n.work()
-				for len(w.queue) > 0 {
-					w.act(0)
+				n.Core.Step(m)
+				n.Work()
+				for len(w.Queue) > 0 {
+					w.Act(0)
 				}
 			}
 			aborted := 0
-			for _, line := range w.trace {
+			for _, line := range w.Trace {
 				if strings.HasSuffix(line, "node 2: abort 1.1000 a") {
 					aborted++
 				}
 			}
-			require.Equal(t, 1, aborted, strings.Join(w.trace, "\n"))
+			require.Equal(t, 1, aborted, strings.Join(w.Trace, "\n"))
 			// And it stays so.
 			for range 3 {
-				n.core.Flush()
-				n.work()
-				for len(w.queue) > 0 {
-					w.act(0)
+				n.Core.Flush()
+				n.Work()
+				for len(w.Queue) > 0 {
+					w.Act(0)
 				}
 			}
-			n.crash()
-			n.start()
+			n.Crash()
+			n.Start()
 			v := latePrepareAt(w, 2, id)
 			require.Equal(t, VoteNo, v)
 		})

@@ -1,67 +1,31 @@
-package twophase
+package twophase_test
 
 import (
 	"fmt"
-	"maps"
-	"math/rand/v2"
 	"slices"
-	"strings"
 
-	"github.com/synod-go/synod/storage"
+	. "github.com/synod-go/synod/internal/twophase"
+	"github.com/synod-go/synod/internal/twophase/commitmenttest"
 )
 
-// resource is what a participant has: what is prepared, committed and aborted survives crashes.
-type resource struct {
-	onePhase  bool
-	cannot    bool              // it cannot say what became of a commit in one phase
-	votes     map[ID]Vote       // what it answers; otherwise yes
-	prepared  map[ID]bool       // durable
-	committed map[ID]int        // durable: how often it was really done
-	aborted   map[ID]bool       // durable
-	fails     map[CallKind]int  // so many calls fail
-	heuristic map[ID]Outcome    // decided on its own
-	began     map[ID]int        // how often it was asked to prepare
-	staying   map[ID]bool       // it voted read-only, and keeps its read locks until it is told; gone with a crash
-	broken    func(text string) // says what must not be
-}
-
-func newResource(onePhase bool) *resource {
-	return &resource{onePhase: onePhase, votes: map[ID]Vote{}, prepared: map[ID]bool{}, committed: map[ID]int{}, aborted: map[ID]bool{},
-		fails: map[CallKind]int{}, heuristic: map[ID]Outcome{}, began: map[ID]int{}, staying: map[ID]bool{}}
-}
-
-// action is something that a node does.
-type action struct {
-	node  *node
-	order string // those with the same one happen in their order; "": none
-	what  string
-	do    func()
-}
-
-// node is a machine: a core that crashes, and a disk that stays.
-type node struct {
-	w         *world
-	id        uint64
-	core      *Core // nil: it is down
-	run       int
-	store     map[string][]byte
-	resources map[string]*resource
-	decisions *register
-	base      uint64
-	next      uint64
-	down      int // ticks until it starts again
-	forced    int // writes that somebody waited for
-	stopped   error
-}
+type (
+	simulated = commitmenttest.World[*Core, Message, Branch]
+	node      = commitmenttest.Node[*Core, Message, Branch]
+	action    = commitmenttest.Action[*Core, Message, Branch]
+	scenario  = commitmenttest.Scenario[*Core, Message, Branch]
+)
 
 // register is a decision log.
 type register struct {
 	decided map[ID]Decision
-	over    map[origin]Progress
+	over    map[ID]Progress // by incarnation
 	writes  int
 }
 
-func newRegister() *register { return &register{map[ID]Decision{}, map[origin]Progress{}, 0} }
+func newRegister() *register { return &register{map[ID]Decision{}, map[ID]Progress{}, 0} }
+
+// incarnation names that of a transaction.
+func incarnation(id ID) ID { return ID{Node: id.Node, Incarnation: id.Incarnation} }
 
 func (r *register) decide(d Decision) Verdict {
 	if old, there := r.decided[d.ID]; there {
@@ -70,7 +34,7 @@ func (r *register) decide(d Decision) Verdict {
 		}
 		return VerdictAborted
 	}
-	if p := r.over[originOf(d.ID)]; p.Over(d.ID.Counter) {
+	if p := r.over[incarnation(d.ID)]; p.Over(d.ID.Counter) {
 		return VerdictForgotten
 	}
 	r.writes++
@@ -82,9 +46,10 @@ func (r *register) decide(d Decision) Verdict {
 }
 
 func (r *register) forget(p Progress) {
-	r.over[origin{p.Node, p.Incarnation}] = p
+	of := ID{Node: p.Node, Incarnation: p.Incarnation}
+	r.over[of] = p
 	for id := range r.decided {
-		if originOf(id) == (origin{p.Node, p.Incarnation}) && p.Over(id.Counter) {
+		if incarnation(id) == of && p.Over(id.Counter) {
 			delete(r.decided, id)
 		}
 	}
@@ -94,7 +59,7 @@ func (r *register) forget(p Progress) {
 func (r *register) recover(p Progress) []Decision {
 	var list []Decision
 	for _, d := range r.decided {
-		if originOf(d.ID) == (origin{p.Node, p.Incarnation}) {
+		if incarnation(d.ID) == (ID{Node: p.Node, Incarnation: p.Incarnation}) {
 			list = append(list, d)
 			p.Open = append(p.Open, d.ID.Counter)
 		}
@@ -105,478 +70,75 @@ func (r *register) recover(p Progress) []Decision {
 	return list
 }
 
-// crash says that the node that does an action crashes before it, or after.
-type crash struct {
-	at    int
-	after bool
-}
-
+// world is nodes whose cores have a configuration, which counts when they start, and their decision logs.
 type world struct {
-	cfg     Config
-	nodes   map[uint64]*node
-	order   []uint64
-	queue   []action
-	net     []Message
-	results map[ID]Result
-	asked   map[ID][]Branch
-	broken  []string
-	trace   []string
-	loud    bool
-	script  bool // a person reads it
-
-	points  int   // actions so far
-	sends   []int // those of them that were messages
-	crashes []crash
-	lose    map[int]bool // messages that are lost, by the number of their action
-	repeat  map[int]bool // messages that come again when everything is over
-	again   []Message
-	downFor int
-
-	random *rand.Rand // nil: messages arrive in their order, once
-	sent   map[Kind]int
-	stable bool // no crashes and losses any more
-	gone   map[uint64]bool
+	*simulated
+	cfg       Config
+	decisions map[uint64]*register // by node
 }
 
 func newWorld(count int, onePhase bool, shared bool) *world {
-	w := &world{cfg: Config{Incarnation: 7, Base: 100, PrepareTicks: 12, ResendTicks: 3, InquireTicks: 4, PeerTicks: 8,
-		MaxTransactions: 50, MaxBranches: 50, MaxParticipants: 10, MaxFinished: 1000},
-		nodes: map[uint64]*node{}, results: map[ID]Result{}, asked: map[ID][]Branch{}, downFor: 6, sent: map[Kind]int{}, gone: map[uint64]bool{}}
+	w := &world{decisions: map[uint64]*register{}, cfg: Config{PrepareTicks: 12, ResendTicks: 3, InquireTicks: 4, PeerTicks: 8,
+		MaxTransactions: 50, MaxBranches: 50, MaxParticipants: 10, MaxFinished: 1000}}
+	w.simulated = commitmenttest.NewWorld(count, commitmenttest.Protocol[*Core, Message, Branch]{
+		Start:   w.start,
+		Ready:   w.ready,
+		DoneOne: (*Core).DoneOne,
+		Carry: func(m Message) (Message, error) {
+			carried, err := DecodeMessage(AppendMessage(nil, m))
+			carried.From, carried.To = m.From, m.To
+			return carried, err
+		},
+		Envelope: func(m Message) (from, to uint64, kind fmt.Stringer) { return m.From, m.To, m.Kind },
+		Branch:   func(b Branch) Branch { return b },
+		Describe: DescribeBatch,
+		Stuck:    (*Core).ForEver,
+		Patience: 400,
+	})
+	if shared {
+		w.cfg.TakeOverTicks = 16
+	}
 	common := newRegister()
-	for id := uint64(1); id <= uint64(count); id++ {
-		n := &node{w: w, id: id, store: map[string][]byte{}, resources: map[string]*resource{}, decisions: newRegister(), base: 0}
-		if shared {
-			n.decisions = common
-			w.cfg.TakeOverTicks = 16
+	for id, n := range w.Nodes {
+		w.decisions[id] = common
+		if !shared {
+			w.decisions[id] = newRegister()
 		}
-		for _, name := range []string{"a", "b"} {
-			r := newResource(onePhase)
-			r.broken = func(text string) { w.violation("resource %s of node %d: %s", name, id, text) }
-			n.resources[name] = r
+		for _, r := range n.Resources {
+			r.OnePhase = onePhase
 		}
-		w.nodes[id] = n
-		w.order = append(w.order, id)
 	}
 	return w
 }
 
-func (w *world) open() {
-	for _, id := range w.order {
-		w.nodes[id].start()
-	}
-}
-
-func (w *world) violation(format string, args ...any) {
-	w.broken = append(w.broken, fmt.Sprintf(format, args...))
-}
-
-func (w *world) logf(format string, args ...any) {
-	if w.loud {
-		w.trace = append(w.trace, fmt.Sprintf(format, args...))
-	}
-}
-
-func (n *node) start() {
-	n.run++
-	cfg := n.w.cfg
-	n.base += 1000
-	n.next = n.base
-	cfg.Node, cfg.Base = n.id, n.base
-	cfg.Incarnation = n.w.cfg.Incarnation * n.id
+func (w *world) start(n *node, keys, values [][]byte) (*Core, error) {
+	cfg := w.cfg
+	cfg.Node, cfg.Base, cfg.Incarnation = n.ID, n.Base, commitmenttest.Incarnation*n.ID
 	cfg.OnePhase = map[string]bool{}
-	for name, r := range n.resources {
-		cfg.OnePhase[name] = r.onePhase
+	for name, r := range n.Resources {
+		cfg.OnePhase[name] = r.OnePhase
 	}
-	var keys, values [][]byte
-	for _, k := range slices.Sorted(maps.Keys(n.store)) {
-		keys, values = append(keys, []byte(k)), append(values, n.store[k])
-	}
-	decisions := n.decisions.recover(Progress{Node: n.id, Incarnation: cfg.Incarnation, Upcoming: n.base, Open: Delegated(n.id, cfg.Incarnation, keys)})
-	n.core = New(cfg)
-	if err := n.core.Load(keys, values, decisions); err != nil {
-		n.w.violation("node %d does not start: %v", n.id, err)
-	}
-	for _, name := range slices.Sorted(maps.Keys(n.resources)) {
-		for _, id := range slices.SortedFunc(maps.Keys(n.resources[name].prepared), ID.Compare) {
-			n.core.Orphan(id, name)
-		}
-	}
-	n.w.logf("node %d starts", n.id)
-	n.work()
+	decisions := w.decisions[n.ID].recover(Progress{Node: n.ID, Incarnation: cfg.Incarnation, Upcoming: n.Base, Open: Delegated(n.ID, cfg.Incarnation, keys)})
+	c := New(cfg)
+	return c, c.Load(keys, values, decisions)
 }
 
-func (n *node) crash() {
-	n.w.logf("node %d crashes", n.id)
-	n.core = nil
-	n.down = n.w.downFor
-	for _, r := range n.resources {
-		clear(r.staying)
-	}
-	n.w.queue = slices.DeleteFunc(n.w.queue, func(a action) bool { return a.node == n })
-}
-
-// work takes over what the core wants done.
-func (n *node) work() {
-	if n.core == nil {
-		return
-	}
-	if err := n.core.Err(); err != nil && n.stopped == nil {
-		n.stopped = err
-	}
-	r := n.core.Ready()
-	act := func(order, what string, do func()) { n.w.queue = append(n.w.queue, action{n, order, what, do}) }
-	for _, m := range r.Messages {
-		act("", fmt.Sprintf("send to %d: %v", m.To, m), func() {
-			n.w.sent[m.Kind]++
-			b, err := DecodeMessage(AppendMessage(nil, m))
-			if err != nil {
-				panic(err)
-			}
-			b.From, b.To = m.From, m.To
-			n.w.net = append(n.w.net, b)
-		})
-	}
-	for _, res := range r.Results {
-		if old, there := n.w.results[res.ID]; there {
-			n.w.violation("transaction %v has two results: %v and %v", res.ID, old, res)
-		}
-		n.w.results[res.ID] = res
-		n.w.logf("result of %v: %v %s", shorten(res.ID), res.Outcome, res.Reason)
-	}
-	if r.Batch != nil {
-		act("write", "write "+strings.Join(DescribeBatch(r.Batch), ", "), func() {
-			for _, op := range r.Batch.Ops() {
-				if op.Kind == storage.KindSet {
-					n.store[string(op.Key)] = op.Value
-				} else {
-					delete(n.store, string(op.Key))
-				}
-			}
-			n.forced++
-			n.core.Persisted(r.Token)
-		})
-	}
+func (w *world) ready(n *node, act func(order, what string, do func())) commitmenttest.Ready[Message] {
+	r := n.Core.Ready()
+	log := w.decisions[n.ID]
 	for _, d := range r.Decide {
-		act("", fmt.Sprintf("decide %v %v", d.ID, d.Outcome), func() {
-			v := n.decisions.decide(d)
-			n.core.Decided(d.ID, v)
-		})
+		act("", fmt.Sprintf("decide %v %v", d.ID, d.Outcome), func() { n.Core.Decided(d.ID, log.decide(d)) })
 	}
 	for _, p := range r.Over {
-		act("over", fmt.Sprintf("over below %d but for %v", p.Upcoming, p.Open), func() { n.decisions.forget(p) })
+		act("over", fmt.Sprintf("over below %d but for %v", p.Upcoming, p.Open), func() { log.forget(p) })
 	}
-	for _, call := range r.Calls {
-		act(fmt.Sprint(call.ID, call.Resource), call.String(), func() { n.call(call) })
-	}
+	return commitmenttest.Ready[Message]{Messages: r.Messages, Results: r.Results, Batch: r.Batch, Token: r.Token, Calls: r.Calls}
 }
 
-func (n *node) call(call Call) {
-	r := n.resources[call.Resource]
-	if r.fails[call.Kind] > 0 {
-		r.fails[call.Kind]--
-		if call.Kind == CallCommit || call.Kind == CallAbort {
-			n.core.Done(call.ID, call.Resource, OutcomeUnknown, "out of reach")
-			return
-		}
+func branchesOf(nodes ...uint64) []Branch {
+	var list []Branch
+	for _, n := range nodes {
+		list = append(list, Branch{Node: n, Resource: "a"})
 	}
-	id := call.ID
-	switch call.Kind {
-	case CallPrepare:
-		r.began[id]++
-		v := r.votes[id]
-		if v == 0 {
-			v = VoteYes
-		}
-		if v == VoteYes {
-			if r.committed[id] > 0 {
-				r.broken(fmt.Sprintf("%v is prepared again after it was committed", id))
-			}
-			r.prepared[id] = true
-			delete(r.aborted, id)
-		}
-		if v == VoteReadOnly && !call.MayLeave {
-			r.staying[id] = true
-		}
-		n.core.Voted(id, call.Resource, v, "not today")
-	case CallCommit:
-		delete(r.staying, id)
-		if h := r.heuristic[id]; h != 0 {
-			n.core.Done(id, call.Resource, h, "")
-			return
-		}
-		if r.prepared[id] {
-			r.committed[id]++
-			delete(r.prepared, id)
-		} else if r.committed[id] == 0 && r.votes[id] != VoteReadOnly {
-			r.broken(fmt.Sprintf("commit of %v, which is not prepared", id))
-		}
-		n.core.Done(id, call.Resource, OutcomeUnknown, "")
-	case CallAbort:
-		delete(r.staying, id)
-		if r.committed[id] > 0 && r.heuristic[id] == 0 {
-			r.broken(fmt.Sprintf("abort of %v, which was committed", id))
-		}
-		if r.prepared[id] {
-			r.aborted[id] = true
-			delete(r.prepared, id)
-		}
-		n.core.Done(id, call.Resource, OutcomeUnknown, "")
-	case CallOne:
-		if r.votes[id] == VoteNo {
-			n.core.DoneOne(id, call.Resource, OutcomeAborted, "not today")
-			return
-		}
-		r.committed[id]++
-		n.core.DoneOne(id, call.Resource, OutcomeCommitted, "")
-	case CallOutcome:
-		switch {
-		case r.cannot:
-			n.core.DoneOne(id, call.Resource, OutcomeUnknown, "it can't tell")
-		case r.committed[id] > 0:
-			n.core.DoneOne(id, call.Resource, OutcomeCommitted, "")
-		default:
-			n.core.DoneOne(id, call.Resource, OutcomeAborted, "")
-		}
-	}
-}
-
-// begin has a transaction committed on a node.
-func (w *world) begin(at uint64, branches ...Branch) ID {
-	n := w.nodes[at]
-	id := ID{at, w.cfg.Incarnation * at, n.next}
-	n.next++
-	if err := n.core.Open(id); err != nil {
-		w.violation("%v", err)
-	}
-	w.asked[id] = branches
-	return id
-}
-
-func (w *world) commit(id ID) {
-	n := w.nodes[id.Node]
-	if err := n.core.Commit(id, w.asked[id]); err != nil {
-		w.violation("%v", err)
-	}
-	n.work()
-}
-
-// act does one action, with the crashes that are planned for it.
-func (w *world) act(i int) {
-	a := w.queue[i]
-	w.queue = slices.Delete(w.queue, i, i+1)
-	point := w.points
-	w.points++
-	planned := func(after bool) bool { return !w.stable && slices.Contains(w.crashes, crash{point, after}) }
-	if planned(false) {
-		a.node.crash()
-		return
-	}
-	if w.script {
-		w.logf("node %d: %s", a.node.id, a.what)
-	} else {
-		w.logf("%d: node %d: %s", point, a.node.id, a.what)
-	}
-	isSend := strings.HasPrefix(a.what, "send")
-	if isSend {
-		w.sends = append(w.sends, point)
-	}
-	if !isSend || w.stable || !w.lose[point] {
-		a.do()
-		if isSend && w.repeat[point] {
-			w.again = append(w.again, w.net[len(w.net)-1])
-		}
-	}
-	if planned(true) {
-		a.node.crash()
-		return
-	}
-	a.node.work()
-}
-
-func (w *world) deliver(i int) {
-	m := w.net[i]
-	w.net = slices.Delete(w.net, i, i+1)
-	n := w.nodes[m.To]
-	if n.core == nil {
-		return
-	}
-	w.logf("node %d gets from %d: %v", m.To, m.From, m)
-	n.core.Step(m)
-	n.work()
-}
-
-func (w *world) tick() {
-	w.logf("tick")
-	for _, id := range w.order {
-		n := w.nodes[id]
-		if n.core == nil {
-			if w.gone[id] {
-				continue
-			}
-			if n.down--; n.down <= 0 {
-				n.start()
-			}
-			continue
-		}
-		n.core.Tick()
-		n.work()
-	}
-}
-
-// settle works off everything that can be done without time.
-func (w *world) settle() {
-	for len(w.queue) > 0 || len(w.net) > 0 {
-		if len(w.queue) > 0 {
-			w.act(0)
-		} else {
-			w.deliver(0)
-		}
-	}
-}
-
-func (w *world) idle() bool {
-	if len(w.queue) > 0 || len(w.net) > 0 {
-		return false
-	}
-	for _, n := range w.nodes {
-		if w.gone[n.id] {
-			continue
-		}
-		if n.core == nil || len(n.core.entries) > 0 || len(n.core.transactions) > 0 || n.core.batch.Len() > 0 || len(n.core.over) > 0 {
-			return false
-		}
-	}
-	return true
-}
-
-// finish lets time pass until everything is over.
-func (w *world) finish() {
-	for i := 0; ; i++ {
-		w.settle()
-		if w.idle() {
-			break
-		}
-		if i > 400 {
-			for _, id := range w.order {
-				n := w.nodes[id]
-				if n.core == nil {
-					continue
-				}
-				for _, t := range n.core.transactions {
-					w.violation("node %d: transaction %v is %v for ever", id, t.id, t.phase)
-				}
-				for _, e := range n.core.entries {
-					w.violation("node %d: branch %v %s is in state %d for ever, asked %d", id, e.id, e.resource, e.state, e.age)
-				}
-			}
-			w.violation("it does not end")
-			break
-		}
-		w.tick()
-	}
-	w.check()
-}
-
-// check looks for splits.
-func (w *world) check() {
-	for _, id := range w.order {
-		n := w.nodes[id]
-		if n.stopped != nil {
-			w.violation("node %d stopped: %v", id, n.stopped)
-		}
-		for name, r := range n.resources {
-			if len(r.staying) > 0 && !w.gone[id] {
-				w.violation("node %d: resource %s keeps read locks of %v", id, name, slices.Collect(maps.Keys(r.staying)))
-			}
-			if len(r.prepared) > 0 && !w.gone[id] {
-				w.violation("node %d: resource %s is still prepared for %v", id, name, slices.Collect(maps.Keys(r.prepared)))
-			}
-			for id, times := range r.committed {
-				if times > 1 {
-					w.violation("node %d: resource %s has committed %v %d times", n.id, name, id, times)
-				}
-			}
-		}
-		if n.core != nil {
-			for _, d := range n.core.Damages() {
-				w.violation("node %d reports damage: %v", id, d)
-			}
-		}
-	}
-	for _, id := range slices.SortedFunc(maps.Keys(w.asked), ID.Compare) {
-		var committed, not []string
-		for _, b := range w.asked[id] {
-			if w.gone[b.Node] {
-				continue
-			}
-			r := w.nodes[b.Node].resources[b.Resource]
-			switch {
-			case r.committed[id] > 0:
-				committed = append(committed, b.String())
-			case r.votes[id] != VoteReadOnly:
-				not = append(not, b.String())
-			}
-		}
-		if len(committed) > 0 && len(not) > 0 {
-			w.violation("transaction %v is split: committed by %v, not by %v", id, committed, not)
-		}
-		switch res := w.results[id]; {
-		case res.Outcome == OutcomeCommitted && len(not) > 0:
-			w.violation("transaction %v: the client was told that it is committed, and it is not by %v", id, not)
-		case res.Outcome == OutcomeAborted && len(committed) > 0:
-			w.violation("transaction %v: the client was told that it is aborted, and it is not by %v", id, committed)
-		}
-	}
-}
-
-// pick returns an action that may be next.
-func (w *world) pick() int {
-	a := w.queue[w.random.IntN(len(w.queue))]
-	return slices.IndexFunc(w.queue, func(b action) bool {
-		return b.node == a.node && b.order == a.order && (a.order != "" || b.what == a.what)
-	})
-}
-
-// chaos does steps in any order, loses and repeats messages, and lets nodes crash.
-func (w *world) chaos(steps int, begin func()) {
-	var old []Message
-	for range steps {
-		switch x := w.random.IntN(100); {
-		case x < 4:
-			begin()
-		case x < 5:
-			if n := w.nodes[w.order[w.random.IntN(len(w.order))]]; n.core != nil {
-				n.crash()
-				n.down = 1 + w.random.IntN(30)
-			}
-		case x < 15:
-			w.tick()
-		case x < 18 && len(old) > 0:
-			w.net = append(w.net, old[w.random.IntN(len(old))])
-		case x < 60 && len(w.queue) > 0:
-			w.act(w.pick())
-		case len(w.net) > 0:
-			i := w.random.IntN(len(w.net))
-			m := w.net[i]
-			switch w.random.IntN(12) {
-			case 0:
-				w.net = slices.Delete(w.net, i, i+1)
-			case 1:
-				w.net = append(w.net, m)
-			default:
-				w.deliver(i)
-			}
-			if len(old) < 200 {
-				old = append(old, m)
-			} else {
-				old[w.random.IntN(200)] = m
-			}
-		}
-	}
-	for _, m := range old {
-		if w.random.IntN(3) == 0 {
-			w.net = append(w.net, m)
-		}
-	}
-	w.stable = true
+	return list
 }
