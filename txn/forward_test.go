@@ -103,17 +103,9 @@ func TestARepeatedRequestIsServedOnce(t *testing.T) {
 // does not know that, and does not lead.
 func TestARepeatedRequestIsServedByOneProcess(t *testing.T) {
 	require.ErrorIs(t, outcomeOfARepeatedRequest(t), synod.ErrUnknownOutcome)
-	defer probe.Install(mistake("forwarder: serve what was asked of an earlier process"))()
+	defer probe.Plant("forwarder: serve what was asked of an earlier process")()
 	require.NotErrorIs(t, outcomeOfARepeatedRequest(t), synod.ErrUnknownOutcome)
 }
-
-// mistake puts one planted mistake back.
-type mistake string
-
-func (m mistake) Bug(name string) bool { return name == string(m) }
-func (mistake) Buggify(string) bool    { return false }
-func (mistake) Sometimes(string, bool) {}
-func (mistake) Observe(any)            {}
 
 func outcomeOfARepeatedRequest(t *testing.T) error {
 	asker := &wire{sent: map[byte]int{}}

@@ -104,21 +104,13 @@ var mistakes = []mistake{
 	{"a replica that joins again takes what it accepted for nothing", "leave_and_join", true},
 }
 
-// one is a probe that switches on one mistake.
-type one struct{ bug string }
-
-func (one) Sometimes(string, bool) {}
-func (one) Buggify(string) bool    { return false }
-func (o one) Bug(name string) bool { return name == o.bug }
-func (one) Observe(any)            {}
-
 // TestScriptsFindPlantedBugs plays scripts while a mistake is planted, and wants them to fail.
 func TestScriptsFindPlantedBugs(t *testing.T) {
 	for _, m := range mistakes {
 		t.Run(m.bug, func(t *testing.T) {
 			text, err := os.ReadFile("testdata/" + m.script + ".txt")
 			require.NoError(t, err)
-			defer probe.Install(one{m.bug})()
+			defer probe.Plant(m.bug)()
 			r := script.New(paxosscript.Engine())
 			out, err := script.Play(r, string(text))
 			if err == nil {

@@ -1,7 +1,6 @@
 package paxoscommit
 
 import (
-	"fmt"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -194,19 +193,11 @@ func TestCrashesAtEachPoint(t *testing.T) {
 func TestMistakesAreFound(t *testing.T) {
 	for _, bug := range []string{"paxoscommit: closing leaves no record", "paxoscommit: commit without all votes"} {
 		t.Run(bug, func(t *testing.T) {
-			defer probe.Install(planted(bug))()
+			defer probe.Plant(bug)()
 			require.True(t, fails(func(t *testing.T) { crashes(t, 3) }), "nothing was noticed")
 		})
 	}
 }
-
-type planted string
-
-func (p planted) Bug(name string) bool { return name == string(p) }
-func (planted) Buggify(string) bool    { return false }
-func (planted) Sometimes(string, bool) {}
-func (planted) Observe(any)            {}
-func (p planted) String() string       { return fmt.Sprint(string(p)) }
 
 // fails reports whether a test fails, without failing its caller.
 func fails(fn func(t *testing.T)) bool {

@@ -9,7 +9,7 @@
 //	probe.Sometimes("raft: a follower's entries are overwritten", first <= last)
 //	if probe.Buggify("replica: a small batch") { limit = 1 }
 //
-// A test plants a bug by its name, which stands in one line of the code:
+// A test plants a bug by its name ([Plant]), which stands in one line of the code:
 //
 //	if !probe.Bug("acknowledge before durable") { … }
 //

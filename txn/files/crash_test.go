@@ -360,13 +360,6 @@ func TestCrashes(t *testing.T) {
 	require.Greater(t, runs, 1000)
 }
 
-type planted string
-
-func (p planted) Sometimes(string, bool) {}
-func (p planted) Buggify(string) bool    { return false }
-func (p planted) Bug(name string) bool   { return name == string(p) }
-func (p planted) Observe(any)            {}
-
 // Each mistake that the code can be told to make is found by a crash.
 func TestPlantedBugs(t *testing.T) {
 	var bugs []string
@@ -385,7 +378,7 @@ func TestPlantedBugs(t *testing.T) {
 	require.GreaterOrEqual(t, len(bugs), 15)
 	for _, bug := range bugs {
 		t.Run(bug, func(t *testing.T) {
-			defer probe.Install(planted(bug))()
+			defer probe.Plant(bug)()
 			for _, pairs := range []bool{false, true} {
 				if _, err := explore(pairs); err != nil {
 					require.NotErrorIs(t, err, errors.ErrUnsupported)

@@ -45,14 +45,6 @@ func TestFramesThatAreNotOurs(t *testing.T) {
 	}
 }
 
-// planted puts a mistake back.
-type planted string
-
-func (planted) Sometimes(string, bool) {}
-func (planted) Buggify(string) bool    { return false }
-func (p planted) Bug(name string) bool { return string(p) == name }
-func (planted) Observe(any)            {}
-
 // A machine that slept while an answer was under way knows that the answer is old: its monotonic clock stood still, that on
 // the wall did not.
 func TestAMachineThatSlept(t *testing.T) {
@@ -63,7 +55,7 @@ func TestAMachineThatSlept(t *testing.T) {
 		return magnitude(s.offset(now)) - s.uncertainty(now, 0)
 	}
 	require.LessOrEqual(t, apart(), int64(0))
-	remove := probe.Install(planted("hlc: a machine never sleeps"))
+	remove := probe.Plant("hlc: a machine never sleeps")
 	defer remove()
 	require.Positive(t, apart(), "the mistake is found")
 }

@@ -14,19 +14,11 @@ import (
 	"github.com/synod-go/synod/internal/probe"
 )
 
-// mistake puts one planted mistake back.
-type mistake string
-
-func (m mistake) Bug(name string) bool { return name == string(m) }
-func (mistake) Buggify(string) bool    { return false }
-func (mistake) Sometimes(string, bool) {}
-func (mistake) Observe(any)            {}
-
 // withAndWithout runs a test that returns whether something is right, as it is and with a mistake: then it must be wrong.
 func withAndWithout(t *testing.T, bug string, right func() bool) {
 	t.Helper()
 	require.True(t, right())
-	defer probe.Install(mistake(bug))()
+	defer probe.Plant(bug)()
 	require.False(t, right(), "nobody notices %q", bug)
 }
 

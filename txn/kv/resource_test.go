@@ -102,13 +102,6 @@ func TestResourceLocks(t *testing.T) {
 		return err
 	}), ErrInvalid)
 
-	defer probe.Install(planted("kv: a resource takes what is locked"))()
+	defer probe.Plant("kv: a resource takes what is locked")()
 	require.NoError(t, touch(first), "the mistake is noticed by this test")
 }
-
-type planted string
-
-func (p planted) Bug(name string) bool { return name == string(p) }
-func (planted) Buggify(string) bool    { return false }
-func (planted) Sometimes(string, bool) {}
-func (planted) Observe(any)            {}

@@ -17,13 +17,6 @@ import (
 
 const bugVariable = "SYNOD_POSTGRES_BUG"
 
-type planted string
-
-func (p planted) Sometimes(string, bool) {}
-func (p planted) Buggify(string) bool    { return false }
-func (p planted) Bug(name string) bool   { return name == string(p) }
-func (p planted) Observe(any)            {}
-
 // finders are the tests that find the mistakes that the code can be told to make.
 var finders = map[string]string{
 	"postgres: any answer to PREPARE TRANSACTION is a yes":   "TestAFailedTransactionIsVotedNo",

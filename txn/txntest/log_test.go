@@ -181,14 +181,6 @@ func TestADecisionMachineIsItsSnapshot(t *testing.T) {
 	require.Error(t, s.machine.Restore(strings.NewReader("nonsense")))
 }
 
-// planted switches on a mistake.
-type planted string
-
-func (p planted) Sometimes(string, bool) {}
-func (p planted) Buggify(string) bool    { return false }
-func (p planted) Bug(name string) bool   { return name == string(p) }
-func (p planted) Observe(any)            {}
-
 // A mistake in the registers breaks rules of the suite, which are played here by hand: a suite can't fail a test that
 // is to pass.
 func TestPlantedBugs(t *testing.T) {
@@ -222,7 +214,7 @@ func TestPlantedBugs(t *testing.T) {
 			return log
 		}
 		require.True(t, bugs[bug](open()))
-		remove := probe.Install(planted(bug))
+		remove := probe.Plant(bug)
 		require.False(t, bugs[bug](open()), bug)
 		remove()
 	}
