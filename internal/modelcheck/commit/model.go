@@ -259,10 +259,7 @@ func (m *Model) New(planted bool) (*network.Network, error) {
 	if err != nil {
 		return nil, fmt.Errorf("commit: model %s: %w", m.Name, err)
 	}
-	c := network.Config{Nodes: p.all(), Observer: p.observer, Budgets: m.budgets(), Restarts: []int{crashes, losses}, Late: -1, Planted: planted, Describe: m.Describe,
+	c := network.Config{Nodes: p.all(), Observer: p.observer, Waiting: p.stage.Waiting, Budgets: m.budgets(), Restarts: []int{crashes, losses}, Late: -1, Planted: planted, Describe: m.Describe,
 		Restarting: func(node int) bool { return m.crashing(uint64(node+1)) || m.Losses > 0 }, Check: m.heals, Sample: m.Sample}
-	for _, x := range p.net {
-		c.Waiting = append(c.Waiting, network.Waiting{From: x.from, To: x.to, Body: x.body})
-	}
 	return network.New(c)
 }

@@ -304,7 +304,7 @@ func (m *Model) New(planted bool) (*network.Network, error) {
 	if err != nil {
 		return nil, fmt.Errorf("paxos: model %s: %w", m.Name, err)
 	}
-	c := network.Config{Observer: p.observer, Budgets: m.budgets(), Restarts: []int{crashes, damages, rejoins}, Late: crashes, Planted: planted, Describe: m.Describe, Restarting: func(node int) bool { return m.crashing(uint64(node + 1)) }}
+	c := network.Config{Observer: p.observer, Waiting: p.stage.Waiting, Budgets: m.budgets(), Restarts: []int{crashes, damages, rejoins}, Late: crashes, Planted: planted, Describe: m.Describe, Restarting: func(node int) bool { return m.crashing(uint64(node + 1)) }}
 	if m.Lags > 0 {
 		c.Late = lags
 	}
@@ -317,9 +317,6 @@ func (m *Model) New(planted bool) (*network.Network, error) {
 	}
 	for i := range c.Budgets {
 		c.Budgets[i].Free = c.Budgets[i].Free && !m.plain
-	}
-	for _, x := range p.net {
-		c.Waiting = append(c.Waiting, network.Waiting{From: int(x.from - 1), To: int(x.to - 1), Body: x.body})
 	}
 	return network.New(c)
 }

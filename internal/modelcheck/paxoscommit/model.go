@@ -152,9 +152,6 @@ func (m *Model) New(planted bool) (*network.Network, error) {
 		}
 	}
 	m.done = len(p.client().attempts)
-	c := network.Config{Nodes: p.nodes, Observer: p.observer, Budgets: m.budgets(), Late: -1, Planted: planted, Describe: m.Describe, Check: m.heals}
-	for _, x := range p.net {
-		c.Waiting = append(c.Waiting, network.Waiting{From: x.from, To: x.to, Body: x.body})
-	}
+	c := network.Config{Nodes: p.nodes, Observer: p.observer, Waiting: p.stage.Waiting, Budgets: m.budgets(), Late: -1, Planted: planted, Describe: m.Describe, Check: m.heals}
 	return network.New(c)
 }

@@ -149,18 +149,14 @@ func (m *Model) New(planted bool) (*network.Network, error) {
 		return nil, fmt.Errorf("threephase: model %s: %w", m.Name, err)
 	}
 	for _, line := range m.Before {
-		var text strings.Builder
-		if violation, err := p.exec(line, &text); violation != nil || err != nil {
+		if _, violation, err := p.Exec(line); violation != nil || err != nil {
 			return nil, fmt.Errorf("threephase: model %s: %q: %w", m.Name, line, errors.Join(violation, err))
 		}
 	}
-	c := network.Config{Observer: p.observer, Budgets: m.budgets(), Restarts: []int{crashes}, Late: crashes, Planted: planted, Describe: m.Describe,
+	c := network.Config{Observer: p.observer, Waiting: p.stage.Waiting, Budgets: m.budgets(), Restarts: []int{crashes}, Late: crashes, Planted: planted, Describe: m.Describe,
 		Restarting: func(i int) bool { return p.nodes[i].mayCrash() }}
 	for _, n := range p.nodes {
 		c.Nodes = append(c.Nodes, n)
-	}
-	for _, x := range p.net {
-		c.Waiting = append(c.Waiting, network.Waiting{From: int(x.from - 1), To: int(x.to - 1), Body: x.body})
 	}
 	return network.New(c)
 }

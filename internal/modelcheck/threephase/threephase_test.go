@@ -227,7 +227,7 @@ func TestAllBugsHaveAModel(t *testing.T) {
 }
 
 func TestWhatAScriptCantDo(t *testing.T) {
-	for _, line := range []string{"", "stand 1", "commit nodes=9", "commit nodes=2 participants=(3)", "commit nodes=1 participants=(1)\nfly 1", "commit nodes=1 participants=(1)\ndeliver from=1 to=1 type=vote"} {
+	for _, line := range []string{"", "stand 1", "commit nodes=9", "commit nodes=2 participants=(3)", "commit nodes=2 participants=(1,x)", "commit nodes=2 participants=(1,2) weights=(1)", "commit nodes=1 participants=(1)\nfly 1", "commit nodes=1 participants=(1)\ndeliver from=1 to=1 type=vote"} {
 		_, err := new(Model).Play(strings.Split(line, "\n"))
 		require.Error(t, err, line)
 	}
