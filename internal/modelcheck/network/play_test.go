@@ -34,11 +34,8 @@ func TestCommands(t *testing.T) {
 
 // stage is one with messages of some kinds on their way, and an observer that does not like the word "bad".
 func stage() *Stage {
-	s := &Stage{Describe: toyModel{}.Describe, Observer: &words{dislike: "bad"}}
-	for _, w := range []Waiting{{0, 1, []byte("ping a")}, {0, 2, []byte("ping b")}, {1, 0, []byte("pong c")}, {0, 1, []byte("ping d")}} {
-		s.Waiting = append(s.Waiting, w)
-	}
-	return s
+	return &Stage{Describe: toyModel{}.Describe, Observer: &words{dislike: "bad"},
+		Waiting: []Waiting{{0, 1, []byte("ping a")}, {0, 2, []byte("ping b")}, {1, 0, []byte("pong c")}, {0, 1, []byte("ping d")}}}
 }
 
 // What is delivered, repeated and dropped is what a command names.
