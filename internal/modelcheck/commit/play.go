@@ -1,6 +1,7 @@
 package commit
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -75,10 +76,10 @@ func (p *Player) all() (list []network.Node) {
 // Exec plays a command and returns what is printed. violation says what is violated; err, that the command can't be
 // carried out.
 func (p *Player) Exec(line string) (printed string, violation, err error) {
-	c := network.ParseCommand(line)
-	fail := func(format string, args ...any) (string, error, error) {
-		return "", nil, fmt.Errorf("commit: %q: %s", line, fmt.Sprintf(format, args...))
-	}
+	return network.Exec("commit", line, p.exec)
+}
+
+func (p *Player) exec(c *network.Command, text *strings.Builder) (violation, err error) {
 	if c.Word(0) == "nodes" {
 		m := &Model{Nodes: int(min(c.WordNumber(1), network.MaxNodes+1)), Shared: c.Has("shared"), coordinators: c.Numbers("coordinators"), Crashes: 1, Crashing: c.Numbers("crashing"),
 			OnePhase: c.Numbers("one"), Forgetful: c.Has("forgetful")}
@@ -89,40 +90,34 @@ func (p *Player) Exec(line string) (printed string, violation, err error) {
 			m.Forces = 1
 		}
 		if m.Nodes < 1 || m.Nodes > network.MaxNodes {
-			return fail("there are 1 to %d nodes", network.MaxNodes)
+			return nil, fmt.Errorf("there are 1 to %d nodes", network.MaxNodes)
 		}
-		return "", nil, p.start(m)
+		return nil, p.start(m)
 	}
 	if p.model == nil {
-		return fail("it begins with nodes")
+		return nil, errors.New("it begins with nodes")
 	}
 	var out network.Output
-	var text strings.Builder
-	known, violation, err := p.stage.Carry(c, func(x network.Waiting) error { return p.deliver(x, &text) })
-	if err != nil {
-		return fail("%v", err)
-	}
+	known, violation, err := p.stage.Carry(c, func(x network.Waiting) error { return p.deliver(x, text) })
 	if known {
-		return text.String(), violation, nil
+		return violation, err
 	}
 	if c.Word(0) == "settle" {
-		violation, err := p.settle(&text)
-		return text.String(), violation, err
+		return p.settle(text)
 	}
 	id := c.WordNumber(1)
 	if id == 0 || id > uint64(len(p.nodes)) {
-		return fail("no such node")
+		return nil, errors.New("no such node")
 	}
 	n := p.nodes[id-1]
 	if n.core == nil && c.Word(0) != "crash" && c.Word(0) != "lose" {
-		return fail("node %d waits for the decision log", id)
+		return nil, fmt.Errorf("node %d waits for the decision log", id)
 	}
 	n.attempt(&out, func() { err = p.take(n, c, &out) })
 	if err != nil {
-		return fail("%v", err)
+		return nil, err
 	}
-	violation = p.carryOut(int(id-1), &out, &text)
-	return text.String(), violation, nil
+	return p.carryOut(int(id-1), &out, text), nil
 }
 
 // take carries out a command that is about one node.
@@ -227,7 +222,7 @@ func (p *Player) settle(text *strings.Builder) (violation, err error) {
 			return nil, nil
 		}
 	}
-	return nil, fmt.Errorf("commit: it does not settle")
+	return nil, errors.New("it does not settle")
 }
 
 // tell prints what a node has done.

@@ -166,6 +166,20 @@ func printViolation(text *strings.Builder, violation error) {
 	fmt.Fprintf(text, "VIOLATION: %s\n", first)
 }
 
+// Exec plays a command of a system's script: do carries it out, and prints what happens. violation says what is violated; err, that it
+// can't be carried out, and which one.
+func Exec(system, line string, do func(c *Command, text *strings.Builder) (violation, err error)) (printed string, violation, err error) {
+	c := ParseCommand(line)
+	if c.Len() == 0 {
+		return "", nil, fmt.Errorf("%s: %q: a command is missing", system, line)
+	}
+	var text strings.Builder
+	if violation, err = do(c, &text); err != nil {
+		err = fmt.Errorf("%s: %q: %w", system, line, err)
+	}
+	return text.String(), violation, err
+}
+
 // Play plays a script up to what is violated, and returns it with what exec prints for each command. err of exec says that a command
 // can't be carried out, and is returned. After the last command end, if it is not nil, looks whether everything ends once nothing
 // fails any more, and prints what happens on the way there.

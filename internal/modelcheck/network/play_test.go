@@ -146,3 +146,33 @@ func TestPlay(t *testing.T) {
 	require.Equal(t, "a\n----\ndid a\n\n", played)
 	require.Equal(t, []string{"a"}, Lines(played))
 }
+
+// A command that can't be carried out is named, with the reason.
+func TestExec(t *testing.T) {
+	violated, refused := errors.New("violated"), errors.New("no such node")
+	do := func(c *Command, text *strings.Builder) (error, error) {
+		switch c.Word(0) {
+		case "crash":
+			return nil, refused
+		case "split":
+			text.WriteString("VIOLATION: violated\n")
+			return violated, nil
+		}
+		fmt.Fprintf(text, "did %s\n", c.Word(0))
+		return nil, nil
+	}
+	printed, violation, err := Exec("toy", "tick 1", do)
+	require.Equal(t, "did tick\n", printed)
+	require.NoError(t, violation)
+	require.NoError(t, err)
+	printed, violation, err = Exec("toy", "split", do)
+	require.Equal(t, "VIOLATION: violated\n", printed)
+	require.Equal(t, violated, violation)
+	require.NoError(t, err)
+	_, violation, err = Exec("toy", "crash 9", do)
+	require.NoError(t, violation)
+	require.ErrorIs(t, err, refused)
+	require.EqualError(t, err, `toy: "crash 9": no such node`)
+	_, _, err = Exec("toy", " by=1", do)
+	require.EqualError(t, err, `toy: " by=1": a command is missing`)
+}

@@ -1,6 +1,7 @@
 package paxos
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -42,46 +43,37 @@ type Player struct {
 // Exec plays a command and returns what is printed. violation says what is violated; err, that the command can't be
 // carried out.
 func (p *Player) Exec(line string) (printed string, violation, err error) {
-	c := network.ParseCommand(line)
-	if c.Len() == 0 {
-		return "", nil, fmt.Errorf("paxos: a command is missing")
-	}
-	fail := func(format string, args ...any) (string, error, error) {
-		return "", nil, fmt.Errorf("paxos: %q: %s", line, fmt.Sprintf(format, args...))
-	}
+	return network.Exec("paxos", line, p.exec)
+}
+
+func (p *Player) exec(c *network.Command, text *strings.Builder) (violation, err error) {
 	if c.Word(0) == "bootstrap" {
-		return "", nil, p.bootstrap(c)
+		return nil, p.bootstrap(c)
 	}
 	if p.model == nil {
-		return fail("it begins with bootstrap")
+		return nil, errors.New("it begins with bootstrap")
 	}
 	var out network.Output
-	var text strings.Builder
-	known, violation, err := p.stage.Carry(c, func(x network.Waiting) error { return p.deliver(x, &text) })
-	if err != nil {
-		return fail("%v", err)
-	}
+	known, violation, err := p.stage.Carry(c, func(x network.Waiting) error { return p.deliver(x, text) })
 	if known {
-		return text.String(), violation, nil
+		return violation, err
 	}
 	if c.Word(0) == "settle" {
-		violation, err = p.settle(c, &text)
-		return text.String(), violation, err
+		return p.settle(c, text)
 	}
 	id := c.WordNumber(1)
 	if id == 0 || id > uint64(len(p.nodes)) {
-		return fail("no such node")
+		return nil, errors.New("no such node")
 	}
 	n := p.nodes[id-1]
 	if n.core == nil && !slices.Contains([]string{"crash", "join", "damage"}, c.Word(0)) {
-		return fail("node %d does not run", id)
+		return nil, fmt.Errorf("node %d does not run", id)
 	}
 	n.attempt(&out, func() { err = p.take(n, c, &out) })
 	if err != nil {
-		return fail("%v", err)
+		return nil, err
 	}
-	violation = p.carryOut(n, &out, &text)
-	return text.String(), violation, nil
+	return p.carryOut(n, &out, text), nil
 }
 
 // deliver brings a message to its receiver.
@@ -136,7 +128,7 @@ func (p *Player) settle(c *network.Command, text *strings.Builder) (violation, e
 			return nil, nil
 		}
 	}
-	return nil, fmt.Errorf("paxos: it does not settle")
+	return nil, errors.New("it does not settle")
 }
 
 // bootstrap makes the nodes.

@@ -1,6 +1,7 @@
 package paxoscommit
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -61,10 +62,10 @@ func (p *Player) client() *client { return p.nodes[p.model.Groups].(*client) }
 // Exec plays a command and returns what is printed. violation says what is violated; err, that the command can't be
 // carried out.
 func (p *Player) Exec(line string) (printed string, violation, err error) {
-	c := network.ParseCommand(line)
-	fail := func(format string, args ...any) (string, error, error) {
-		return "", nil, fmt.Errorf("paxoscommit: %q: %s", line, fmt.Sprintf(format, args...))
-	}
+	return network.Exec("paxoscommit", line, p.exec)
+}
+
+func (p *Player) exec(c *network.Command, text *strings.Builder) (violation, err error) {
 	if c.Word(0) == "groups" {
 		m := &Model{Groups: int(min(c.WordNumber(1), network.MaxNodes+1)), Recoverers: c.Int("recoverers"), Refusing: groups(c, "refusing"), Seen: c.Int("seen")}
 		if c.Has("expiring") {
@@ -74,22 +75,18 @@ func (p *Player) Exec(line string) (printed string, violation, err error) {
 			m.Full = 1
 		}
 		if m.Groups < 1 || m.Groups+1+m.Recoverers > network.MaxNodes {
-			return fail("at least one group, at most %d with the client and recoverers", network.MaxNodes)
+			return nil, fmt.Errorf("at least one group, at most %d with the client and recoverers", network.MaxNodes)
 		}
 		p.start(m)
-		return "", nil, nil
+		return nil, nil
 	}
 	if p.model == nil {
-		return fail("it begins with groups")
+		return nil, errors.New("it begins with groups")
 	}
-	var text strings.Builder
 	var out network.Output
-	known, violation, err := p.stage.Carry(c, func(x network.Waiting) error { return p.deliver(x, &text) })
-	if err != nil {
-		return fail("%v", err)
-	}
+	known, violation, err := p.stage.Carry(c, func(x network.Waiting) error { return p.deliver(x, text) })
 	if known {
-		return text.String(), violation, nil
+		return violation, err
 	}
 	at := p.model.Groups
 	client := p.client()
@@ -105,17 +102,17 @@ func (p *Player) Exec(line string) (printed string, violation, err error) {
 					continue
 				}
 			}
-			if violation := p.deliver(x, &text); violation != nil {
-				return text.String(), violation, nil
+			if violation := p.deliver(x, text); violation != nil {
+				return violation, nil
 			}
 		}
 		p.stage.Waiting = kept
-		return text.String(), nil, nil
+		return nil, nil
 	case "begin":
 		t := Transaction{Session: c.Int("session"), Groups: groups(c, "by")}
 		missing := func(g uint32) bool { return g < 1 || int64(g) > int64(p.model.Groups) }
 		if t.Session < 1 || t.Session > MaxSessions || len(t.Groups) == 0 || slices.ContainsFunc(t.Groups, missing) || len(client.attempts) == MaxTransactions {
-			return fail("at most %d transactions, of %d sessions, over groups that are there", MaxTransactions, MaxSessions)
+			return nil, fmt.Errorf("at most %d transactions, of %d sessions, over groups that are there", MaxTransactions, MaxSessions)
 		}
 		if len(client.attempts) == len(p.model.Transactions) {
 			p.model.Transactions = append(p.model.Transactions, t)
@@ -124,22 +121,21 @@ func (p *Player) Exec(line string) (printed string, violation, err error) {
 	case "give-up":
 		i := slices.IndexFunc(client.attempts, func(a *attempt) bool { return a.c != nil && !a.answered && shorten(a.c.ID()) == c.Word(1) })
 		if i < 0 {
-			return fail("nobody waits for it")
+			return nil, errors.New("nobody waits for it")
 		}
 		client.giveUp(client.attempts[i], &out)
 	case "expire", "fill", "empty":
 		g := c.WordNumber(1)
 		if g < 1 || g > uint64(p.model.Groups) {
-			return fail("no such group")
+			return nil, errors.New("no such group")
 		}
 		at = int(g - 1)
 		in := network.Input{Kind: map[string]int{"expire": expire, "fill": fill, "empty": empty}[c.Word(0)], Arg: c.Int("before")}
 		p.nodes[at].Take(in, 0, &out)
 	default:
-		return fail("unknown command")
+		return nil, errors.New("unknown command")
 	}
-	violation = p.carryOut(at, &out, &text)
-	return text.String(), violation, nil
+	return p.carryOut(at, &out, text), nil
 }
 
 // deliver brings a message to its receiver.

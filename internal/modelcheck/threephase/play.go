@@ -1,6 +1,7 @@
 package threephase
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -64,13 +65,10 @@ func (p *Player) start(m *Model) error {
 // Exec plays a command and returns what is printed. violation says what is violated; err, that the command can't be
 // carried out.
 func (p *Player) Exec(line string) (printed string, violation, err error) {
-	c := network.ParseCommand(line)
-	fail := func(format string, args ...any) (string, error, error) {
-		return "", nil, fmt.Errorf("threephase: %q: %s", line, fmt.Sprintf(format, args...))
-	}
-	if c.Len() == 0 {
-		return fail("a command is missing")
-	}
+	return network.Exec("threephase", line, p.exec)
+}
+
+func (p *Player) exec(c *network.Command, text *strings.Builder) (violation, err error) {
 	if c.Word(0) == "commit" {
 		m := &Model{Nodes: c.Int("nodes"), Participants: c.Numbers("participants"), No: c.Numbers("no"), ReadOnly: c.Numbers("read-only")}
 		for _, x := range c.Numbers("weights") {
@@ -83,34 +81,30 @@ func (p *Player) Exec(line string) (printed string, violation, err error) {
 			m.Lost = p.model.Lost
 		}
 		if m.Nodes < 1 || m.Nodes > network.MaxNodes || slices.ContainsFunc(m.Participants, func(id uint64) bool { return id < 1 || id > uint64(m.Nodes) }) {
-			return fail("1 to %d nodes, and participants on them", network.MaxNodes)
+			return nil, fmt.Errorf("1 to %d nodes, and participants on them", network.MaxNodes)
 		}
 		if len(m.Weights) > 0 && len(m.Weights) != len(m.Participants) {
-			return fail("a weight for each participant, or none")
+			return nil, errors.New("a weight for each participant, or none")
 		}
-		return "", nil, p.start(m)
+		return nil, p.start(m)
 	}
 	if p.nodes == nil {
-		return fail("it begins with commit")
+		return nil, errors.New("it begins with commit")
 	}
 	var out network.Output
-	var text strings.Builder
 	known, violation, err := p.stage.Carry(c, func(x network.Waiting) error {
-		fmt.Fprintf(&text, "%s\n", x.Show(p.model.Describe))
+		fmt.Fprintf(text, "%s\n", x.Show(p.model.Describe))
 		n := p.nodes[x.To]
 		n.deliver(uint64(x.From+1), x.Body, &out)
-		return p.carryOut(n, &out, &text)
+		return p.carryOut(n, &out, text)
 	})
-	if err != nil {
-		return fail("%v", err)
-	}
 	if known {
-		return text.String(), violation, nil
+		return violation, err
 	}
 	id := c.WordNumber(1)
 	kind := slices.Index(verbs, c.Word(0))
 	if id == 0 || id > uint64(len(p.nodes)) || kind < 0 && c.Word(0) != "persist" {
-		return fail("unknown command, or no such node")
+		return nil, errors.New("unknown command, or no such node")
 	}
 	n := p.nodes[id-1]
 	if kind < 0 {
@@ -118,8 +112,7 @@ func (p *Player) Exec(line string) (printed string, violation, err error) {
 	} else {
 		n.take(kind, &out)
 	}
-	violation = p.carryOut(n, &out, &text)
-	return text.String(), violation, nil
+	return p.carryOut(n, &out, text), nil
 }
 
 // carryOut prints what a node has done, and brings its messages on their way.
