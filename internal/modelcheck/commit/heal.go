@@ -34,7 +34,7 @@ func (m *Model) healsAloud(nodes []network.Node, o network.Observer, text *strin
 	}
 	if text != nil {
 		text.Reset()
-		fmt.Fprintf(text, "(nodes %s never run again)\n", listNodes(gone))
+		fmt.Fprintf(text, "(nodes (%s) never run again)\n", network.List(gone))
 	}
 	if err := m.healing(nodes, o, text, gone).run(); err != nil {
 		return fmt.Errorf("healed without the coordinator: %w", err)

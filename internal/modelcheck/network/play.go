@@ -72,6 +72,15 @@ func number(word string) uint64 {
 	return n
 }
 
+// List shows numbers as the values of a name, for ParseCommand to read: without the parentheses.
+func List[N uint32 | uint64](numbers []N) string {
+	var words []string
+	for _, n := range numbers {
+		words = append(words, strconv.FormatUint(uint64(n), 10))
+	}
+	return strings.Join(words, ",")
+}
+
 // Describe says what a message is: its first word is its type. It is that of a Model.
 type Describe = func(from, to int, body []byte) string
 

@@ -28,6 +28,10 @@ func TestCommands(t *testing.T) {
 	require.Nil(t, c.Numbers("fast"))
 	require.Zero(t, c.Number("fast"))
 
+	require.Equal(t, []uint64{7, 1<<64 - 1}, ParseCommand("by=("+List([]uint64{7, 1<<64 - 1})+")").Numbers("by"))
+	require.Equal(t, "3", List([]uint32{3}))
+	require.Empty(t, List[uint64](nil))
+
 	require.Zero(t, ParseCommand(" ").Len())
 	require.Empty(t, ParseCommand("").Word(0))
 }

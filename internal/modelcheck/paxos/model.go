@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math/bits"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/synod-go/synod"
@@ -104,18 +103,10 @@ func (c Configuration) String() string {
 		nodes []uint64
 	}{{"voters", c.Voters}, {"outgoing", c.Outgoing}, {"learners", c.Learners}} {
 		if len(part.nodes) > 0 {
-			words = append(words, part.name+"="+list(part.nodes))
+			words = append(words, fmt.Sprintf("%s=(%s)", part.name, network.List(part.nodes)))
 		}
 	}
 	return strings.Join(words, " ")
-}
-
-func list(nodes []uint64) string {
-	var words []string
-	for _, n := range nodes {
-		words = append(words, strconv.FormatUint(n, 10))
-	}
-	return "(" + strings.Join(words, ",") + ")"
 }
 
 // Numbers of the budgets.
@@ -219,7 +210,7 @@ func (m *Model) Bounds() string {
 		nodes []uint64
 	}{{"candidates", m.Candidates}, {"crashing", m.Crashing}, {"readers", m.Readers}} {
 		if who.nodes != nil {
-			words = append(words, who.what+" "+strings.Trim(list(who.nodes), "()"))
+			words = append(words, who.what+" "+network.List(who.nodes))
 		}
 	}
 	if m.Durable {
