@@ -137,14 +137,14 @@ func (c *Core) load(k, payload []byte) error {
 		}
 		c.remember(finish{key: kk, outcome: o, readOnly: readOnly})
 	case TagHorizon:
-		o := origin{r.Fixed(), r.Fixed()}
+		o := origin{r.Uint64(), r.Uint64()}
 		if err := r.End("horizon"); err != nil {
 			return err
 		}
-		c.horizon(o).floor = v.Number()
+		c.horizon(o).floor = v.Uvarint()
 		return v.End("horizon")
 	case TagDamage:
-		p := Report{ID: r.ID(), Node: r.Fixed(), Damage: Damage(v.Byte(byte(twophase.Forgotten)))}
+		p := Report{ID: r.ID(), Node: r.Uint64(), Damage: Damage(v.Byte(byte(twophase.Forgotten)))}
 		p.Resource = string(r.Rest())
 		if r.Failed() {
 			return ErrMalformed

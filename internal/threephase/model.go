@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/synod-go/synod/internal/twophase"
+	"github.com/synod-go/synod/internal/wire"
 	"github.com/synod-go/synod/storage"
 )
 
@@ -57,7 +58,7 @@ func (p *printer) flags(list ...bool) {
 	}
 }
 
-func (p *printer) key(k key) { p.b = twophase.AppendBytes(twophase.AppendID(p.b, k.id), k.resource) }
+func (p *printer) key(k key) { p.b = wire.AppendBytes(twophase.AppendID(p.b, k.id), k.resource) }
 
 func (p *printer) ballots(list ...Ballot) {
 	for _, b := range list {
@@ -69,7 +70,7 @@ func (p *printer) messages(list []Message) {
 	p.numbers(uint64(len(list)))
 	for _, m := range list {
 		p.numbers(m.To)
-		p.b = twophase.AppendBytes(p.b, AppendMessage(nil, m))
+		p.b = wire.AppendBytes(p.b, AppendMessage(nil, m))
 	}
 }
 
@@ -103,7 +104,7 @@ func (c *Core) Fingerprint(dst []byte, timeless bool) []byte {
 	p.numbers(c.upcoming, uint64(c.batch.Len()))
 	for _, op := range c.batch.Ops() {
 		p.b = append(p.b, byte(op.Kind))
-		p.b = twophase.AppendBytes(twophase.AppendBytes(p.b, op.Key), op.Value)
+		p.b = wire.AppendBytes(wire.AppendBytes(p.b, op.Key), op.Value)
 	}
 	ahead := func(token uint64) { // how many batches have to become durable first
 		if token > c.durable {

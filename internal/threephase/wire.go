@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"github.com/synod-go/synod/internal/twophase"
+	"github.com/synod-go/synod/internal/wire"
 	"github.com/synod-go/synod/storage"
 )
 
@@ -18,8 +19,8 @@ func appendBallot(b []byte, x Ballot) []byte {
 }
 
 func readBallot(r *twophase.Reader) Ballot {
-	x := Ballot{Number: r.Number()}
-	rank := r.Number()
+	x := Ballot{Number: r.Uvarint()}
+	rank := r.Uvarint()
 	if rank > twophase.MaxParticipants {
 		r.Fail()
 	}
@@ -31,20 +32,20 @@ func appendParticipants(b []byte, list []Participant) []byte {
 	b = binary.AppendUvarint(b, uint64(len(list)))
 	for i := range list {
 		b = binary.AppendUvarint(b, list[i].Node)
-		b = twophase.AppendBytes(b, list[i].Resource)
+		b = wire.AppendBytes(b, list[i].Resource)
 		b = binary.AppendUvarint(b, uint64(list[i].Weight))
 	}
 	return b
 }
 
 func readParticipants(r *twophase.Reader) (list []Participant) {
-	n := r.Number()
+	n := r.Uvarint()
 	if n > twophase.MaxParticipants {
 		r.Fail()
 	}
 	for i := uint64(0); i < n && !r.Failed(); i++ {
-		p := Participant{Branch: twophase.Branch{Node: r.Number(), Resource: string(r.Bytes(twophase.MaxResourceBytes))}}
-		weight := r.Number()
+		p := Participant{Branch: twophase.Branch{Node: r.Uvarint(), Resource: string(r.Bytes(twophase.MaxResourceBytes))}}
+		weight := r.Uvarint()
 		if weight >= 1<<32 {
 			r.Fail()
 		}
@@ -58,14 +59,14 @@ func readParticipants(r *twophase.Reader) (list []Participant) {
 func AppendMessage(b []byte, m Message) []byte {
 	b = append(b, byte(m.Kind))
 	b = twophase.AppendID(b, m.ID)
-	b = twophase.AppendBytes(b, m.Resource)
+	b = wire.AppendBytes(b, m.Resource)
 	b = binary.AppendUvarint(b, m.Floor)
 	b = append(b, byte(m.Vote), byte(m.Outcome), byte(m.Knowledge), byte(m.State), byte(m.Damage))
 	b = twophase.AppendFlags(b, m.Early, m.Recovered, m.MayLeave)
 	b = appendBallot(appendBallot(appendBallot(b, m.Ballot), m.Elected), m.Attempt)
 	b = appendParticipants(b, m.Participants)
-	b = twophase.AppendBytes(b, m.Reason)
-	return twophase.AppendBytes(b, m.Work)
+	b = wire.AppendBytes(b, m.Reason)
+	return wire.AppendBytes(b, m.Work)
 }
 
 // DecodeMessage reads a message. Work aliases b.
@@ -74,7 +75,7 @@ func DecodeMessage(b []byte) (Message, error) {
 	m := Message{Kind: Kind(r.Byte(byte(KindAnswer)))}
 	m.ID = r.ID()
 	m.Resource = string(r.Bytes(twophase.MaxResourceBytes))
-	m.Floor = r.Number()
+	m.Floor = r.Uvarint()
 	m.Vote, m.Outcome = Vote(r.Byte(byte(twophase.VoteNo))), Outcome(r.Byte(byte(aborted)))
 	m.Knowledge, m.State = Knowledge(r.Byte(byte(twophase.Lost))), State(r.Byte(byte(StateAborted)))
 	m.Damage = Damage(r.Byte(byte(twophase.Forgotten)))
@@ -125,7 +126,7 @@ func decodeBranch(node uint64, k key, b []byte) (*entry, error) {
 	e := &entry{key: k, state: State(r.Byte(byte(StateAborted))), vote: Vote(r.Byte(byte(twophase.VoteReadOnly)))}
 	e.done = r.Byte(1) == 1
 	e.elected, e.attempt = readBallot(r), readBallot(r)
-	e.since = int64(r.Number())
+	e.since = int64(r.Uvarint())
 	e.parts = readParticipants(r)
 	e.rank = find(e.parts, node, k.resource)
 	if e.rank == 0 || e.elected.less(e.attempt) || e.done && e.state.final() == unknown {
@@ -158,9 +159,9 @@ func describe(k, payload []byte) string {
 		id := r.ID()
 		return fmt.Sprintf("finished %s %s %s", short(id), r.Rest(), Outcome(v.Byte(255)))
 	case TagHorizon:
-		return fmt.Sprintf("horizon of %d: floor=%d", r.Fixed(), v.Number())
+		return fmt.Sprintf("horizon of %d: floor=%d", r.Uint64(), v.Uvarint())
 	default:
-		return fmt.Sprintf("damage %s %d/%s %s", short(r.ID()), r.Fixed(), r.Rest(), Damage(v.Byte(255)))
+		return fmt.Sprintf("damage %s %d/%s %s", short(r.ID()), r.Uint64(), r.Rest(), Damage(v.Byte(255)))
 	}
 }
 

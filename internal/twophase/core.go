@@ -179,12 +179,12 @@ func (c *Core) Load(keys, values [][]byte, decisions []Decision) error {
 }
 
 func (c *Core) load(k, payload []byte, delegated *[]Decision) error {
-	r, v := &reader{b: k[1:]}, &reader{b: payload}
+	r, v := NewReader(k[1:]), NewReader(payload)
 	switch k[0] {
 	case TagBranch, TagFinished:
-		kk := key{id: r.id()}
-		kk.resource = string(r.b)
-		if r.failed || len(kk.resource) > MaxResourceBytes {
+		kk := key{id: r.ID()}
+		kk.resource = string(r.Rest())
+		if r.Failed() || len(kk.resource) > MaxResourceBytes {
 			return ErrMalformed
 		}
 		if k[0] == TagBranch {
@@ -195,19 +195,19 @@ func (c *Core) load(k, payload []byte, delegated *[]Decision) error {
 			c.addEntry(e)
 			return nil
 		}
-		o, f := Outcome(v.byte(byte(OutcomeAborted))), v.byte(3)
-		if err := v.end("finished branch"); err != nil {
+		o, f := Outcome(v.Byte(byte(OutcomeAborted))), v.Byte(3)
+		if err := v.End("finished branch"); err != nil {
 			return err
 		}
 		c.remember(kk, finish{outcome: o, one: f&1 != 0, told: f&2 != 0})
 	case TagHorizon:
-		o := origin{r.fixed(), r.fixed()}
-		if err := r.end("horizon"); err != nil {
+		o := origin{r.Uint64(), r.Uint64()}
+		if err := r.End("horizon"); err != nil {
 			return err
 		}
 		h := c.horizon(o)
-		h.over, h.floor, h.readOnly = v.number(), v.number(), v.number()
-		return v.end("horizon")
+		h.over, h.floor, h.readOnly = v.Uvarint(), v.Uvarint(), v.Uvarint()
+		return v.End("horizon")
 	case TagDelegated:
 		d, err := DecodeDecision(payload)
 		if err != nil {
@@ -215,13 +215,13 @@ func (c *Core) load(k, payload []byte, delegated *[]Decision) error {
 		}
 		*delegated = append(*delegated, d)
 	case TagDamage:
-		p := Report{ID: r.id(), Node: r.fixed(), Damage: Damage(v.byte(byte(Forgotten)))}
-		p.Resource = string(r.b)
-		if r.failed {
+		p := Report{ID: r.ID(), Node: r.Uint64(), Damage: Damage(v.Byte(byte(Forgotten)))}
+		p.Resource = string(r.Rest())
+		if r.Failed() {
 			return ErrMalformed
 		}
 		c.damages = append(c.damages, p)
-		return v.end("damage")
+		return v.End("damage")
 	default:
 		return ErrMalformed
 	}

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/synod-go/synod/internal/wire"
 	"github.com/synod-go/synod/storage"
 )
 
@@ -85,8 +86,8 @@ func (p *printer) flags(list ...bool) {
 	}
 }
 
-func (p *printer) text(s string)  { p.b = appendBytes(p.b, s) }
-func (p *printer) bytes(s []byte) { p.b = appendBytes(p.b, s) }
+func (p *printer) text(s string)  { p.b = wire.AppendBytes(p.b, s) }
+func (p *printer) bytes(s []byte) { p.b = wire.AppendBytes(p.b, s) }
 func (p *printer) id(id ID)       { p.b = appendID(p.b, id) }
 
 func (p *printer) key(k key) {

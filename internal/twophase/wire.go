@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/synod-go/synod/internal/wire"
 	"github.com/synod-go/synod/storage"
 )
 
@@ -20,79 +21,16 @@ const (
 // ErrMalformed says that a message or a record is none.
 var ErrMalformed = errors.New("twophase: malformed")
 
-// reader takes fields off the front of a byte string. After the first failure it returns zeros.
-type reader struct {
-	b      []byte
-	failed bool
-}
-
-func (r *reader) fail() {
-	r.b, r.failed = nil, true
-}
-
-func (r *reader) number() uint64 {
-	v, n := binary.Uvarint(r.b)
-	if n <= 0 {
-		r.fail()
-		return 0
-	}
-	r.b = r.b[n:]
-	return v
-}
-
-func (r *reader) fixed() uint64 {
-	if len(r.b) < 8 {
-		r.fail()
-		return 0
-	}
-	v := binary.BigEndian.Uint64(r.b)
-	r.b = r.b[8:]
-	return v
-}
-
-func (r *reader) byte(limit byte) byte {
-	if len(r.b) == 0 || r.b[0] > limit {
-		r.fail()
-		return 0
-	}
-	v := r.b[0]
-	r.b = r.b[1:]
-	return v
-}
-
-func (r *reader) bytes(limit int) []byte {
-	n := r.number()
-	if n > uint64(limit) || n > uint64(len(r.b)) {
-		r.fail()
-		return nil
-	}
-	if n == 0 {
-		return nil
-	}
-	v := r.b[:n:n]
-	r.b = r.b[n:]
-	return v
-}
-
-func (r *reader) id() ID { return ID{r.fixed(), r.fixed(), r.fixed()} }
-
-func (r *reader) branches() []Branch {
-	n := r.number()
+func (r *Reader) branches() []Branch {
+	n := r.Uvarint()
 	if n > MaxParticipants {
-		r.fail()
+		r.Fail()
 	}
 	var list []Branch
-	for i := uint64(0); i < n && !r.failed; i++ {
-		list = append(list, Branch{Node: r.number(), Resource: string(r.bytes(MaxResourceBytes)), LastAgent: r.byte(1) == 1})
+	for i := uint64(0); i < n && !r.Failed(); i++ {
+		list = append(list, Branch{Node: r.Uvarint(), Resource: string(r.Bytes(MaxResourceBytes)), LastAgent: r.Byte(1) == 1})
 	}
 	return list
-}
-
-func (r *reader) end(what string) error {
-	if r.failed || len(r.b) != 0 {
-		return fmt.Errorf("%w: %s", ErrMalformed, what)
-	}
-	return nil
 }
 
 func appendID(b []byte, id ID) []byte {
@@ -101,16 +39,11 @@ func appendID(b []byte, id ID) []byte {
 	return binary.BigEndian.AppendUint64(b, id.Counter)
 }
 
-func appendBytes[T string | []byte](b []byte, v T) []byte {
-	b = binary.AppendUvarint(b, uint64(len(v)))
-	return append(b, v...)
-}
-
 func appendBranches(b []byte, branches []Branch) []byte {
 	b = binary.AppendUvarint(b, uint64(len(branches)))
 	for _, p := range branches {
 		b = binary.AppendUvarint(b, p.Node)
-		b = appendBytes(b, p.Resource)
+		b = wire.AppendBytes(b, p.Resource)
 		b = append(b, flags(p.LastAgent))
 	}
 	return b
@@ -129,34 +62,34 @@ func flags(list ...bool) (b byte) {
 func AppendMessage(b []byte, m Message) []byte {
 	b = append(b, byte(m.Kind))
 	b = appendID(b, m.ID)
-	b = appendBytes(b, m.Resource)
+	b = wire.AppendBytes(b, m.Resource)
 	b = binary.AppendUvarint(b, m.Floor)
 	b = append(b, byte(m.Vote), byte(m.Outcome), byte(m.Knowledge), byte(m.Damage), flags(m.MayLeave, m.Fixed, m.Only))
-	b = appendBytes(b, m.Peer)
+	b = wire.AppendBytes(b, m.Peer)
 	b = appendBranches(b, m.Branches)
-	b = appendBytes(b, m.Reason)
-	return appendBytes(b, m.Work)
+	b = wire.AppendBytes(b, m.Reason)
+	return wire.AppendBytes(b, m.Work)
 }
 
 // DecodeMessage reads a message. Work aliases b.
 func DecodeMessage(b []byte) (Message, error) {
-	r := &reader{b: b}
-	m := Message{Kind: Kind(r.byte(byte(KindResult)))}
-	m.ID = r.id()
-	m.Resource = string(r.bytes(MaxResourceBytes))
-	m.Floor = r.number()
-	m.Vote, m.Outcome = Vote(r.byte(byte(VoteNo))), Outcome(r.byte(byte(OutcomeAborted)))
-	m.Knowledge, m.Damage = Knowledge(r.byte(byte(Lost))), Damage(r.byte(byte(Forgotten)))
-	f := r.byte(7)
+	r := NewReader(b)
+	m := Message{Kind: Kind(r.Byte(byte(KindResult)))}
+	m.ID = r.ID()
+	m.Resource = string(r.Bytes(MaxResourceBytes))
+	m.Floor = r.Uvarint()
+	m.Vote, m.Outcome = Vote(r.Byte(byte(VoteNo))), Outcome(r.Byte(byte(OutcomeAborted)))
+	m.Knowledge, m.Damage = Knowledge(r.Byte(byte(Lost))), Damage(r.Byte(byte(Forgotten)))
+	f := r.Byte(7)
 	m.MayLeave, m.Fixed, m.Only = f&1 != 0, f&2 != 0, f&4 != 0
-	m.Peer = string(r.bytes(MaxResourceBytes))
+	m.Peer = string(r.Bytes(MaxResourceBytes))
 	m.Branches = r.branches()
-	m.Reason = string(r.bytes(MaxReasonBytes))
-	m.Work = r.bytes(len(r.b))
+	m.Reason = string(r.Bytes(MaxReasonBytes))
+	m.Work = r.Bytes(r.Len())
 	if m.Kind == 0 {
-		r.fail()
+		r.Fail()
 	}
-	return m, r.end("message")
+	return m, r.End("message")
 }
 
 // AppendDecision appends the encoding of a decision.
@@ -168,13 +101,13 @@ func AppendDecision(b []byte, d Decision) []byte {
 
 // DecodeDecision reads a decision.
 func DecodeDecision(b []byte) (Decision, error) {
-	r := &reader{b: b}
-	d := Decision{ID: r.id(), Outcome: Outcome(r.byte(byte(OutcomeAborted)))}
+	r := NewReader(b)
+	d := Decision{ID: r.ID(), Outcome: Outcome(r.Byte(byte(OutcomeAborted)))}
 	d.Branches = r.branches()
 	if d.Outcome == OutcomeUnknown {
-		r.fail()
+		r.Fail()
 	}
-	return d, r.end("decision")
+	return d, r.End("decision")
 }
 
 // AppendID appends an ID in 24 bytes, which sort as IDs do.
@@ -182,9 +115,9 @@ func AppendID(b []byte, id ID) []byte { return appendID(b, id) }
 
 // DecodeID reads what AppendID wrote.
 func DecodeID(b []byte) (ID, error) {
-	r := &reader{b: b}
-	id := r.id()
-	return id, r.end("ID")
+	r := NewReader(b)
+	id := r.ID()
+	return id, r.End("ID")
 }
 
 // Tags of the keys of a core in its store. Each is followed by what it is about.
@@ -228,32 +161,26 @@ func encodeBranch(e *entry) []byte {
 }
 
 func decodeBranch(k key, b []byte) (*entry, error) {
-	r := &reader{b: b}
-	e := &entry{key: k, stage: stage(r.byte(byte(stageCommitted))), heuristic: Outcome(r.byte(byte(OutcomeAborted))), fixed: r.byte(1) == 1}
-	since, n := binary.Varint(r.b)
-	if n <= 0 {
-		r.fail()
-	} else {
-		r.b = r.b[n:]
-	}
-	e.since = since
+	r := NewReader(b)
+	e := &entry{key: k, stage: stage(r.Byte(byte(stageCommitted))), heuristic: Outcome(r.Byte(byte(OutcomeAborted))), fixed: r.Byte(1) == 1}
+	e.since = r.Varint()
 	e.peers = r.branches()
 	if e.stage == 0 {
-		r.fail()
+		r.Fail()
 	}
-	return e, r.end("record of a branch")
+	return e, r.End("record of a branch")
 }
 
 // Record is what a record of the store says, for whoever looks at it.
 func describe(k, payload []byte) string {
 	switch k[0] {
 	case TagBranch, TagFinished:
-		r := &reader{b: k[1:]}
-		id := r.id()
+		r := NewReader(k[1:])
+		id := r.ID()
 		if k[0] == TagFinished && len(payload) == 2 {
-			return fmt.Sprintf("finished %s %s %s", shorten(id), r.b, Outcome(payload[0]))
+			return fmt.Sprintf("finished %s %s %s", shorten(id), r.Rest(), Outcome(payload[0]))
 		}
-		e, err := decodeBranch(key{id, string(r.b)}, payload)
+		e, err := decodeBranch(key{id, string(r.Rest())}, payload)
 		if err != nil {
 			return err.Error()
 		}
@@ -263,16 +190,16 @@ func describe(k, payload []byte) string {
 		}
 		return s
 	case TagHorizon:
-		r := &reader{b: k[1:]}
-		node := r.fixed()
-		v := &reader{b: payload}
-		return fmt.Sprintf("horizon of %d: over=%d floor=%d read-only=%d", node, v.number(), v.number(), v.number())
+		r := NewReader(k[1:])
+		node := r.Uint64()
+		v := NewReader(payload)
+		return fmt.Sprintf("horizon of %d: over=%d floor=%d read-only=%d", node, v.Uvarint(), v.Uvarint(), v.Uvarint())
 	case TagDelegated:
-		r := &reader{b: k[1:]}
-		return "delegated " + shorten(r.id())
+		r := NewReader(k[1:])
+		return "delegated " + shorten(r.ID())
 	default:
-		r := &reader{b: k[1:]}
-		return fmt.Sprintf("damage %s %d/%s %s", shorten(r.id()), r.fixed(), r.b, Damage(payload[0]))
+		r := NewReader(k[1:])
+		return fmt.Sprintf("damage %s %d/%s %s", shorten(r.ID()), r.Uint64(), r.Rest(), Damage(payload[0]))
 	}
 }
 
@@ -288,8 +215,8 @@ func DescribeBatch(b *storage.Batch) (list []string) {
 			}
 			list = append(list, "write "+describe(op.Key, payload))
 		case storage.KindDelete:
-			r := &reader{b: op.Key[1:]}
-			list = append(list, fmt.Sprintf("delete %c %s %s", op.Key[0], shorten(r.id()), r.b))
+			r := NewReader(op.Key[1:])
+			list = append(list, fmt.Sprintf("delete %c %s %s", op.Key[0], shorten(r.ID()), r.Rest()))
 		}
 	}
 	return list

@@ -28,9 +28,23 @@ func (r *Reader) Failed() bool { return r.failed }
 // Len returns how many bytes are left.
 func (r *Reader) Len() int { return len(r.b) }
 
+// Rest returns what is left, and takes nothing.
+func (r *Reader) Rest() []byte { return r.b }
+
 // Uvarint takes a number in its variable-length form.
 func (r *Reader) Uvarint() uint64 {
 	v, n := binary.Uvarint(r.b)
+	if n <= 0 {
+		r.Fail()
+		return 0
+	}
+	r.b = r.b[n:]
+	return v
+}
+
+// Varint takes a number in its variable-length form, that may be negative.
+func (r *Reader) Varint() int64 {
+	v, n := binary.Varint(r.b)
 	if n <= 0 {
 		r.Fail()
 		return 0

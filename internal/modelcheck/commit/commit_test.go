@@ -1,51 +1,24 @@
 package commit
 
 import (
-	"flag"
-	"os"
-	"path/filepath"
-	"regexp"
-	"slices"
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/synod-go/synod/internal/modelcheck/explore"
-	"github.com/synod-go/synod/internal/modelcheck/network"
-	"github.com/synod-go/synod/internal/probe"
+	"github.com/synod-go/synod/internal/modelcheck/modeltest"
 	"github.com/synod-go/synod/internal/twophase"
 )
 
-var rewrite = flag.Bool("rewrite", false, "find the counterexamples of testdata again, and write them")
-
-// planted is a probe that switches on one mistake.
-type planted struct{ bug string }
-
-func (planted) Sometimes(string, bool)    {}
-func (planted) Buggify(string) bool       { return false }
-func (p planted) Bug(name string) bool    { return name == p.bug }
-func (planted) Observe(any)               {}
-func plant(bug string) (uninstall func()) { return probe.Install(planted{bug}) }
-
-// model returns one of the models, which a test may change.
-func model(t *testing.T, name string) *Model {
-	for _, m := range models() {
-		if m.Name == name {
-			return m
-		}
-	}
-	t.Fatalf("no model %q", name)
-	return nil
-}
-
-func run(t *testing.T, m *Model, bug string, o explore.Options) (explore.Result, *network.Network) {
-	t.Helper()
-	n, err := m.New(bug != "")
-	require.NoError(t, err)
-	r, err := explore.Run(n, o)
-	require.NoError(t, err)
-	return r, n
+var suite = modeltest.Suite[*Model]{
+	Models: models, Bugs: bugs,
+	Sources: []string{"../../twophase/*.go", "../../../txn/*.go"}, Tag: "2pc: ",
+	Unfound: []string{"2pc: what is refused is not given up", "2pc: a no is told that comes after a forgotten read-only vote"}, // see bugs
+	Slow: []string{
+		"2pc: a floor that stands for a record is not written",
+		"2pc: a register that was collected is made again",
+		"2pc: an old progress takes the place of a newer one",
+	},
 }
 
 // Within smaller bounds all models are right, in every state.
@@ -62,12 +35,12 @@ func TestModels(t *testing.T) {
 				m.Ticks = 0
 			}
 			o := explore.Options{}
-			if racing {
+			if modeltest.Racing {
 				o.MaxDepth = 7
 			}
-			r, n := run(t, m, "", o)
+			r, n := modeltest.Explore(t, m, false, o)
 			require.NoError(t, r.Violation)
-			require.Equal(t, !racing, r.Complete, r.Stopped)
+			require.Equal(t, !modeltest.Racing, r.Complete, r.Stopped)
 			require.Greater(t, r.States, uint64(50))
 			require.Positive(t, n.Checked())
 			t.Logf("%d states, depth %d, %d healed, %v", r.States, r.Depth, n.Checked(), r.Time)
@@ -75,105 +48,12 @@ func TestModels(t *testing.T) {
 	}
 }
 
-func file(bug string) string {
-	return filepath.Join("testdata", strings.NewReplacer(" ", "_", "'", "", ",", "", ":", "").Replace(bug)+".txt")
-}
+func TestBugsAreFound(t *testing.T) { suite.BugsAreFound(t) }
 
-// slow are the mistakes for which many states are explored: of them only the counterexample is played.
-var slow = []string{
-	"2pc: a floor that stands for a record is not written",
-	"2pc: a register that was collected is made again",
-	"2pc: an old progress takes the place of a newer one",
-}
-
-// A planted mistake is found, by a counterexample that is as short as any and the same each time.
-func TestBugsAreFound(t *testing.T) {
-	for _, b := range bugs {
-		if slices.Contains(slow, b.Name) && !*rewrite {
-			continue
-		}
-		t.Run(b.Name, func(t *testing.T) {
-			m := model(t, b.Models[0])
-			uninstall := plant(b.Name)
-			defer uninstall()
-			r, n := run(t, m, b.Name, explore.Options{MaxStates: 1_000_000})
-			require.Error(t, r.Violation)
-			script, err := n.Script(m, r.Path)
-			require.NoError(t, err)
-			script = slices.Insert(script, 0, "# Planted: "+b.Name, "# Found by the model "+m.Name+": "+m.Bounds())
-			played, err := m.Play(script)
-			require.NoError(t, err)
-			first, _, _ := strings.Cut(r.Violation.Error(), "\n")
-			require.True(t, strings.HasSuffix(played, "\nVIOLATION: "+first+"\n"), "%s", played)
-			if *rewrite {
-				require.NoError(t, os.WriteFile(file(b.Name), []byte(played), 0o666))
-			}
-			saved, err := os.ReadFile(file(b.Name))
-			require.NoError(t, err)
-			require.Equal(t, string(saved), played)
-			t.Logf("%d states, %d steps, %v", r.States, len(r.Path), r.Time)
-		})
-	}
-}
-
-// The counterexamples of testdata show what the mistakes lead to, and nothing is violated without them: the script goes
-// another way then, and may ask for what is not there.
-func TestCounterexamples(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.txt")
-	require.NoError(t, err)
-	require.Len(t, files, len(bugs))
-	for _, b := range bugs {
-		t.Run(b.Name, func(t *testing.T) {
-			saved, err := os.ReadFile(file(b.Name))
-			require.NoError(t, err)
-			require.Contains(t, string(saved), "# Planted: "+b.Name+"\n")
-			lines := network.Lines(string(saved))
-			m := model(t, b.Models[0])
-
-			uninstall := plant(b.Name)
-			played, err := m.Play(lines)
-			uninstall()
-			require.NoError(t, err)
-			require.Equal(t, string(saved), played)
-			require.Equal(t, 1, strings.Count(played, "\nVIOLATION: "))
-
-			played, err = m.Play(lines)
-			require.NotContains(t, played, "VIOLATION")
-			if err == nil {
-				require.NotEqual(t, string(saved), played)
-			}
-		})
-	}
-}
+func TestCounterexamples(t *testing.T) { suite.Counterexamples(t) }
 
 // All mistakes of the core and of the decision log have a model that finds them.
-func TestAllBugsHaveAModel(t *testing.T) {
-	var names []string
-	for _, pattern := range []string{"../../twophase/*.go", "../../../txn/*.go"} {
-		files, err := filepath.Glob(pattern)
-		require.NoError(t, err)
-		for _, file := range files {
-			if strings.HasSuffix(file, "_test.go") {
-				continue
-			}
-			text, err := os.ReadFile(file)
-			require.NoError(t, err)
-			for _, found := range regexp.MustCompile(`probe\.Bug\("(2pc: [^"]+)"\)`).FindAllStringSubmatch(string(text), -1) {
-				names = append(names, found[1])
-			}
-		}
-	}
-	slices.Sort(names)
-	known := []string{"2pc: what is refused is not given up", "2pc: a no is told that comes after a forgotten read-only vote"} // see bugs
-	for _, b := range bugs {
-		known = append(known, b.Name)
-		for _, name := range b.Models {
-			model(t, name)
-		}
-	}
-	slices.Sort(known)
-	require.Equal(t, slices.Compact(names), known)
-}
+func TestAllBugsHaveAModel(t *testing.T) { suite.AllBugsHaveAModel(t) }
 
 // Whether everything ends can be told: with a coordinator that never comes back, all who have prepared wait for ever, unless
 // one has not, or the decision log is not the coordinator's.
@@ -202,8 +82,8 @@ func TestWithoutTheCoordinator(t *testing.T) {
 			require.ErrorContains(t, err, c.stuck)
 		}
 	}
-	require.Equal(t, []uint64{1}, model(t, "takeover").away())
-	require.Empty(t, model(t, "remote").away())
+	require.Equal(t, []uint64{1}, suite.Model(t, "takeover").away())
+	require.Empty(t, suite.Model(t, "remote").away())
 }
 
 // The scripts' notation of branches is read as it is written.

@@ -34,7 +34,7 @@ func (m *Model) healsAloud(nodes []network.Node, o network.Observer, text *strin
 	}
 	if text != nil {
 		text.Reset()
-		fmt.Fprintf(text, "(nodes %s never run again)\n", listNodes(gone))
+		fmt.Fprintf(text, "(nodes (%s) never run again)\n", network.List(gone))
 	}
 	if err := m.healing(nodes, o, text, gone).run(); err != nil {
 		return fmt.Errorf("healed without the coordinator: %w", err)
@@ -73,7 +73,7 @@ type healing struct {
 	nodes    []*node
 	log      network.Node
 	observer network.Observer
-	net      []packet
+	net      []network.Waiting
 	text     *strings.Builder
 	gone     []uint64 // these never run again
 }
@@ -89,7 +89,7 @@ func (h *healing) step(from int, fn func(out *network.Output)) error {
 		fn(&out)
 	}
 	if h.text != nil {
-		tell(h.text, from, &out)
+		tell(h.text, h.m, from, &out)
 	}
 	for _, f := range out.Facts {
 		if err := h.observer.Observe(f); err != nil {
@@ -97,7 +97,7 @@ func (h *healing) step(from int, fn func(out *network.Output)) error {
 		}
 	}
 	for _, x := range out.Messages {
-		h.net = append(h.net, packet{from, x.To, x.Body})
+		h.net = append(h.net, network.Waiting{From: from, To: x.To, Body: x.Body})
 	}
 	return out.Violation
 }
@@ -177,16 +177,16 @@ func (h *healing) settle() error {
 		x := h.net[0]
 		h.net = h.net[1:]
 		if h.text != nil {
-			fmt.Fprintf(h.text, "%v\n", &x)
+			fmt.Fprintf(h.text, "%s\n", x.Show(h.m.Describe))
 		}
-		if x.to < len(h.nodes) && !h.runs(h.nodes[x.to]) {
+		if x.To < len(h.nodes) && !h.runs(h.nodes[x.To]) {
 			continue
 		}
-		err := h.step(x.to, func(out *network.Output) {
-			if x.to < len(h.nodes) {
-				h.nodes[x.to].deliver(uint64(x.from+1), x.body, out)
+		err := h.step(x.To, func(out *network.Output) {
+			if x.To < len(h.nodes) {
+				h.nodes[x.To].deliver(uint64(x.From+1), x.Body, out)
 			} else {
-				h.log.Deliver(x.from, x.body, false, out)
+				h.log.Deliver(x.From, x.Body, false, out)
 			}
 		})
 		if err != nil {

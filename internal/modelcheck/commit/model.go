@@ -140,14 +140,6 @@ func by(words ...string) (list []twophase.Branch) {
 	return list
 }
 
-func listNodes(nodes []uint64) string {
-	var words []string
-	for _, n := range nodes {
-		words = append(words, strconv.FormatUint(n, 10))
-	}
-	return "(" + strings.Join(words, ",") + ")"
-}
-
 // Bounds says within which bounds the model is explored.
 func (m *Model) Bounds() string {
 	words := []string{fmt.Sprintf("%d nodes", m.Nodes)}
@@ -176,7 +168,7 @@ func (m *Model) Bounds() string {
 		nodes []uint64
 	}{{"one phase", m.OnePhase}, {"crashing", m.Crashing}, {"ticking", m.Ticking}} {
 		if who.nodes != nil {
-			words = append(words, who.what+" "+strings.Trim(listNodes(who.nodes), "()"))
+			words = append(words, who.what+" "+network.List(who.nodes))
 		}
 	}
 	if m.Forgetful {
@@ -205,7 +197,7 @@ func (m *Model) first() string {
 			who = append(who, n+1)
 		}
 	}
-	line += " coordinators=" + listNodes(who)
+	line += fmt.Sprintf(" coordinators=(%s)", network.List(who))
 	who = nil
 	for n := range uint64(m.Nodes) {
 		if m.crashing(n + 1) {
@@ -213,10 +205,10 @@ func (m *Model) first() string {
 		}
 	}
 	if len(who) > 0 {
-		line += " crashing=" + listNodes(who)
+		line += fmt.Sprintf(" crashing=(%s)", network.List(who))
 	}
 	if len(m.OnePhase) > 0 {
-		line += " one=" + listNodes(m.OnePhase)
+		line += fmt.Sprintf(" one=(%s)", network.List(m.OnePhase))
 	}
 	if m.Forgetful {
 		line += " forgetful"
@@ -259,10 +251,7 @@ func (m *Model) New(planted bool) (*network.Network, error) {
 	if err != nil {
 		return nil, fmt.Errorf("commit: model %s: %w", m.Name, err)
 	}
-	c := network.Config{Nodes: p.all(), Observer: p.observer, Budgets: m.budgets(), Restarts: []int{crashes, losses}, Late: -1, Planted: planted, Describe: m.Describe,
+	c := network.Config{Nodes: p.all(), Observer: p.observer, Waiting: p.stage.Waiting, Budgets: m.budgets(), Restarts: []int{crashes, losses}, Late: -1, Planted: planted, Describe: m.Describe,
 		Restarting: func(node int) bool { return m.crashing(uint64(node+1)) || m.Losses > 0 }, Check: m.heals, Sample: m.Sample}
-	for _, x := range p.net {
-		c.Waiting = append(c.Waiting, network.Waiting{From: x.from, To: x.to, Body: x.body})
-	}
 	return network.New(c)
 }

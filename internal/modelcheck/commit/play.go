@@ -1,9 +1,9 @@
 package commit
 
 import (
+	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/synod-go/synod/internal/modelcheck/network"
@@ -33,60 +33,13 @@ type Player struct {
 	nodes    []*node
 	log      *log
 	observer *observer
-	net      []packet
-}
-
-// packet is a message on its way; nodes are counted from 0 on.
-type packet struct {
-	from, to int
-	body     []byte
-}
-
-func (p *packet) describe() string { return describe(uint64(p.from+1), uint64(p.to+1), p.body) }
-
-func (p *packet) String() string { return fmt.Sprintf("%d to %d: %s", p.from+1, p.to+1, p.describe()) }
-
-// words is a command: bare words, and names with values.
-type words struct {
-	bare  []string
-	named map[string][]string
-}
-
-func parse(line string) words {
-	w := words{named: map[string][]string{}}
-	for _, word := range strings.Fields(line) {
-		if name, value, ok := strings.Cut(word, "="); ok {
-			w.named[name] = strings.Split(strings.Trim(value, "()"), ",")
-		} else {
-			w.bare = append(w.bare, word)
-		}
-	}
-	return w
-}
-
-func number(word string) uint64 {
-	n, _ := strconv.ParseUint(word, 10, 64)
-	return n
-}
-
-func (w *words) numbers(name string) (list []uint64) {
-	for _, v := range w.named[name] {
-		list = append(list, number(v))
-	}
-	return list
-}
-
-// at returns a bare word; "": there is none.
-func (w *words) at(i int) string {
-	if i >= len(w.bare) {
-		return ""
-	}
-	return w.bare[i]
+	stage    network.Stage
 }
 
 // start makes the nodes of a model.
 func (p *Player) start(m *Model) error {
-	*p = Player{model: m, observer: &observer{m: m}}
+	o := &observer{m: m}
+	*p = Player{model: m, observer: o, stage: network.Stage{Describe: m.Describe, Observer: o}}
 	var out network.Output
 	if m.Shared {
 		p.log = &log{at: m.Nodes}
@@ -123,75 +76,56 @@ func (p *Player) all() (list []network.Node) {
 // Exec plays a command and returns what is printed. violation says what is violated; err, that the command can't be
 // carried out.
 func (p *Player) Exec(line string) (printed string, violation, err error) {
-	w := parse(line)
-	fail := func(format string, args ...any) (string, error, error) {
-		return "", nil, fmt.Errorf("commit: %q: %s", line, fmt.Sprintf(format, args...))
-	}
-	var out network.Output
-	var text strings.Builder
-	switch w.at(0) {
-	case "nodes":
-		m := &Model{Nodes: int(number(w.at(1))), Shared: slices.Contains(w.bare, "shared"), coordinators: w.numbers("coordinators"), Crashes: 1, Crashing: w.numbers("crashing"),
-			OnePhase: w.numbers("one")}
+	return network.Exec("commit", line, p.exec)
+}
+
+func (p *Player) exec(c *network.Command, text *strings.Builder) (violation, err error) {
+	if c.Word(0) == "nodes" {
+		m := &Model{Nodes: int(min(c.WordNumber(1), network.MaxNodes+1)), Shared: c.Has("shared"), coordinators: c.Numbers("coordinators"), Crashes: 1, Crashing: c.Numbers("crashing"),
+			OnePhase: c.Numbers("one"), Forgetful: c.Has("forgetful")}
 		if m.Crashing == nil {
 			m.Crashes = 0
 		}
-		if slices.Contains(w.bare, "operator") {
+		if c.Has("operator") {
 			m.Forces = 1
 		}
-		m.Forgetful = slices.Contains(w.bare, "forgetful")
 		if m.Nodes < 1 || m.Nodes > network.MaxNodes {
-			return fail("there are 1 to %d nodes", network.MaxNodes)
+			return nil, fmt.Errorf("there are 1 to %d nodes", network.MaxNodes)
 		}
-		return "", nil, p.start(m)
-	case "drop", "deliver", "duplicate", "settle":
-		if p.model == nil {
-			return fail("it begins with nodes")
-		}
+		return nil, p.start(m)
 	}
-	switch w.at(0) {
-	case "drop":
-		p.net = slices.DeleteFunc(p.net, func(x packet) bool { return x.fits(&w) })
-		return "", nil, nil
-	case "settle":
-		violation, err := p.settle(&text)
-		return text.String(), violation, err
-	case "deliver", "duplicate":
-		i, err := p.pick(&w)
-		if err != nil {
-			return fail("%v", err)
-		}
-		x := p.net[i]
-		if w.at(0) == "duplicate" {
-			p.net = append(p.net, x)
-			return "", nil, nil
-		}
-		p.net = slices.Delete(p.net, i, i+1)
-		violation := p.deliver(x, &text)
-		return text.String(), violation, nil
+	if p.model == nil {
+		return nil, errors.New("it begins with nodes")
 	}
-	id := number(w.at(1))
-	if p.model == nil || id == 0 || id > uint64(len(p.nodes)) {
-		return fail("no such node")
+	var out network.Output
+	known, violation, err := p.stage.Carry(c, func(x network.Waiting) error { return p.deliver(x, text) })
+	if known {
+		return violation, err
+	}
+	if c.Word(0) == "settle" {
+		return p.settle(text)
+	}
+	id := c.WordNumber(1)
+	if id == 0 || id > uint64(len(p.nodes)) {
+		return nil, errors.New("no such node")
 	}
 	n := p.nodes[id-1]
-	if n.core == nil && w.at(0) != "crash" && w.at(0) != "lose" {
-		return fail("node %d waits for the decision log", id)
+	if n.core == nil && c.Word(0) != "crash" && c.Word(0) != "lose" {
+		return nil, fmt.Errorf("node %d waits for the decision log", id)
 	}
-	n.attempt(&out, func() { err = p.take(n, &w, &out) })
+	n.attempt(&out, func() { err = p.take(n, c, &out) })
 	if err != nil {
-		return fail("%v", err)
+		return nil, err
 	}
-	violation = p.carryOut(int(id-1), &out, &text)
-	return text.String(), violation, nil
+	return p.carryOut(int(id-1), &out, text), nil
 }
 
 // take carries out a command that is about one node.
-func (p *Player) take(n *node, w *words, out *network.Output) error {
-	switch w.at(0) {
+func (p *Player) take(n *node, command *network.Command, out *network.Output) error {
+	switch command.Word(0) {
 	case "commit":
 		m := p.model
-		t := Transaction{n.id, by(w.named["by"]...)}
+		t := Transaction{n.id, by(command.Values("by")...)}
 		if len(t.Branches) == 0 {
 			return fmt.Errorf("nobody takes part")
 		}
@@ -212,11 +146,11 @@ func (p *Player) take(n *node, w *words, out *network.Output) error {
 		n.tick(out)
 	case "call":
 		i := slices.IndexFunc(n.calls, func(c twophase.Call) bool {
-			return c.Kind.String() == w.at(2) && shorten(c.ID) == w.at(3) && c.Resource == w.at(4)
+			return c.Kind.String() == command.Word(2) && shorten(c.ID) == command.Word(3) && c.Resource == command.Word(4)
 		})
 		answer := -1
 		for a := range answers {
-			if answerName(a) == w.at(5) {
+			if answerName(a) == command.Word(5) {
 				answer = a
 			}
 		}
@@ -225,16 +159,16 @@ func (p *Player) take(n *node, w *words, out *network.Output) error {
 		}
 		n.call(i, answer, out)
 	case "timeout":
-		i := slices.IndexFunc(n.asked, func(id twophase.ID) bool { return shorten(id) == w.at(2) })
+		i := slices.IndexFunc(n.asked, func(id twophase.ID) bool { return shorten(id) == command.Word(2) })
 		if i < 0 {
 			return fmt.Errorf("there is no such proposal")
 		}
 		n.timeout(n.asked[i], out)
 	case "force":
 		for _, d := range n.core.InDoubt() {
-			if shorten(d.ID) == w.at(2) && d.Resource == w.at(3) {
+			if shorten(d.ID) == command.Word(2) && d.Resource == command.Word(3) {
 				outcome := twophase.OutcomeAborted
-				if w.at(4) == twophase.OutcomeCommitted.String() {
+				if command.Word(4) == twophase.OutcomeCommitted.String() {
 					outcome = twophase.OutcomeCommitted
 				}
 				n.force(d.ID, d.Resource, outcome, out)
@@ -249,11 +183,11 @@ func (p *Player) take(n *node, w *words, out *network.Output) error {
 }
 
 // deliver brings a message to its receiver.
-func (p *Player) deliver(x packet, text *strings.Builder) error {
+func (p *Player) deliver(x network.Waiting, text *strings.Builder) error {
 	var out network.Output
-	fmt.Fprintf(text, "%v\n", &x)
-	p.all()[x.to].Deliver(x.from, x.body, false, &out)
-	return p.carryOut(x.to, &out, text)
+	fmt.Fprintf(text, "%s\n", x.Show(p.model.Describe))
+	p.all()[x.To].Deliver(x.From, x.Body, false, &out)
+	return p.carryOut(x.To, &out, text)
 }
 
 // settle does what is to be done.
@@ -276,10 +210,10 @@ func (p *Player) settle(text *strings.Builder) (violation, err error) {
 				}
 			}
 		}
-		if len(p.net) > 0 {
+		if len(p.stage.Waiting) > 0 {
 			busy = true
-			x := p.net[0]
-			p.net = p.net[1:]
+			x := p.stage.Waiting[0]
+			p.stage.Waiting = p.stage.Waiting[1:]
 			if violation := p.deliver(x, text); violation != nil {
 				return violation, nil
 			}
@@ -288,34 +222,11 @@ func (p *Player) settle(text *strings.Builder) (violation, err error) {
 			return nil, nil
 		}
 	}
-	return nil, fmt.Errorf("commit: it does not settle")
-}
-
-// pick returns the place of the message that a command names.
-func (p *Player) pick(w *words) (int, error) {
-	nth := uint64(1)
-	for _, n := range w.numbers("nth") {
-		nth = n
-	}
-	for i := range p.net {
-		if p.net[i].fits(w) {
-			if nth--; nth == 0 {
-				return i, nil
-			}
-		}
-	}
-	return 0, fmt.Errorf("no such message is on its way")
-}
-
-// fits reports whether a message is one of those that a command names.
-func (p *packet) fits(w *words) bool {
-	kind, _, _ := strings.Cut(p.describe(), " ")
-	is := func(name, value string) bool { return w.named[name] == nil || slices.Contains(w.named[name], value) }
-	return is("from", strconv.Itoa(p.from+1)) && is("to", strconv.Itoa(p.to+1)) && is("type", kind)
+	return nil, errors.New("it does not settle")
 }
 
 // tell prints what a node has done.
-func tell(text *strings.Builder, at int, out *network.Output) {
+func tell(text *strings.Builder, m *Model, at int, out *network.Output) {
 	for _, fact := range out.Facts {
 		switch f := fact.(type) {
 		case did:
@@ -328,17 +239,12 @@ func tell(text *strings.Builder, at int, out *network.Output) {
 			fmt.Fprintf(text, "answer: %s %s\n", shorten(f.ID), f.Outcome)
 		}
 	}
-	for _, m := range out.Messages {
-		fmt.Fprintf(text, "send %v\n", &packet{at, m.To, m.Body})
-	}
+	network.PrintSent(text, m.Describe, at, out.Messages)
 }
 
 // carryOut prints what a node has done, and brings its messages on their way.
 func (p *Player) carryOut(at int, out *network.Output, text *strings.Builder) (violation error) {
-	tell(text, at, out)
-	for _, m := range out.Messages {
-		p.net = append(p.net, packet{at, m.To, m.Body})
-	}
+	tell(text, p.model, at, out)
 	if at < len(p.nodes) {
 		for _, c := range p.nodes[at].calls {
 			fmt.Fprintf(text, "waits: call %v\n", c)
@@ -347,44 +253,11 @@ func (p *Player) carryOut(at int, out *network.Output, text *strings.Builder) (v
 			fmt.Fprintf(text, "waits: %s\n", strings.Join(twophase.DescribeBatch(w.batch), ", "))
 		}
 	}
-	violation = out.Violation
-	for _, fact := range out.Facts {
-		if violation == nil {
-			violation = p.observer.Observe(fact)
-		}
-	}
-	if violation != nil {
-		first, _, _ := strings.Cut(violation.Error(), "\n")
-		fmt.Fprintf(text, "VIOLATION: %s\n", first)
-	}
-	return violation
+	return p.stage.Take(at, out, text)
 }
 
 // Play implements network.Model. At the end it is looked whether everything ends, once nothing fails any more.
 func (m *Model) Play(lines []string) (string, error) {
 	var p Player
-	var text strings.Builder
-	for i, line := range lines {
-		if strings.HasPrefix(line, "#") {
-			fmt.Fprintf(&text, "%s\n", line)
-			continue
-		}
-		printed, violation, err := p.Exec(line)
-		if err != nil {
-			return text.String(), err
-		}
-		fmt.Fprintf(&text, "%s\n----\n%s", line, printed)
-		if violation == nil && i == len(lines)-1 {
-			var end strings.Builder
-			if violation = p.model.healsAloud(p.all(), p.observer, &end); violation != nil {
-				first, _, _ := strings.Cut(violation.Error(), "\n")
-				fmt.Fprintf(&text, "From here on nothing fails:\n%sVIOLATION: %s\n", &end, first)
-			}
-		}
-		text.WriteString("\n")
-		if violation != nil {
-			break
-		}
-	}
-	return strings.TrimRight(text.String(), "\n") + "\n", nil
+	return network.Play(lines, p.Exec, func(text *strings.Builder) error { return p.model.healsAloud(p.all(), p.observer, text) })
 }

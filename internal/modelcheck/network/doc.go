@@ -5,7 +5,8 @@
 // A [Node] is one participant, a [Config] all of them, with an [Observer] that remembers what must be
 // remembered of a run to say whether it is right. [New] makes an explore.System of that. A protocol's package has a
 // [System], of some [Model], which the command in the folder above explores; [Network.Script] tells of a path that
-// explore.Run has found, as a script that a Model plays.
+// explore.Run has found, as a script that a Model plays. What all of them have in common of that is here, too: a [Command] is a line
+// of a script, a [Stage] has what is on its way between the nodes, [Play] goes from line to line.
 //
 // # Steps
 //

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math/bits"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/synod-go/synod"
@@ -104,18 +103,10 @@ func (c Configuration) String() string {
 		nodes []uint64
 	}{{"voters", c.Voters}, {"outgoing", c.Outgoing}, {"learners", c.Learners}} {
 		if len(part.nodes) > 0 {
-			words = append(words, part.name+"="+list(part.nodes))
+			words = append(words, fmt.Sprintf("%s=(%s)", part.name, network.List(part.nodes)))
 		}
 	}
 	return strings.Join(words, " ")
-}
-
-func list(nodes []uint64) string {
-	var words []string
-	for _, n := range nodes {
-		words = append(words, strconv.FormatUint(n, 10))
-	}
-	return "(" + strings.Join(words, ",") + ")"
 }
 
 // Numbers of the budgets.
@@ -219,7 +210,7 @@ func (m *Model) Bounds() string {
 		nodes []uint64
 	}{{"candidates", m.Candidates}, {"crashing", m.Crashing}, {"readers", m.Readers}} {
 		if who.nodes != nil {
-			words = append(words, who.what+" "+strings.Trim(list(who.nodes), "()"))
+			words = append(words, who.what+" "+network.List(who.nodes))
 		}
 	}
 	if m.Durable {
@@ -304,7 +295,7 @@ func (m *Model) New(planted bool) (*network.Network, error) {
 	if err != nil {
 		return nil, fmt.Errorf("paxos: model %s: %w", m.Name, err)
 	}
-	c := network.Config{Observer: p.observer, Budgets: m.budgets(), Restarts: []int{crashes, damages, rejoins}, Late: crashes, Planted: planted, Describe: m.Describe, Restarting: func(node int) bool { return m.crashing(uint64(node + 1)) }}
+	c := network.Config{Observer: p.observer, Waiting: p.stage.Waiting, Budgets: m.budgets(), Restarts: []int{crashes, damages, rejoins}, Late: crashes, Planted: planted, Describe: m.Describe, Restarting: func(node int) bool { return m.crashing(uint64(node + 1)) }}
 	if m.Lags > 0 {
 		c.Late = lags
 	}
@@ -317,9 +308,6 @@ func (m *Model) New(planted bool) (*network.Network, error) {
 	}
 	for i := range c.Budgets {
 		c.Budgets[i].Free = c.Budgets[i].Free && !m.plain
-	}
-	for _, x := range p.net {
-		c.Waiting = append(c.Waiting, network.Waiting{From: int(x.from - 1), To: int(x.to - 1), Body: x.body})
 	}
 	return network.New(c)
 }

@@ -1,50 +1,32 @@
 package paxos
 
 import (
-	"flag"
-	"os"
-	"path/filepath"
-	"regexp"
-	"slices"
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/synod-go/synod/internal/modelcheck/explore"
+	"github.com/synod-go/synod/internal/modelcheck/modeltest"
 	"github.com/synod-go/synod/internal/modelcheck/network"
-	"github.com/synod-go/synod/internal/probe"
 )
 
-var rewrite = flag.Bool("rewrite", false, "find the counterexamples of testdata again, and write them")
-
-// planted is a probe that switches on one mistake.
-type planted struct{ bug string }
-
-func (planted) Sometimes(string, bool)    {}
-func (planted) Buggify(string) bool       { return false }
-func (p planted) Bug(name string) bool    { return name == p.bug }
-func (planted) Observe(any)               {}
-func plant(bug string) (uninstall func()) { return probe.Install(planted{bug}) }
-
-// model returns one of the models, which a test may change.
-func model(t *testing.T, name string) *Model {
-	for _, m := range models() {
-		if m.Name == name {
-			return m
+var suite = modeltest.Suite[*Model]{
+	Models: models, Bugs: bugs,
+	Sources: []string{"../../multipaxos/*.go"},
+	Unfound: []string{"a repair forgets what follows its snapshot"}, // see bugs
+	Slow: []string{
+		"decided marks slots of other ballots",
+		"the lowest ballot's value taken",
+		"accepts of another ballot counted",
+		"a new leader answers reads at once",
+		"a leader answers reads without asking",
+		"phase 1 of the old configuration only",
+	},
+	Otherwise: func(t *testing.T, m *Model, err error) {
+		if !m.Refused {
+			require.ErrorContains(t, err, "no such message")
 		}
-	}
-	t.Fatalf("no model %q", name)
-	return nil
-}
-
-func run(t *testing.T, m *Model, bug string, o explore.Options) (explore.Result, *network.Network) {
-	t.Helper()
-	n, err := m.New(bug != "")
-	require.NoError(t, err)
-	r, err := explore.Run(n, o)
-	require.NoError(t, err)
-	return r, n
+	},
 }
 
 // smaller is each model with fewer of what makes it large.
@@ -85,7 +67,7 @@ func TestModels(t *testing.T) {
 			shrink := smaller[m.Name]
 			require.NotNil(t, shrink, "this model has no smaller one")
 			shrink(m)
-			r, _ := run(t, m, "", explore.Options{MaxDepth: deep[m.Name]})
+			r, _ := modeltest.Explore(t, m, false, explore.Options{MaxDepth: deep[m.Name]})
 			require.NoError(t, r.Violation)
 			require.Equal(t, deep[m.Name] == 0, r.Complete, r.Stopped)
 			require.Greater(t, r.States, uint64(10))
@@ -98,11 +80,11 @@ func TestModels(t *testing.T) {
 func TestFewerStatesButNoFewerHistories(t *testing.T) {
 	for _, name := range []string{"gaps", "damage", "leave", "durable"} {
 		t.Run(name, func(t *testing.T) {
-			m := model(t, name)
+			m := suite.Model(t, name)
 			smaller[name](m)
-			r, n := run(t, m, "", explore.Options{})
+			r, n := modeltest.Explore(t, m, false, explore.Options{})
 			m.plain = true
-			all, whole := run(t, m, "", explore.Options{})
+			all, whole := modeltest.Explore(t, m, false, explore.Options{})
 			require.NoError(t, r.Violation)
 			require.NoError(t, all.Violation)
 			require.True(t, r.Complete)
@@ -116,104 +98,9 @@ func TestFewerStatesButNoFewerHistories(t *testing.T) {
 	}
 }
 
-func file(bug string) string {
-	return filepath.Join("testdata", strings.NewReplacer(" ", "_", "'", "", ",", "").Replace(bug)+".txt")
-}
+func TestBugsAreFound(t *testing.T) { suite.BugsAreFound(t) }
 
-// slow are the mistakes for which many states are explored: of them only the counterexample is played.
-var slow = []string{
-	"decided marks slots of other ballots",
-	"the lowest ballot's value taken",
-	"accepts of another ballot counted",
-	"a new leader answers reads at once",
-	"a leader answers reads without asking",
-	"phase 1 of the old configuration only",
-}
-
-// A planted mistake is found, by a counterexample that is as short as any and the same each time.
-func TestBugsAreFound(t *testing.T) {
-	for _, b := range bugs {
-		if slices.Contains(slow, b.Name) && !*rewrite {
-			continue
-		}
-		t.Run(b.Name, func(t *testing.T) {
-			m := model(t, b.Models[0])
-			uninstall := plant(b.Name)
-			defer uninstall()
-			r, n := run(t, m, b.Name, explore.Options{MaxStates: 1_000_000})
-			require.Error(t, r.Violation)
-			script, err := n.Script(m, r.Path)
-			require.NoError(t, err)
-			script = slices.Insert(script, 0, "# Planted: "+b.Name, "# Found by the model "+m.Name+": "+m.Bounds())
-			played, err := m.Play(script)
-			require.NoError(t, err)
-			first, _, _ := strings.Cut(r.Violation.Error(), "\n")
-			require.True(t, strings.HasSuffix(played, "\nVIOLATION: "+first+"\n"), "%s", played)
-			if *rewrite {
-				require.NoError(t, os.WriteFile(file(b.Name), []byte(played), 0o666))
-			}
-			saved, err := os.ReadFile(file(b.Name))
-			require.NoError(t, err)
-			require.Equal(t, string(saved), played)
-		})
-	}
-}
-
-// The counterexamples of testdata show what the mistakes lead to, and nothing is violated without them: the script goes
-// another way then, and may ask for a message that is not there.
-func TestCounterexamples(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.txt")
-	require.NoError(t, err)
-	require.Len(t, files, len(bugs))
-	for _, b := range bugs {
-		t.Run(b.Name, func(t *testing.T) {
-			saved, err := os.ReadFile(file(b.Name))
-			require.NoError(t, err)
-			require.Contains(t, string(saved), "# Planted: "+b.Name+"\n")
-			lines := network.Lines(string(saved))
-			m := model(t, b.Models[0])
-
-			uninstall := plant(b.Name)
-			played, err := m.Play(lines)
-			uninstall()
-			require.NoError(t, err)
-			require.Equal(t, string(saved), played)
-			require.Equal(t, 1, strings.Count(played, "\nVIOLATION: "))
-
-			played, err = m.Play(lines)
-			require.NotContains(t, played, "VIOLATION")
-			if err == nil {
-				require.NotEqual(t, string(saved), played)
-			} else if !m.Refused {
-				require.ErrorContains(t, err, "no such message")
-			}
-		})
-	}
-}
+func TestCounterexamples(t *testing.T) { suite.Counterexamples(t) }
 
 // All mistakes of the core that change what it does have a model that finds them.
-func TestAllBugsHaveAModel(t *testing.T) {
-	files, err := filepath.Glob("../../multipaxos/*.go")
-	require.NoError(t, err)
-	var names []string
-	for _, file := range files {
-		if strings.HasSuffix(file, "_test.go") {
-			continue
-		}
-		text, err := os.ReadFile(file)
-		require.NoError(t, err)
-		for _, found := range regexp.MustCompile(`probe\.Bug\("([^"]+)"\)`).FindAllStringSubmatch(string(text), -1) {
-			names = append(names, found[1])
-		}
-	}
-	slices.Sort(names)
-	known := []string{"a repair forgets what follows its snapshot"} // see bugs
-	for _, b := range bugs {
-		known = append(known, b.Name)
-		for _, name := range b.Models {
-			model(t, name)
-		}
-	}
-	slices.Sort(known)
-	require.Equal(t, slices.Compact(names), known)
-}
+func TestAllBugsHaveAModel(t *testing.T) { suite.AllBugsHaveAModel(t) }

@@ -1,9 +1,9 @@
 package paxos
 
 import (
+	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/synod-go/synod/internal/modelcheck/network"
@@ -37,140 +37,66 @@ type Player struct {
 	model    *Model
 	nodes    []*node
 	observer *observer
-	net      []packet
-}
-
-type packet struct {
-	from, to uint64
-	body     []byte
-}
-
-func (p *packet) String() string {
-	return fmt.Sprintf("%d to %d: %s", p.from, p.to, describe(p.from, p.body))
-}
-
-// words is a command: bare words, and names with values.
-type words struct {
-	bare  []string
-	named map[string][]string
-}
-
-func parse(line string) words {
-	w := words{named: map[string][]string{}}
-	for _, word := range strings.Fields(line) {
-		if name, value, ok := strings.Cut(word, "="); ok {
-			w.named[name] = strings.Split(strings.Trim(value, "()"), ",")
-		} else {
-			w.bare = append(w.bare, word)
-		}
-	}
-	return w
-}
-
-// number returns a named number, or 0.
-func (w *words) number(name string) uint64 {
-	if list := w.numbers(name); len(list) > 0 {
-		return list[0]
-	}
-	return 0
-}
-
-func (w *words) numbers(name string) (list []uint64) {
-	for _, v := range w.named[name] {
-		n, _ := strconv.ParseUint(v, 10, 64)
-		list = append(list, n)
-	}
-	return list
-}
-
-// at returns a bare number, or 0.
-func (w *words) at(i int) uint64 {
-	if i >= len(w.bare) {
-		return 0
-	}
-	n, _ := strconv.ParseUint(w.bare[i], 10, 64)
-	return n
+	stage    network.Stage
 }
 
 // Exec plays a command and returns what is printed. violation says what is violated; err, that the command can't be
 // carried out.
 func (p *Player) Exec(line string) (printed string, violation, err error) {
-	w := parse(line)
-	if len(w.bare) == 0 {
-		return "", nil, fmt.Errorf("paxos: a command is missing")
-	}
-	fail := func(format string, args ...any) (string, error, error) {
-		return "", nil, fmt.Errorf("paxos: %q: %s", line, fmt.Sprintf(format, args...))
-	}
-	if w.bare[0] == "bootstrap" {
-		return "", nil, p.bootstrap(&w)
+	return network.Exec("paxos", line, p.exec)
+}
+
+func (p *Player) exec(c *network.Command, text *strings.Builder) (violation, err error) {
+	if c.Word(0) == "bootstrap" {
+		return nil, p.bootstrap(c)
 	}
 	if p.model == nil {
-		return fail("it begins with bootstrap")
+		return nil, errors.New("it begins with bootstrap")
 	}
 	var out network.Output
-	var text strings.Builder
-	var n *node
-	switch w.bare[0] {
-	case "settle":
-		violation, err = p.settle(&w, &text)
-		return text.String(), violation, err
-	case "drop":
-		p.net = slices.DeleteFunc(p.net, func(x packet) bool { return x.fits(&w) })
-		return "", nil, nil
-	case "deliver", "duplicate":
-		i, err := p.pick(&w)
-		if err != nil {
-			return fail("%v", err)
-		}
-		x := p.net[i]
-		if w.bare[0] == "duplicate" {
-			p.net = append(p.net, x)
-			return "", nil, nil
-		}
-		p.net = slices.Delete(p.net, i, i+1)
-		violation := p.deliver(x, &text)
-		return text.String(), violation, nil
-	default:
-		id := w.at(1)
-		if id == 0 || id > uint64(len(p.nodes)) {
-			return fail("no such node")
-		}
-		n = p.nodes[id-1]
-		if n.core == nil && !slices.Contains([]string{"crash", "join", "damage"}, w.bare[0]) {
-			return fail("node %d does not run", id)
-		}
-		var err error
-		n.attempt(&out, func() { err = p.take(n, &w, &out) })
-		if err != nil {
-			return fail("%v", err)
-		}
+	known, violation, err := p.stage.Carry(c, func(x network.Waiting) error { return p.deliver(x, text) })
+	if known {
+		return violation, err
 	}
-	violation = p.carryOut(n, &out, &text)
-	return text.String(), violation, nil
+	if c.Word(0) == "settle" {
+		return p.settle(c, text)
+	}
+	id := c.WordNumber(1)
+	if id == 0 || id > uint64(len(p.nodes)) {
+		return nil, errors.New("no such node")
+	}
+	n := p.nodes[id-1]
+	if n.core == nil && !slices.Contains([]string{"crash", "join", "damage"}, c.Word(0)) {
+		return nil, fmt.Errorf("node %d does not run", id)
+	}
+	n.attempt(&out, func() { err = p.take(n, c, &out) })
+	if err != nil {
+		return nil, err
+	}
+	return p.carryOut(n, &out, text), nil
 }
 
 // deliver brings a message to its receiver.
-func (p *Player) deliver(x packet, text *strings.Builder) (violation error) {
+func (p *Player) deliver(x network.Waiting, text *strings.Builder) (violation error) {
 	var out network.Output
-	fmt.Fprintf(text, "%v\n", &x)
-	n := p.nodes[x.to-1]
+	fmt.Fprintf(text, "%s\n", x.Show(p.model.Describe))
+	n := p.nodes[x.To]
 	if n.core == nil {
 		return nil
 	}
-	n.attempt(&out, func() { n.deliver(x.from, x.body, &out) })
+	n.attempt(&out, func() { n.deliver(uint64(x.From+1), x.Body, &out) })
 	return p.carryOut(n, &out, text)
 }
 
 // settle works off what some nodes have to do.
-func (p *Player) settle(w *words, text *strings.Builder) (violation, err error) {
+func (p *Player) settle(c *network.Command, text *strings.Builder) (violation, err error) {
 	var nodes []*node
-	for i := range w.bare {
-		if id := w.at(i); id > 0 && id <= uint64(len(p.nodes)) {
+	for i := range c.Len() {
+		if id := c.WordNumber(i); id > 0 && id <= uint64(len(p.nodes)) {
 			nodes = append(nodes, p.nodes[id-1])
 		}
 	}
-	keep := slices.Contains(w.bare, "keep")
+	keep := c.Has("keep")
 	for range 1000 {
 		busy := false
 		for _, n := range nodes {
@@ -184,12 +110,12 @@ func (p *Player) settle(w *words, text *strings.Builder) (violation, err error) 
 				return violation, nil
 			}
 		}
-		net := p.net
-		p.net = nil
-		var kept []packet
+		net := p.stage.Waiting
+		p.stage.Waiting = nil
+		var kept []network.Waiting
 		for _, x := range net {
 			switch {
-			case slices.Contains(nodes, p.nodes[x.from-1]) && slices.Contains(nodes, p.nodes[x.to-1]):
+			case slices.Contains(nodes, p.nodes[x.From]) && slices.Contains(nodes, p.nodes[x.To]):
 				busy = true
 				if violation := p.deliver(x, text); violation != nil {
 					return violation, nil
@@ -198,24 +124,25 @@ func (p *Player) settle(w *words, text *strings.Builder) (violation, err error) 
 				kept = append(kept, x)
 			}
 		}
-		if p.net = append(kept, p.net...); !busy {
+		if p.stage.Waiting = append(kept, p.stage.Waiting...); !busy {
 			return nil, nil
 		}
 	}
-	return nil, fmt.Errorf("paxos: it does not settle")
+	return nil, errors.New("it does not settle")
 }
 
 // bootstrap makes the nodes.
-func (p *Player) bootstrap(w *words) error {
-	return p.start(&Model{Voters: int(w.number("voters")), Spares: int(w.number("spare")), ElectionTicks: int(w.number("election")),
-		Leases: slices.Contains(w.bare, "leases"), Durable: slices.Contains(w.bare, "durable"), MessageBytes: int(w.number("message")), Phase1: int(w.number("phase1")), Phase2: int(w.number("phase2")), Slots: 1 << 20,
+func (p *Player) bootstrap(c *network.Command) error {
+	return p.start(&Model{Voters: c.Int("voters"), Spares: c.Int("spare"), ElectionTicks: c.Int("election"),
+		Leases: c.Has("leases"), Durable: c.Has("durable"), MessageBytes: c.Int("message"), Phase1: c.Int("phase1"), Phase2: c.Int("phase2"), Slots: 1 << 20,
 		Reads: 1, Changes: make([]Change, 1), Damages: 1, Ticks: 1})
 }
 
 // start makes the nodes of a model.
 func (p *Player) start(m *Model) error {
 	m.founded = string(m.founders().encode())
-	*p = Player{model: m, observer: &observer{m: m}}
+	o := &observer{m: m}
+	*p = Player{model: m, observer: o, stage: network.Stage{Describe: m.Describe, Observer: o}}
 	for i := range m.Voters + m.Spares {
 		n, err := newNode(m, uint64(i+1))
 		if err != nil {
@@ -226,40 +153,20 @@ func (p *Player) start(m *Model) error {
 	return nil
 }
 
-// pick returns the place of the message that a command names.
-func (p *Player) pick(w *words) (int, error) {
-	nth := max(w.number("nth"), 1)
-	for i := range p.net {
-		if p.net[i].fits(w) {
-			if nth--; nth == 0 {
-				return i, nil
-			}
-		}
-	}
-	return 0, fmt.Errorf("no such message is on its way")
-}
-
-// fits reports whether a message is one of those that a command names.
-func (p *packet) fits(w *words) bool {
-	kind, _, _ := strings.Cut(describe(p.from, p.body), " ")
-	is := func(name, value string) bool { return w.named[name] == nil || slices.Contains(w.named[name], value) }
-	return is("from", strconv.FormatUint(p.from, 10)) && is("to", strconv.FormatUint(p.to, 10)) && is("type", kind)
-}
-
 // take carries out a command that is about one node.
-func (p *Player) take(n *node, w *words, out *network.Output) error {
-	switch w.bare[0] {
+func (p *Player) take(n *node, c *network.Command, out *network.Output) error {
+	switch c.Word(0) {
 	case "campaign":
 		n.campaign(out)
 	case "propose":
-		if len(w.bare) < 3 {
+		if c.Len() < 3 {
 			return fmt.Errorf("a value is missing")
 		}
-		n.propose(w.bare[2], out)
+		n.propose(c.Word(2), out)
 	case "persist":
 		count := len(n.queue)
-		if k := w.number("n"); k > 0 {
-			count = min(count, int(k))
+		if k := c.Int("n"); k > 0 {
+			count = min(count, k)
 		}
 		n.persist(count, out)
 	case "crash":
@@ -267,22 +174,22 @@ func (p *Player) take(n *node, w *words, out *network.Output) error {
 	case "tick":
 		n.tick(out)
 	case "read":
-		n.read(w.at(2), out)
+		n.read(c.WordNumber(2), out)
 	case "transfer":
-		n.transfer(w.number("to"), out)
+		n.transfer(c.Number("to"), out)
 	case "reconfigure":
-		n.reconfigure(Configuration{w.numbers("voters"), w.numbers("outgoing"), w.numbers("learners")}, out)
+		n.reconfigure(Configuration{c.Numbers("voters"), c.Numbers("outgoing"), c.Numbers("learners")}, out)
 	case "snapshot":
 		n.snapshot(out)
 	case "compact":
-		if w.at(2) != n.offered.Index {
-			return fmt.Errorf("there is no snapshot at %d", w.at(2))
+		if c.WordNumber(2) != n.offered.Index {
+			return fmt.Errorf("there is no snapshot at %d", c.WordNumber(2))
 		}
 		n.compact(out)
 	case "damage":
 		for i, at := range n.disk.content.runs() {
-			if firstOf(n.disk.content.keys[at]) == w.number("slot") {
-				n.damage(i, slices.Contains(w.bare, "missing"), out)
+			if firstOf(n.disk.content.keys[at]) == c.Number("slot") {
+				n.damage(i, c.Has("missing"), out)
 				return nil
 			}
 		}
@@ -313,41 +220,12 @@ func (p *Player) carryOut(n *node, out *network.Output, text *strings.Builder) (
 			fmt.Fprintf(text, "read %d is to see all up to slot %d\n", f.Attempt, f.Slot)
 		}
 	}
-	for _, m := range out.Messages {
-		x := packet{n.id, uint64(m.To + 1), m.Body}
-		p.net = append(p.net, x)
-		fmt.Fprintf(text, "send %v\n", &x)
-	}
-	violation = out.Violation
-	for _, fact := range out.Facts {
-		if violation == nil {
-			violation = p.observer.Observe(fact)
-		}
-	}
-	if violation != nil {
-		first, _, _ := strings.Cut(violation.Error(), "\n")
-		fmt.Fprintf(text, "VIOLATION: %s\n", first)
-	}
-	return violation
+	network.PrintSent(text, p.model.Describe, int(n.id-1), out.Messages)
+	return p.stage.Take(int(n.id-1), out, text)
 }
 
 // Play implements network.Model.
 func (m *Model) Play(lines []string) (string, error) {
 	var p Player
-	var text strings.Builder
-	for _, line := range lines {
-		if strings.HasPrefix(line, "#") {
-			fmt.Fprintf(&text, "%s\n", line)
-			continue
-		}
-		printed, violation, err := p.Exec(line)
-		if err != nil {
-			return text.String(), err
-		}
-		fmt.Fprintf(&text, "%s\n----\n%s\n", line, printed)
-		if violation != nil {
-			break
-		}
-	}
-	return strings.TrimRight(text.String(), "\n") + "\n", nil
+	return network.Play(lines, p.Exec, nil)
 }

@@ -151,7 +151,7 @@ func (c *client) Take(in network.Input, _ int, out *network.Output) {
 		}
 		if out.Script {
 			t := c.m.Transactions[n]
-			line := fmt.Sprintf("begin by=(%s) session=%d", listGroups(t.Groups), t.Session)
+			line := fmt.Sprintf("begin by=(%s) session=%d", network.List(t.Groups), t.Session)
 			if in.Kind == beginShort {
 				line += " short"
 			}

@@ -3,7 +3,6 @@ package paxoscommit
 import (
 	"encoding/binary"
 	"fmt"
-	"strings"
 
 	"github.com/synod-go/synod/internal/modelcheck/network"
 	core "github.com/synod-go/synod/internal/paxoscommit"
@@ -76,10 +75,6 @@ func bit(f bool) byte {
 
 // shorten is a transaction as scripts have it: its session and its counter.
 func shorten(id core.ID) string { return fmt.Sprintf("%d.%d", id.Session.Opened, id.Counter) }
-
-func listGroups(groups []uint32) string {
-	return strings.ReplaceAll(strings.Trim(fmt.Sprint(groups), "[]"), " ", ",")
-}
 
 // describe shows a message; the first word is its kind.
 func describe(body []byte) string {

@@ -86,10 +86,10 @@ func (m *Model) times() (list []uint64) {
 func (m *Model) Bounds() string {
 	words := []string{fmt.Sprintf("%d groups, a client, %d recoverers", m.Groups, m.Recoverers)}
 	for _, t := range m.Transactions {
-		words = append(words, fmt.Sprintf("a transaction over (%s) in session %d", listGroups(t.Groups), t.Session))
+		words = append(words, fmt.Sprintf("a transaction over (%s) in session %d", network.List(t.Groups), t.Session))
 	}
 	if len(m.Refusing) > 0 {
-		words = append(words, fmt.Sprintf("%s may vote no", listGroups(m.Refusing)))
+		words = append(words, fmt.Sprintf("%s may vote no", network.List(m.Refusing)))
 	}
 	if m.Seen > 0 {
 		words = append(words, fmt.Sprintf("they come across %d transactions", m.Seen))
@@ -116,7 +116,7 @@ func (m *Model) Bounds() string {
 func (m *Model) first() string {
 	line := fmt.Sprintf("groups %d recoverers=%d", m.Groups, m.Recoverers)
 	if len(m.Refusing) > 0 {
-		line += fmt.Sprintf(" refusing=(%s)", listGroups(m.Refusing))
+		line += fmt.Sprintf(" refusing=(%s)", network.List(m.Refusing))
 	}
 	if m.Seen > 0 {
 		line += fmt.Sprintf(" seen=%d", m.Seen)
@@ -152,9 +152,6 @@ func (m *Model) New(planted bool) (*network.Network, error) {
 		}
 	}
 	m.done = len(p.client().attempts)
-	c := network.Config{Nodes: p.nodes, Observer: p.observer, Budgets: m.budgets(), Late: -1, Planted: planted, Describe: m.Describe, Check: m.heals}
-	for _, x := range p.net {
-		c.Waiting = append(c.Waiting, network.Waiting{From: x.from, To: x.to, Body: x.body})
-	}
+	c := network.Config{Nodes: p.nodes, Observer: p.observer, Waiting: p.stage.Waiting, Budgets: m.budgets(), Late: -1, Planted: planted, Describe: m.Describe, Check: m.heals}
 	return network.New(c)
 }

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/synod-go/synod/internal/modelcheck/network"
@@ -62,14 +61,6 @@ func (m *Model) vote(id uint64) twophase.Vote {
 	return twophase.VoteYes
 }
 
-func nodes(list []uint64) string {
-	var words []string
-	for _, n := range list {
-		words = append(words, strconv.FormatUint(n, 10))
-	}
-	return strings.Join(words, ",")
-}
-
 // Label implements network.Model.
 func (m *Model) Label() string { return m.Name }
 
@@ -78,7 +69,7 @@ func (m *Model) About() string { return m.For }
 
 // Bounds implements network.Model.
 func (m *Model) Bounds() string {
-	words := []string{fmt.Sprintf("coordinator on node 1, participants on %s", nodes(m.Participants))}
+	words := []string{fmt.Sprintf("coordinator on node 1, participants on %s", network.List(m.Participants))}
 	for i, w := range m.Weights {
 		words = append(words, fmt.Sprintf("weight of %d: %d", m.Participants[i], w))
 	}
@@ -92,7 +83,7 @@ func (m *Model) Bounds() string {
 		list []uint64
 	}{{"crashing", m.Crashing}, {"standing", m.Standing}, {"no by", m.No}, {"read-only", m.ReadOnly}} {
 		if len(who.list) > 0 {
-			words = append(words, who.what+" "+nodes(who.list))
+			words = append(words, who.what+" "+network.List(who.list))
 		}
 	}
 	if m.Inquiries {
@@ -115,19 +106,15 @@ func (m *Model) Bounds() string {
 
 // Begin implements network.Model.
 func (m *Model) Begin() []string {
-	line := fmt.Sprintf("commit nodes=%d protocol=%v participants=(%s)", m.Nodes, m.Protocol, nodes(m.Participants))
+	line := fmt.Sprintf("commit nodes=%d protocol=%v participants=(%s)", m.Nodes, m.Protocol, network.List(m.Participants))
 	if len(m.Weights) > 0 {
-		var words []string
-		for _, w := range m.Weights {
-			words = append(words, strconv.FormatUint(uint64(w), 10))
-		}
-		line += fmt.Sprintf(" weights=(%s)", strings.Join(words, ","))
+		line += fmt.Sprintf(" weights=(%s)", network.List(m.Weights))
 	}
 	if len(m.No) > 0 {
-		line += fmt.Sprintf(" no=(%s)", nodes(m.No))
+		line += fmt.Sprintf(" no=(%s)", network.List(m.No))
 	}
 	if len(m.ReadOnly) > 0 {
-		line += fmt.Sprintf(" read-only=(%s)", nodes(m.ReadOnly))
+		line += fmt.Sprintf(" read-only=(%s)", network.List(m.ReadOnly))
 	}
 	return append([]string{line}, m.Before...)
 }
@@ -149,18 +136,14 @@ func (m *Model) New(planted bool) (*network.Network, error) {
 		return nil, fmt.Errorf("threephase: model %s: %w", m.Name, err)
 	}
 	for _, line := range m.Before {
-		var text strings.Builder
-		if violation, err := p.exec(line, &text); violation != nil || err != nil {
+		if _, violation, err := p.Exec(line); violation != nil || err != nil {
 			return nil, fmt.Errorf("threephase: model %s: %q: %w", m.Name, line, errors.Join(violation, err))
 		}
 	}
-	c := network.Config{Observer: p.observer, Budgets: m.budgets(), Restarts: []int{crashes}, Late: crashes, Planted: planted, Describe: m.Describe,
+	c := network.Config{Observer: p.observer, Waiting: p.stage.Waiting, Budgets: m.budgets(), Restarts: []int{crashes}, Late: crashes, Planted: planted, Describe: m.Describe,
 		Restarting: func(i int) bool { return p.nodes[i].mayCrash() }}
 	for _, n := range p.nodes {
 		c.Nodes = append(c.Nodes, n)
-	}
-	for _, x := range p.net {
-		c.Waiting = append(c.Waiting, network.Waiting{From: int(x.from - 1), To: int(x.to - 1), Body: x.body})
 	}
 	return network.New(c)
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/synod-go/synod/internal/modelcheck/network"
 	core "github.com/synod-go/synod/internal/threephase"
 	"github.com/synod-go/synod/internal/twophase"
+	"github.com/synod-go/synod/internal/wire"
 	"github.com/synod-go/synod/storage"
 )
 
@@ -76,7 +77,7 @@ func (n *node) Clone() network.Node {
 func (n *node) Fingerprint(b []byte) []byte {
 	b = n.FingerprintRunning(b)
 	for i := range n.keys {
-		b = twophase.AppendBytes(twophase.AppendBytes(b, n.keys[i]), n.values[i])
+		b = wire.AppendBytes(wire.AppendBytes(b, n.keys[i]), n.values[i])
 	}
 	return twophase.AppendFlags(b, n.restarted)
 }

@@ -1,5 +1,0 @@
-//go:build !race
-
-package paxoscommit
-
-const racing = false
