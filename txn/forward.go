@@ -267,7 +267,11 @@ func (f *Forwarder) request(ctx context.Context, leader, incarnation uint64, com
 	} else if err != nil {
 		return nil, true, nil
 	}
-	timer := f.ex.AfterFunc(f.cfg.RequestTimeout, call.done.Set)
+	timeout := f.cfg.RequestTimeout
+	if incarnation == 0 {
+		timeout = f.cfg.RetryInterval // a greeting does nothing: it may be sent again
+	}
+	timer := f.ex.AfterFunc(timeout, call.done.Set)
 	defer timer.Stop()
 	if err := executor.From(ctx, f.ex).Wait(ctx, call.done); err != nil && incarnation != 0 {
 		return nil, false, fmt.Errorf("txn: forwarder: %w: %w", synod.ErrUnknownOutcome, err)
@@ -311,6 +315,8 @@ func (f *Forwarder) handle(from uint64, payload []byte) {
 			call.kind, call.body = kind, body
 			f.known[from] = incarnation
 			call.done.Set()
+		} else if call == nil && kind == forwardStranger && f.known[from] == 0 && len(f.known) < maxHeard {
+			f.known[from] = incarnation // to a greeting that has not been waited for any more
 		}
 		return
 	}

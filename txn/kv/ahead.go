@@ -115,6 +115,9 @@ func (p *txPart) follows() bool {
 
 // steady reports whether all that was read of a part is the same now, and held by nobody.
 func (p *txPart) steady(s *state) bool {
+	if p.readAt < s.collected {
+		return false // what has changed since may be gone, with its timestamp
+	}
 	seen := prepare{readAt: p.readAt, reads: p.prepare.reads, ranges: p.ranges}
 	if _, changed := s.changed(&seen); changed {
 		return false

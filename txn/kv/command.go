@@ -4,6 +4,7 @@ package kv
 
 import (
 	"encoding/binary"
+	"slices"
 
 	"github.com/synod-go/synod/internal/paxoscommit"
 	"github.com/synod-go/synod/internal/wire"
@@ -81,6 +82,11 @@ type exactRead struct {
 }
 
 func (p *prepare) chain() chain { return chain{p.age, p.id.Session.Random} }
+
+// hasRead reports whether it has read something as of readAt.
+func (p *prepare) hasRead() bool {
+	return len(p.reads)+len(p.ranges) > 0 || slices.ContainsFunc(p.writes, func(w write) bool { return w.read })
+}
 
 func appendPrepare(b []byte, p *prepare) []byte {
 	b = append(b, opPrepare)

@@ -139,10 +139,10 @@ func (a *attempt) ask(ctx context.Context, i int, p prepare, command []byte) {
 			return
 		case reply.kind == answerBlocked:
 			if waits%claimAfter == 0 {
-				if err := a.claim(ctx, i, &p); err != nil {
-					failed = err
-					return
-				}
+				a.mu.Lock()
+				a.kept = append(a.kept, g)
+				a.mu.Unlock()
+				a.db.claim(ctx, a.chain, &txPart{group: g, prepare: p})
 			}
 			if err := a.db.waitFor(ctx, g, reply); err != nil {
 				failed = err
@@ -166,13 +166,11 @@ func (a *attempt) ask(ctx context.Context, i int, p prepare, command []byte) {
 	}
 }
 
-// claim has the group keep the transaction's keys for it: it has waited for one after the other that has come after it.
-func (a *attempt) claim(ctx context.Context, i int, p *prepare) error {
+// claim has a group keep a transaction's keys for it, which has met one after the other that has come after it. If that does not succeed, or they are kept for an
+// older one, it goes on as it was.
+func (db *DB) claim(ctx context.Context, c chain, p *txPart, more ...string) {
 	probe.Sometimes("kv: keys are kept for a transaction that has waited", true)
-	a.mu.Lock()
-	a.kept = append(a.kept, a.groups[i])
-	a.mu.Unlock()
-	return a.db.reserve(ctx, a.chain, &txPart{group: a.groups[i], prepare: *p})
+	_, _ = db.reserve(ctx, c, p.group, db.used(p, more...))
 }
 
 func (a *attempt) voted(i int, reply answer, standing paxoscommit.Standing) {

@@ -32,7 +32,7 @@
 // Waiting ends: a transaction that has asked for votes in several groups does not wait for an older one, but is tried again; so that
 // those who wait never wait for each other. Those of one DB that write the same keys commit in turns: one learns what it writes by running
 // its function, queues for all of that at one moment, and is run again if it had to wait; one that has read nothing, in one group, can't lose,
-// and does not queue. One that has lost four times against those of other DBs, or has waited for three of them one after the other, has its
+// and does not queue. One that has lost four times against those of other DBs, or has met three of them in its way one after the other, has its
 // keys kept for it, for which older ones take them away and younger ones wait (wound-wait); once it has voted yes nobody takes anything
 // away. It keeps its age, and is the oldest some day.
 //

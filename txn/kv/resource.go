@@ -233,7 +233,7 @@ func (r *Resource) perform(tx *Tx, id txn.ID, work []byte) error {
 	reader := wire.NewReader(work)
 	var p prepare
 	readPart(&reader, &p)
-	if reader.End() != nil || len(p.reads)+len(p.ranges) > 0 {
+	if reader.End() != nil || p.hasRead() {
 		return fmt.Errorf("%w: the work is no Work", ErrInvalid)
 	}
 	for _, e := range p.expected {

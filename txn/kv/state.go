@@ -202,7 +202,7 @@ func (s *state) prepare(p *prepare) answer {
 		return a
 	}
 	alone := len(p.groups) == 1
-	if p.readAt < s.collected && len(p.reads)+len(p.ranges) > 0 && !probe.Bug("kv: read what is collected") {
+	if p.readAt < s.collected && p.hasRead() && !probe.Bug("kv: read what is collected") {
 		return no(refusedTooOld, "", nil)
 	}
 	if key, changed := s.changed(p); changed {

@@ -32,7 +32,7 @@ type Tx struct {
 	err      error     // why it can't go on
 	lost     string    // a key for which it can't
 	chain    chain     // all attempts
-	kept     []*group  // that keep keys for it, or for an attempt before it
+	kept     *[]*group // that keep keys for it, or for an attempt before it
 	eager    bool      // it need not wait for what this DB is about to change: it will be run again, if it meets that
 	behind   bool      // it has met that, and has read what there was before
 	over     bool
@@ -107,7 +107,7 @@ const (
 	lockAfter    = 3 // of a View over several groups
 	barrierAfter = 2 // of an Update: it reads what is current, and not only what has refused it
 	reserveAfter = 4 // of an Update: what it has used is kept for it
-	claimAfter   = 3 // that it has waited for: the same
+	claimAfter   = 3 // that were in its way, one after the other: the same
 )
 
 func (db *DB) run(ctx context.Context, mode mode, fn func(*Tx) error) error {
@@ -135,13 +135,12 @@ func (db *DB) run(ctx context.Context, mode mode, fn func(*Tx) error) error {
 		if err := db.clock.Check(); err != nil {
 			return fmt.Errorf("kv: this node's clock is not to be trusted: %w", err)
 		}
-		tx := &Tx{db: db, ctx: ctx, mode: mode, fresh: n >= barrierAfter || mode == viewing, eager: eager, chain: me, kept: kept}
+		tx := &Tx{db: db, ctx: ctx, mode: mode, fresh: n >= barrierAfter || mode == viewing, eager: eager, chain: me, kept: &kept}
 		err := fn(tx)
-		kept = tx.kept
 		tx.over = true
 		eager = false
 		again := tx.behind
-		if err == nil && tx.err == nil && tx.competes() && mine == nil && !probe.Buggify("kv: nobody takes turns") {
+		if err == nil && tx.err == nil && tx.competes() && mine == nil && len(kept) == 0 && !probe.Buggify("kv: nobody takes turns") {
 			var waited bool
 			var e error
 			if mine, waited, e = db.turns.take(ctx, db.ex, tx.contended(lost)); e != nil {
@@ -160,7 +159,6 @@ func (db *DB) run(ctx context.Context, mode mode, fn func(*Tx) error) error {
 			v.err = tx.err
 		case err == nil && (len(tx.writes) > 0 || tx.expects()):
 			v = tx.commit()
-			kept = tx.kept
 			if v.committed {
 				db.commits.Add(1)
 				kept = slices.DeleteFunc(kept, tx.has) // given up with the vote
@@ -201,8 +199,7 @@ func (db *DB) run(ctx context.Context, mode mode, fn func(*Tx) error) error {
 		if (n >= reserveAfter || probe.Buggify("kv: keys are kept at once")) && (mode == updating || len(tx.parts) > 1) {
 			probe.Sometimes("kv: keys are kept for a transaction that has lost", true)
 			for _, p := range tx.parts {
-				err := tx.reserve(p)
-				if kept = tx.kept; err != nil {
+				if err := tx.reserve(p); err != nil {
 					return certainly(ctx, err)
 				}
 			}
@@ -277,42 +274,63 @@ const maxReservedAtATime = 1024
 // reserveFor is how long keys are kept for a transaction that has lost too often.
 const reserveFor = 2 * time.Second
 
-// reserve has the transaction's keys in a group kept for it, and other ones.
-func (tx *Tx) reserve(p *txPart, keys ...string) error {
-	if !slices.Contains(tx.kept, p.group) {
-		tx.kept = append(tx.kept, p.group)
+// keeps notes that a group may keep keys for the transaction.
+func (tx *Tx) keeps(groups ...*group) {
+	for _, g := range groups {
+		if !slices.Contains(*tx.kept, g) {
+			*tx.kept = append(*tx.kept, g)
+		}
 	}
-	return tx.db.reserve(tx.ctx, tx.chain, p, keys...)
 }
 
-// reserve keeps for a chain what its last attempt has used in a group, and other keys.
-func (db *DB) reserve(ctx context.Context, c chain, p *txPart, keys ...string) error {
-	p.eachKey(func(k string) bool {
-		keys = append(keys, k)
-		return len(keys) < maxReservedAtATime
-	})
-	p.group.machine.read(func(s *state) { // of a range what is there now: what comes into it is rarer than what changes
-		for _, r := range p.ranges {
-			s.items.Ascend(r.from, func(k string, _ *item) bool {
-				if !r.has(k) || len(keys) >= maxReservedAtATime {
-					return false
-				}
-				keys = append(keys, k)
-				return true
-			})
-		}
-	})
+// reserve has what the transaction has used in a group kept for it.
+func (tx *Tx) reserve(p *txPart) error {
+	tx.keeps(p.group)
+	keys := tx.db.used(p)
 	for {
-		now := db.now()
-		expires := uint64(hlc.FromTime(hlc.Timestamp(now).Time().Add(reserveFor)))
-		a, _, err := db.insist(ctx, p.group, appendReserve(nil, c, now, expires, keys))
+		a, err := tx.db.reserve(tx.ctx, tx.chain, p.group, keys)
 		if err != nil || a.kind != answerBlocked {
 			return err
 		}
-		if err := db.waitForKey(ctx, p.group, a); err != nil {
+		if err := tx.db.waitForKey(tx.ctx, p.group, a); err != nil {
 			return err
 		}
 	}
+}
+
+// used returns what a transaction has used in a group, and other keys, as far as they fit in a command.
+func (db *DB) used(p *txPart, more ...string) (keys []string) {
+	room := db.cfg.MaxCommandBytes - 100
+	add := func(k string) bool {
+		if room -= len(k) + 5; room < 0 || len(keys) == maxReservedAtATime {
+			return false
+		}
+		keys = append(keys, k)
+		return true
+	}
+	for _, k := range more {
+		add(k)
+	}
+	p.eachKey(add)
+	p.group.machine.read(func(s *state) { // of a range what is there now: what comes into it is rarer than what changes
+		for _, r := range p.ranges {
+			s.items.Ascend(r.from, func(k string, _ *item) bool {
+				return r.has(k) && add(k)
+			})
+		}
+	})
+	return keys
+}
+
+// reserve has a group keep keys for a chain, once.
+func (db *DB) reserve(ctx context.Context, c chain, g *group, keys []string) (answer, error) {
+	if len(keys) == 0 {
+		return answer{}, nil // it would give up what is kept
+	}
+	now := db.now()
+	expires := uint64(hlc.FromTime(hlc.Timestamp(now).Time().Add(reserveFor)))
+	a, _, err := db.insist(ctx, g, appendReserve(nil, c, now, expires, keys))
+	return a, err
 }
 
 // has reports whether the transaction has something to do with a group.
@@ -431,10 +449,8 @@ func (tx *Tx) look(p *txPart, keys []string, see func(*state) *prepared) error {
 		}
 		if waits%claimAfter == 0 && tx.mode == updating && !probe.Bug("kv: nothing is kept for who waits") {
 			// Those of another DB go on one after the other there, and never let this one in.
-			probe.Sometimes("kv: keys are kept for a transaction that has waited", true)
-			if err := tx.reserve(p, keys...); err != nil {
-				return tx.fail(certainly(tx.ctx, err))
-			}
+			tx.keeps(p.group)
+			tx.db.claim(tx.ctx, tx.chain, p, keys...)
 		}
 		if err := tx.db.waitFor(tx.ctx, p.group, by); err != nil {
 			return tx.fail(err)
@@ -725,11 +741,7 @@ func (tx *Tx) commit() verdict {
 		parts[i], groups[i] = &p.prepare, p.group
 	}
 	v := tx.db.commit(tx, parts, groups)
-	for _, g := range v.kept {
-		if !slices.Contains(tx.kept, g) {
-			tx.kept = append(tx.kept, g)
-		}
-	}
+	tx.keeps(v.kept...)
 	return v
 }
 
