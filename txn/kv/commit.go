@@ -66,6 +66,9 @@ func (db *DB) commit(tx *Tx, parts []*prepare, groups []*group) verdict {
 			db.end(s, id)
 			return verdict{err: fmt.Errorf("kv: %w: the transaction reads or writes %d times in group %d, at most %d", synod.ErrTooLarge, n, numbers[i], maxItems)}
 		}
+		if p.size() <= db.cfg.MaxCommandBytes {
+			continue // it fits in, and is encoded when it is known what else does
+		}
 		commands[i] = appendPrepare(make([]byte, 0, p.size()), p)
 		if len(p.exact)+len(p.told) > 0 && len(commands[i]) > db.cfg.MaxCommandBytes {
 			// What was read ahead of the group does not fit in: it is run again when the group knows it.
@@ -374,13 +377,16 @@ const (
 // long they are told by another command, too: whoever asks may have all the time there is.
 func (db *DB) insistTelling(ctx context.Context, g *group, command []byte, p *prepare) (reply answer, maybe bool, err error) {
 	g.mu.Lock()
-	list := g.take(db.cfg.MaxCommandBytes-len(command), 0)
+	list := g.take(db.cfg.MaxCommandBytes-p.size(), 0)
 	g.mu.Unlock()
 	if len(list) == 0 {
+		if command == nil {
+			command = appendPrepare(make([]byte, 0, p.size()), p)
+		}
 		return db.insist(ctx, g, command)
 	}
 	timer := db.ex.AfterFunc(db.cfg.RecoverAfter/4, func() { db.untold(g, list) })
-	reply, maybe, err = db.insist(ctx, g, attach(command, p, list))
+	reply, maybe, err = db.insist(ctx, g, attach(p, list))
 	switch waiting := timer.Stop(); {
 	case err == nil:
 		for _, o := range list {
@@ -406,6 +412,11 @@ func (g *group) take(room, least int) []told {
 		n = 1
 	}
 	probe.Sometimes("kv: many outcomes are told at once", n > 1)
+	if n == len(g.queue) {
+		list := g.queue
+		g.queue = nil
+		return list
+	}
 	list := slices.Clone(g.queue[:n])
 	g.queue = slices.Delete(g.queue, 0, n)
 	return list
@@ -418,13 +429,10 @@ func (db *DB) untold(g *group, list []told) {
 	}
 }
 
-// attach makes a command tell its group outcomes: those of the list, and those that the transaction has read ahead of the group.
-func attach(command []byte, p *prepare, list []told) []byte {
-	if len(list) == 0 {
-		return command // which tells the latter
-	}
+// attach makes the command that also tells its group outcomes: those of the list, and those that the transaction has read ahead of the group.
+func attach(p *prepare, list []told) []byte {
 	q := *p
-	q.told = slices.Clone(p.told)
+	q.told = append(make([]resolution, 0, len(p.told)+len(list)), p.told...)
 	for _, o := range list {
 		if !slices.ContainsFunc(p.told, func(x resolution) bool { return x.id == o.id }) {
 			q.told = append(q.told, o.resolution)

@@ -410,10 +410,21 @@ func (t *prepared) keep() {
 		t.reads = append(t.reads, e.key)
 	}
 	t.expected = nil
-	t.writes = slices.Clone(t.writes)
+	size := 0
 	for i := range t.writes {
-		t.writes[i].value, t.writes[i].item = bytes.Clone(t.writes[i].value), nil
+		size += len(t.writes[i].value)
 	}
+	values := make([]byte, 0, size)
+	writes := make([]write, len(t.writes))
+	for i, w := range t.writes {
+		first := len(values)
+		values = append(values, w.value...)
+		if w.item = nil; w.value != nil {
+			w.value = values[first:len(values):len(values)]
+		}
+		writes[i] = w
+	}
+	t.writes = writes
 }
 
 func (s *state) unlock(t *prepared) {
@@ -517,7 +528,8 @@ func (s *state) resolve(x resolution) {
 	if x.outcome == paxoscommit.Unknown {
 		return
 	}
-	if t := s.prepared[x.id]; t != nil && x.outcome == paxoscommit.Committed && x.timestamp < t.timestamp {
+	t := s.prepared[x.id]
+	if t != nil && x.outcome == paxoscommit.Committed && x.timestamp < t.timestamp {
 		s.wrong++ // nobody who has read this group's vote says that
 		return
 	}
@@ -525,7 +537,6 @@ func (s *state) resolve(x resolution) {
 	if wrong {
 		s.wrong++
 	}
-	t := s.prepared[x.id]
 	if !isNew || t == nil {
 		return
 	}
