@@ -32,7 +32,7 @@ type ForwarderConfig struct {
 	// RequestTimeout is how long a request to the leader may take until its outcome is unknown. Default: 5 s.
 	RequestTimeout time.Duration
 
-	// RetryInterval is how long a proposal waits that no leader has taken. Default: 50 ms.
+	// RetryInterval is how long a proposal waits that no leader has taken, or whose leader has not said yet which process it is. Default: 50 ms.
 	RetryInterval time.Duration
 
 	// MaxServed limits the requests of others that are under way here; what exceeds them is refused. Default: 4,096.

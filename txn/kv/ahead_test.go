@@ -539,3 +539,44 @@ func TestWhatWasReadAheadNeedNotFitIn(t *testing.T) {
 		require.Equal(t, fmt.Sprint(errs[0]), fmt.Sprint(errs[1]), "%d bytes", size)
 	}
 }
+
+// TestWhatWasReadAheadHasChanged: who has read a version ahead of its group does not go on with what was written together with the next one.
+func TestWhatWasReadAheadHasChanged(t *testing.T) {
+	for _, how := range []string{"read", "scanned"} {
+		t.Run(how, func(t *testing.T) {
+			db, machines, letGo := openHeld(t)
+			put(t, db, "x0", "1", "y0", "1")
+			put(t, db, "x0", "2", "x1", "2")
+			runs := 0
+			require.NoError(t, db.Update(t.Context(), func(tx *Tx) error {
+				x := get(t, tx, "x0")
+				if runs++; runs == 1 {
+					require.Equal(t, "2", x)
+					letGo()
+					settled(t, machines)
+					p := prepare{id: client(7, 1), floor: 1, age: 1, groups: []uint32{0}, writes: []write{{key: "x0", value: []byte("3")}, {key: "y0", value: []byte("3")}}}
+					a, err := readAnswer(machines[0].Apply(100, appendPrepare(nil, &p)))
+					require.NoError(t, err)
+					require.Equal(t, paxoscommit.Committed, a.record.Outcome)
+				}
+				y := ""
+				if how == "read" {
+					b, err := tx.Get([]byte("y0"))
+					if err != nil {
+						return err
+					}
+					y = string(b)
+				} else {
+					pairs, err := tx.Scan([]byte("y0"), []byte("y00"), 0)
+					if err != nil {
+						return err
+					}
+					y = string(pairs[0].Value)
+				}
+				require.False(t, x == "2" && y == "3", "run %d has half of a transaction", runs)
+				return tx.Put([]byte("z0"), []byte(x+y))
+			}))
+			require.Equal(t, []string{"33"}, read(t, db, "z0"))
+		})
+	}
+}

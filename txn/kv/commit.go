@@ -59,7 +59,6 @@ func (db *DB) commit(tx *Tx, parts []*prepare, groups []*group) verdict {
 	if err != nil {
 		return verdict{err: err}
 	}
-	commands := make([][]byte, len(parts))
 	for i, p := range parts {
 		p.id, p.floor, p.age, p.now, p.groups = id, floor, tx.chain.age, db.now(), numbers
 		if n := max(len(p.reads), len(p.exact), len(p.ranges), len(p.expected), len(p.writes)); n > maxItems {
@@ -67,10 +66,10 @@ func (db *DB) commit(tx *Tx, parts []*prepare, groups []*group) verdict {
 			return verdict{err: fmt.Errorf("kv: %w: the transaction reads or writes %d times in group %d, at most %d", synod.ErrTooLarge, n, numbers[i], maxItems)}
 		}
 		if p.size() <= db.cfg.MaxCommandBytes {
-			continue // it fits in, and is encoded when it is known what else does
+			continue // which is at least what it has
 		}
-		commands[i] = appendPrepare(make([]byte, 0, p.size()), p)
-		if len(p.exact)+len(p.told) > 0 && len(commands[i]) > db.cfg.MaxCommandBytes {
+		n := len(appendPrepare(nil, p))
+		if len(p.exact)+len(p.told) > 0 && n > db.cfg.MaxCommandBytes {
 			// What was read ahead of the group does not fit in: it is run again when the group knows it.
 			db.end(s, id)
 			for _, x := range p.told {
@@ -80,9 +79,9 @@ func (db *DB) commit(tx *Tx, parts []*prepare, groups []*group) verdict {
 			}
 			return verdict{err: errRetry}
 		}
-		if len(commands[i]) > db.cfg.MaxCommandBytes {
+		if n > db.cfg.MaxCommandBytes {
 			db.end(s, id)
-			return verdict{err: fmt.Errorf("kv: %w: the transaction's part in group %d has %d bytes, Config.MaxCommandBytes is %d", synod.ErrTooLarge, numbers[i], len(commands[i]), db.cfg.MaxCommandBytes)}
+			return verdict{err: fmt.Errorf("kv: %w: the transaction's part in group %d has %d bytes, Config.MaxCommandBytes is %d", synod.ErrTooLarge, numbers[i], n, db.cfg.MaxCommandBytes)}
 		}
 	}
 	if len(groups) > 1 {
@@ -91,7 +90,7 @@ func (db *DB) commit(tx *Tx, parts []*prepare, groups []*group) verdict {
 	a := &attempt{db: db, chain: tx.chain, session: s, id: id, groups: groups, numbers: numbers, c: paxoscommit.NewCoordinator(id, numbers), maybe: make([]bool, len(groups)), errs: make([]error, len(groups)), done: executor.NewEvent()}
 	if len(groups) == 1 {
 		a.cancel, a.running = func() {}, 1
-		a.ask(ctx, 0, *parts[0], commands[0])
+		a.ask(ctx, 0, *parts[0])
 		return a.verdict()
 	}
 	var voting context.Context
@@ -100,16 +99,16 @@ func (db *DB) commit(tx *Tx, parts []*prepare, groups []*group) verdict {
 	a.running = len(groups)
 	for i := range len(groups) - 1 {
 		p := *parts[i] // whoever goes on before all have answered may read as of later
-		db.ex.Go(func() { a.ask(voting, i, p, commands[i]) })
+		db.ex.Go(func() { a.ask(voting, i, p) })
 	}
 	last := len(groups) - 1
-	a.ask(voting, last, *parts[last], commands[last])
+	a.ask(voting, last, *parts[last])
 	_ = db.ex.Wait(context.WithoutCancel(ctx), a.done)
 	return a.verdict()
 }
 
 // ask asks one group until it has voted, or the outcome is certain.
-func (a *attempt) ask(ctx context.Context, i int, p prepare, command []byte) {
+func (a *attempt) ask(ctx context.Context, i int, p prepare) {
 	g := a.groups[i]
 	var failed error
 	defer func() {
@@ -128,7 +127,7 @@ func (a *attempt) ask(ctx context.Context, i int, p prepare, command []byte) {
 		if step != paxoscommit.Prepare {
 			return
 		}
-		reply, maybe, err := a.db.insistTelling(ctx, g, command, &p)
+		reply, maybe, err := a.db.insistTelling(ctx, g, &p)
 		a.mu.Lock()
 		a.maybe[i] = a.maybe[i] || maybe
 		maybe = a.maybe[i]
@@ -153,7 +152,6 @@ func (a *attempt) ask(ctx context.Context, i int, p prepare, command []byte) {
 			}
 			if reply.by == (paxoscommit.ID{}) { // reserved, until a time: that is to pass
 				p.now = a.db.now()
-				command = appendPrepare(nil, &p)
 			}
 		case reply.kind == answerExpired && (!maybe || probe.Bug("kv: a session that was forgotten has not voted")):
 			a.voted(i, reply, paxoscommit.Expired)
@@ -375,15 +373,12 @@ const (
 
 // insistTelling has a group asked for its vote, and told the outcomes that wait for a command. Whatever it answers, it has been told; if no answer comes for
 // long they are told by another command, too: whoever asks may have all the time there is.
-func (db *DB) insistTelling(ctx context.Context, g *group, command []byte, p *prepare) (reply answer, maybe bool, err error) {
+func (db *DB) insistTelling(ctx context.Context, g *group, p *prepare) (reply answer, maybe bool, err error) {
 	g.mu.Lock()
 	list := g.take(db.cfg.MaxCommandBytes-p.size(), 0)
 	g.mu.Unlock()
 	if len(list) == 0 {
-		if command == nil {
-			command = appendPrepare(make([]byte, 0, p.size()), p)
-		}
-		return db.insist(ctx, g, command)
+		return db.insist(ctx, g, appendPrepare(make([]byte, 0, p.size()), p))
 	}
 	timer := db.ex.AfterFunc(db.cfg.RecoverAfter/4, func() { db.untold(g, list) })
 	reply, maybe, err = db.insist(ctx, g, attach(p, list))

@@ -51,7 +51,7 @@ type group struct {
 	number  uint32
 	log     synod.Log
 	machine *Machine
-	seen    atomic.Uint64 // the highest timestamp of a vote there for a transaction of this DB
+	seen    atomic.Uint64 // a time of the group's clock that whoever reads here next waits for: of a vote for a transaction of this DB, or of why one was refused
 
 	collecting atomic.Bool // a command that collects is under way
 

@@ -41,6 +41,17 @@ func TestLimitsAreRefusedBeforeTheyAreProposed(t *testing.T) {
 	require.Equal(t, answerMalformed, newState().apply(appendPrepare(nil, &p)).kind)
 }
 
+// TestWritesAscend: a command that writes a key twice, or keys in another order, is none: what looks for a key would miss it.
+func TestWritesAscend(t *testing.T) {
+	for _, keys := range [][]string{{"x", "x"}, {"y", "x"}} {
+		p := prepare{id: client(1, 1), floor: 1, groups: []uint32{0}}
+		for _, k := range keys {
+			p.writes = append(p.writes, write{key: k})
+		}
+		require.Equal(t, answerMalformed, newState().apply(appendPrepare(nil, &p)).kind, keys)
+	}
+}
+
 // TestAGroupThatIsNamedTwiceIsScannedOnce: what Config.RouteRange returns may have a group twice.
 func TestAGroupThatIsNamedTwiceIsScannedOnce(t *testing.T) {
 	db, _ := openSolo(t, 2, 0, func(c *Config) { c.RouteRange = func(_, _ []byte) []int { return []int{1, 0, 1} } })

@@ -223,7 +223,8 @@ func (n *Node[C, M, P]) Work() {
 			w.Sent[kind]++
 			carried, err := w.protocol.Carry(m)
 			if err != nil {
-				panic(err)
+				w.Violation("a message is not decoded as it was sent: %v: %v", m, err)
+				return
 			}
 			w.Net = append(w.Net, carried)
 		})
