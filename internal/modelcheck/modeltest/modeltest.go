@@ -58,17 +58,6 @@ func (s *Suite[M]) Model(t *testing.T, name string) (m M) {
 	return m
 }
 
-// planted is a probe that switches on one mistake.
-type planted struct{ bug string }
-
-func (planted) Sometimes(string, bool) {}
-func (planted) Buggify(string) bool    { return false }
-func (p planted) Bug(name string) bool { return name == p.bug }
-func (planted) Observe(any)            {}
-
-// plant puts a mistake into the code.
-func plant(bug string) (uninstall func()) { return probe.Install(planted{bug}) }
-
 // Explore explores a model. planted says that there is a mistake in the code.
 func Explore(t *testing.T, m network.Model, planted bool, o explore.Options) (explore.Result, *network.Network) {
 	t.Helper()
@@ -123,7 +112,7 @@ func (s *Suite[M]) BugsAreFound(t *testing.T) {
 			continue // it is played
 		}
 		t.Run(b.Name, func(t *testing.T) {
-			defer plant(b.Name)()
+			defer probe.Plant(b.Name)()
 			Kept(t, s.file(b.Name), Find(t, s.Model(t, b.Models[0]), b.Name))
 		})
 	}
@@ -142,7 +131,7 @@ func (s *Suite[M]) Counterexamples(t *testing.T) {
 			lines := network.Lines(string(saved))
 			m := s.Model(t, b.Models[0])
 
-			uninstall := plant(b.Name)
+			uninstall := probe.Plant(b.Name)
 			played, err := m.Play(lines)
 			uninstall()
 			require.NoError(t, err)
