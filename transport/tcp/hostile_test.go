@@ -136,7 +136,10 @@ func deliver(t *testing.T, from, to *host, text string) {
 	end := time.After(patience)
 	want := fmt.Sprintf("%d: %s", from.config.Node, text)
 	var last error
-	for {
+	for sent := 0; ; sent++ {
+		if sent == 1 {
+			to.repeated = append(to.repeated, want)
+		}
 		last = from.Send(to.config.Node, []byte(text))
 		select {
 		case got := <-to.messages:
@@ -144,7 +147,6 @@ func deliver(t *testing.T, from, to *host, text string) {
 				return
 			}
 		case <-again.C:
-			to.repeated = append(to.repeated, want)
 		case <-end:
 			require.FailNowf(t, "nothing arrives", "the last Send returned: %v", last)
 		}
