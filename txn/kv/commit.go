@@ -447,7 +447,11 @@ func (db *DB) enqueue(g *group, o told) {
 	case now:
 		db.flush(g)
 	case first:
-		db.ex.AfterFunc(tellAfter, func() { db.flush(g) })
+		after := tellAfter
+		if probe.Buggify("kv: a group is told late") {
+			after = db.cfg.RecoverAfter
+		}
+		db.ex.AfterFunc(after, func() { db.flush(g) })
 	}
 }
 

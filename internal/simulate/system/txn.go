@@ -83,6 +83,7 @@ type txnOptions struct {
 	offset, interval, skew         time.Duration
 	keys                           int           // of a kind, at a time
 	epoch                          time.Duration // after which keys are others
+	inARow                         int           // transactions that a client does one right after the other, at most
 	mix                            [kindsOfWork]int
 }
 
@@ -130,6 +131,9 @@ func (s *txnRun) draw(w *sim.World) {
 	}
 	if r.IntN(6) == 0 {
 		o.served = 1 + r.IntN(3)
+	}
+	if r.IntN(2) == 0 {
+		o.inARow = 1 + r.IntN(4)
 	}
 	for i := range o.mix {
 		o.mix[i] = r.IntN(2) * (1 + r.IntN(4))
@@ -286,7 +290,7 @@ func (s *txnRun) reopen(n *txnNode, d *database, env *sim.Env) {
 // client begins one transaction after the other.
 func (s *txnRun) client(n *txnNode, number int) {
 	r, me := s.w.Rand(), txnClient{n.id, number}
-	for !s.over && !n.stopped {
+	think := func() {
 		think := s.options.think
 		if s.calm {
 			think = min(think, 300*time.Millisecond)
@@ -294,6 +298,12 @@ func (s *txnRun) client(n *txnNode, number int) {
 		_ = sim.Sleep(n.ctx, time.Duration(r.Int64N(int64(2*think))))
 		if gather := s.options.gather; gather > 0 && !s.calm { // so that many want the same at a time
 			_ = sim.Sleep(n.ctx, gather-s.w.Now()%gather+time.Duration(r.Int64N(int64(2*time.Millisecond))))
+		}
+	}
+	for row := 0; !s.over && !n.stopped; row-- {
+		if row == 0 {
+			think()
+			row = 1 + r.IntN(1+s.options.inARow)
 		}
 		d := n.databases[r.IntN(len(n.databases))]
 		if d.DB == nil {
