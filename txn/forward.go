@@ -184,15 +184,18 @@ func NewForwarder(ctx context.Context, cfg ForwarderConfig) (*Forwarder, error) 
 func (f *Forwarder) Propose(ctx context.Context, command []byte) ([]byte, error) {
 	for {
 		result, err := f.cfg.Log.Propose(ctx, command)
-		var elsewhere *synod.NotLeaderError
-		if !errors.As(err, &elsewhere) {
-			return result, err
+		if err == nil {
+			return result, nil
 		}
-		if elsewhere.Leader != 0 && elsewhere.Leader != f.cfg.Node {
+		leader, elsewhere := leaderOf(err)
+		if !elsewhere {
+			return nil, err
+		}
+		if leader != 0 && leader != f.cfg.Node {
 			if len(command) > f.cfg.MaxCommandBytes {
 				return nil, fmt.Errorf("txn: forwarder: %w: %d bytes, ForwarderConfig.MaxCommandBytes is %d", synod.ErrTooLarge, len(command), f.cfg.MaxCommandBytes)
 			}
-			result, again, err := f.ask(ctx, elsewhere.Leader, command)
+			result, again, err := f.ask(ctx, leader, command)
 			if !again {
 				return result, err
 			}
@@ -201,6 +204,15 @@ func (f *Forwarder) Propose(ctx context.Context, command []byte) ([]byte, error)
 			return nil, fmt.Errorf("txn: forwarder: no leader takes the command, which had no effect: %w", err)
 		}
 	}
+}
+
+// leaderOf says who leads, 0 if that is not known, where an error says that this node does not.
+func leaderOf(err error) (leader uint64, elsewhere bool) {
+	var e *synod.NotLeaderError
+	if errors.As(err, &e) {
+		return e.Leader, true
+	}
+	return 0, false
 }
 
 // Barrier implements synod.Log.
@@ -341,10 +353,10 @@ func (f *Forwarder) serve(from, number uint64, command []byte) {
 	defer f.done()
 	kind := byte(forwardResult)
 	body, err := f.cfg.Log.Propose(f.ctx, command)
-	var elsewhere *synod.NotLeaderError
+	_, elsewhere := leaderOf(err)
 	switch {
 	case err == nil:
-	case errors.As(err, &elsewhere):
+	case elsewhere:
 		kind, body = forwardNotLeader, nil
 	case errors.Is(err, synod.ErrUnknownOutcome):
 		kind, body = forwardUnknown, []byte(err.Error())

@@ -108,6 +108,14 @@ func (c *Coordinator) Outcome() (Outcome, uint64) {
 }
 
 func (c *Coordinator) part(group uint32) *part {
+	if len(c.parts) <= 8 { // nearly always
+		for i := range c.parts {
+			if c.parts[i].group == group {
+				return &c.parts[i]
+			}
+		}
+		return nil
+	}
 	i, found := slices.BinarySearchFunc(c.parts, group, func(p part, g uint32) int { return int(int64(p.group) - int64(g)) })
 	if !found {
 		return nil

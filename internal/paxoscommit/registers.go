@@ -29,7 +29,8 @@ type session struct {
 // state of the group's state machine, and changes by its commands alone.
 type Registers struct {
 	sessions map[Session]*session
-	horizon  uint64 // sessions that were opened below are refused, unless they are known
+	latest   *session // that was touched last, or nil: the next command often is of the same
+	horizon  uint64   // sessions that were opened below are refused, unless they are known
 	records  int
 }
 
@@ -55,7 +56,7 @@ func (s Standing) String() string {
 
 // Look says how a transaction stands. The record is to be read only.
 func (r *Registers) Look(id ID) (Record, Standing) {
-	s := r.sessions[id.Session]
+	s := r.session(id.Session)
 	switch {
 	case s == nil && id.Session.Opened < r.horizon:
 		return Record{}, Expired
@@ -76,6 +77,14 @@ func (r *Registers) Look(id ID) (Record, Standing) {
 	return Record{}, Open
 }
 
+// session returns what is known of a client, or nil.
+func (r *Registers) session(id Session) *session {
+	if s := r.latest; s != nil && s.id == id {
+		return s
+	}
+	return r.sessions[id]
+}
+
 // Write writes the vote of a transaction that Look has said to be open. now is the group's time.
 func (r *Registers) Write(id ID, record Record, now uint64) {
 	s := r.touch(id.Session, now)
@@ -87,10 +96,11 @@ func (r *Registers) Write(id ID, record Record, now uint64) {
 
 // Touch notes that a session is in use, and that its transactions below floor are over. It opens no session.
 func (r *Registers) Touch(id Session, floor, now uint64) {
-	s := r.sessions[id]
+	s := r.session(id)
 	if s == nil {
 		return
 	}
+	r.latest = s
 	s.used = max(s.used, now)
 	if floor <= s.floor {
 		return
@@ -118,7 +128,7 @@ func (r *Registers) Touch(id Session, floor, now uint64) {
 }
 
 func (r *Registers) touch(id Session, now uint64) *session {
-	s := r.sessions[id]
+	s := r.session(id)
 	if s == nil {
 		s = &session{id: id, floor: 1, records: make(map[uint64]*Record)}
 		r.sessions[id] = s
@@ -147,20 +157,24 @@ func (r *Registers) Close(id ID, groups []uint32, now uint64) (Record, Standing)
 // this is new. A group that was never asked and hears of an abort remembers it: a late request for its vote must be
 // refused. groups are all that take part. wrong: the group hears of a commit, and has voted no or knows that it was aborted; it stays as it is.
 func (r *Registers) Resolve(id ID, outcome Outcome, timestamp uint64, groups []uint32, now uint64) (before Record, isNew, wrong bool) {
-	record, standing := r.Look(id)
-	switch {
-	case standing == Open && outcome == Aborted && !probe.Bug("paxoscommit: an abort of what has no vote leaves no record"):
-		r.Write(id, Record{Vote: No, Outcome: Aborted, Groups: groups}, now)
-		return Record{}, true, false
-	case standing != Voted:
+	var stored *Record
+	if s := r.session(id.Session); s != nil {
+		stored = s.records[id.Counter]
+	}
+	if stored == nil {
+		_, standing := r.Look(id)
+		if standing == Open && outcome == Aborted && !probe.Bug("paxoscommit: an abort of what has no vote leaves no record") {
+			r.Write(id, Record{Vote: No, Outcome: Aborted, Groups: groups}, now)
+			return Record{}, true, false
+		}
 		return Record{}, false, false
-	case record.Outcome != Unknown && !probe.Bug("paxoscommit: an outcome is overwritten"):
+	}
+	before = *stored
+	if before.Outcome != Unknown && !probe.Bug("paxoscommit: an outcome is overwritten") {
 		// Whoever closes the votes of a transaction that is over elsewhere, and forgotten there, takes it for aborted: an
 		// old claim, of which nothing follows. Nobody takes one for committed that was not.
-		return record, false, outcome == Committed && record.Outcome != Committed
+		return before, false, outcome == Committed && before.Outcome != Committed
 	}
-	stored := r.sessions[id.Session].records[id.Counter]
-	before = *stored
 	if outcome == Committed && before.Vote != Yes {
 		return before, false, true
 	}
@@ -184,6 +198,7 @@ func (r *Registers) Finish(id ID) {
 // Expire forgets the sessions that were used last before a timestamp, and returns how many. Those stay of which a
 // transaction may be unfinished in another group, where somebody may ask for this one's vote.
 func (r *Registers) Expire(before uint64) (expired int) {
+	r.latest = nil
 	for _, id := range slices.SortedFunc(maps.Keys(r.sessions), Session.compare) { //synod:ordered sorted
 		s := r.sessions[id]
 		if s.used >= before || !probe.Bug("paxoscommit: expire what is unfinished") && s.unfinished() {

@@ -172,7 +172,7 @@ func (p *txPart) seeRange(s *state, r keyRange) (late bool, by *prepared) {
 
 // tell has the group told an outcome before it votes.
 func (p *txPart) tell(x resolution) {
-	if !slices.ContainsFunc(p.told, func(o resolution) bool { return o.id == x.id }) {
+	if !p.tells(x.id) {
 		p.told = append(p.told, x)
 	}
 }

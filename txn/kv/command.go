@@ -40,7 +40,7 @@ type write struct {
 	deleted bool
 	read    bool // the key is as if it were among reads, too
 
-	item *item // where the state has found the key, while it executes a command
+	item *item // where the state has found the key when the group voted, if it looked: to be used if it is of the state's epoch
 }
 
 // expectation is what a key must have when the group votes.
@@ -88,7 +88,8 @@ func (p *prepare) hasRead() bool {
 	return len(p.reads)+len(p.ranges) > 0 || slices.ContainsFunc(p.writes, func(w write) bool { return w.read })
 }
 
-func appendPrepare(b []byte, p *prepare) []byte {
+// appendPrepare makes the command that asks for a vote. With those that the transaction has read ahead of its group it tells more outcomes.
+func appendPrepare(b []byte, p *prepare, more ...told) []byte {
 	b = append(b, opPrepare)
 	b = paxoscommit.AppendID(b, p.id)
 	for _, v := range [...]uint64{p.floor, p.age, p.now, p.readAt} {
@@ -99,7 +100,27 @@ func appendPrepare(b []byte, p *prepare) []byte {
 	for _, e := range p.exact {
 		b = binary.AppendUvarint(wire.AppendBytes(b, e.key), e.timestamp)
 	}
-	return appendResolutions(b, p.told)
+	n := len(p.told)
+	for i := range more {
+		if !p.tells(more[i].id) {
+			n++
+		}
+	}
+	b = binary.AppendUvarint(b, uint64(n))
+	for i := range p.told {
+		b = appendResolution(b, &p.told[i])
+	}
+	for i := range more {
+		if !p.tells(more[i].id) {
+			b = appendResolution(b, &more[i].resolution)
+		}
+	}
+	return b
+}
+
+// tells reports whether it tells the outcome of a transaction, as what was read ahead of the group.
+func (p *prepare) tells(id paxoscommit.ID) bool {
+	return len(p.told) > 0 && slices.ContainsFunc(p.told, func(x resolution) bool { return x.id == id })
 }
 
 // size is about how many bytes appendPrepare appends, and not less.
@@ -252,12 +273,16 @@ func (x *resolution) size() int { return 40 + 5*len(x.groups) }
 
 func appendResolutions(b []byte, list []resolution) []byte {
 	b = binary.AppendUvarint(b, uint64(len(list)))
-	for _, x := range list {
-		b = append(paxoscommit.AppendID(b, x.id), byte(x.outcome))
-		b = binary.AppendUvarint(b, x.timestamp)
-		b = paxoscommit.AppendGroups(b, x.groups)
+	for i := range list {
+		b = appendResolution(b, &list[i])
 	}
 	return b
+}
+
+func appendResolution(b []byte, x *resolution) []byte {
+	b = append(paxoscommit.AppendID(b, x.id), byte(x.outcome))
+	b = binary.AppendUvarint(b, x.timestamp)
+	return paxoscommit.AppendGroups(b, x.groups)
 }
 
 func readResolutions(r *wire.Reader) []resolution {

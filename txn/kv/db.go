@@ -55,9 +55,14 @@ type group struct {
 
 	collecting atomic.Bool // a command that collects is under way
 
-	mu      sync.Mutex
-	queue   []told // that the group is to be told
-	tellers int
+	mu       sync.Mutex
+	queue    []told // that the group is to be told
+	tellers  int
+	due      time.Time      // when the queue is to be told, if no command takes it along before
+	timed    bool           // teller is set
+	teller   executor.Timer // or nil
+	attached []*attachment  // by due
+	late     executor.Timer // set while there are some; or nil
 }
 
 // session numbers the transactions of a DB.
@@ -262,6 +267,9 @@ func (db *DB) Close() error {
 	db.wakeClose()
 	db.mu.Unlock()
 	_ = db.ex.Wait(context.WithoutCancel(db.ctx), idle)
+	for _, g := range db.groups {
+		g.stop()
+	}
 	if db.own {
 		return db.clock.Close()
 	}

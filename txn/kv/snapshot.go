@@ -43,7 +43,7 @@ func (s *state) snapshot() *image {
 	list := slices.SortedFunc(maps.Values(s.prepared), func(a, b *prepared) int { return cmp.Compare(a.timestamp, b.timestamp) })
 	b = binary.AppendUvarint(b, uint64(len(list)))
 	for _, t := range list {
-		b = wire.AppendBytes(b, appendPrepare(nil, &t.prepare))
+		b = wire.AppendBytes(b, appendPrepare(nil, t.part()))
 		b = binary.AppendUvarint(b, t.timestamp)
 	}
 	chains := slices.SortedFunc(maps.Keys(s.chains), func(a, b chain) int {
@@ -178,7 +178,7 @@ func readHead(b []byte) (*state, error) {
 			break
 		}
 		probe.Sometimes("kv: a snapshot brings what is prepared", true)
-		if t := (&prepared{p, r.Uvarint()}); !probe.Bug("kv: a snapshot forgets what is prepared") {
+		if t := newPrepared(&p, r.Uvarint()); !probe.Bug("kv: a snapshot forgets what is prepared") {
 			s.lock(t)
 		}
 	}

@@ -4,6 +4,7 @@ package kv
 
 import (
 	"bytes"
+	"math"
 	"slices"
 	"strings"
 
@@ -23,17 +24,34 @@ type version struct {
 }
 
 // item is a key with its versions. One of an earlier epoch than the state's belongs to a snapshot, too, and is replaced where others are changed.
+// Of one of the state's epoch there is no other.
 type item struct {
 	key      string
 	versions []version // ascending
 	epoch    uint64
 }
 
+// gone is the epoch of an item that has been collected.
+const gone = math.MaxUint64
+
 // prepared is a transaction that this group has voted yes for, and whose outcome it does not know. It holds locks on all that
-// it has read and all that it writes. It is not changed once it is made: snapshots share it.
+// it has read and all that it writes.
 type prepared struct {
-	prepare
+	id        paxoscommit.ID
+	age       uint64
+	groups    []uint32
 	timestamp uint64
+	reads     []string
+	ranges    []keyRange
+	writes    []write
+	size      int // of the command that brings it to a snapshot
+}
+
+func (t *prepared) chain() chain { return chain{t.age, t.id.Session.Random} }
+
+// part is what a snapshot has of it.
+func (t *prepared) part() *prepare {
+	return &prepare{id: t.id, age: t.age, groups: t.groups, reads: t.reads, ranges: t.ranges, writes: t.writes}
 }
 
 // keyLock is who holds a key.
@@ -220,7 +238,7 @@ func (s *state) prepare(p *prepare) answer {
 	if key, by, kept := s.keeper(p); kept {
 		probe.Sometimes("kv: a transaction waits for one that has lost too often", true)
 		if !alone {
-			return no(refusedBlocked, key, &prepared{prepare: prepare{age: by.age}})
+			return no(refusedBlocked, key, &prepared{age: by.age})
 		}
 		return answer{kind: answerBlocked, key: key, byAge: by.age}
 	}
@@ -241,11 +259,12 @@ func (s *state) prepare(p *prepare) answer {
 	record := paxoscommit.Record{Vote: paxoscommit.Yes, Timestamp: timestamp, Groups: p.groups}
 	if alone {
 		record.Outcome = paxoscommit.Committed
+		p.own()
 		for i := range p.writes {
 			s.install(&p.writes[i], timestamp, timestamp)
 		}
 	} else {
-		s.lock(&prepared{*p, timestamp})
+		s.lock(newPrepared(p, timestamp))
 	}
 	s.registers.Write(p.id, record, s.clock)
 	return answer{kind: answerVote, record: record}
@@ -372,9 +391,8 @@ func (s *state) matches(e expectation) bool {
 
 // lock keeps what a transaction has read and will write until its outcome is known. Whoever writes a key need not be among its readers, too.
 func (s *state) lock(t *prepared) {
-	t.keep()
 	s.prepared[t.id] = t
-	s.held += t.prepare.size()
+	s.held += t.size
 	for i := range t.writes {
 		s.change(t.writes[i].key, func(l *keyLock) bool {
 			l.writer = t
@@ -395,36 +413,29 @@ func (s *state) lock(t *prepared) {
 	}
 }
 
-// keep makes the values the transaction's own: a command's bytes belong to whoever hands it in. What was expected has been found,
-// and is like what was read from now on.
-func (t *prepared) keep() {
-	t.reads = slices.Clip(t.reads)
-	for _, e := range t.exact {
+// newPrepared makes a prepared transaction of a command, which is not to be used any more. What was expected has been found, and is like
+// what was read from now on.
+func newPrepared(p *prepare, timestamp uint64) *prepared {
+	p.own()
+	t := &prepared{id: p.id, age: p.age, groups: p.groups, timestamp: timestamp, reads: p.reads, ranges: p.ranges, writes: p.writes}
+	for _, e := range p.exact {
 		t.reads = append(t.reads, e.key)
 	}
-	t.exact = nil
-	for _, e := range t.expected {
+	for _, e := range p.expected {
 		if probe.Bug("kv: what was expected is not locked") {
 			break
 		}
 		t.reads = append(t.reads, e.key)
 	}
-	t.expected = nil
-	size := 0
-	for i := range t.writes {
-		size += len(t.writes[i].value)
+	t.size = t.part().size()
+	return t
+}
+
+// own makes the values that are to be written the state's: the bytes of a command belong to whoever hands it in.
+func (p *prepare) own() {
+	for i := range p.writes {
+		p.writes[i].value = bytes.Clone(p.writes[i].value)
 	}
-	values := make([]byte, 0, size)
-	writes := make([]write, len(t.writes))
-	for i, w := range t.writes {
-		first := len(values)
-		values = append(values, w.value...)
-		if w.item = nil; w.value != nil {
-			w.value = values[first:len(values):len(values)]
-		}
-		writes[i] = w
-	}
-	t.writes = writes
 }
 
 func (s *state) unlock(t *prepared) {
@@ -432,7 +443,7 @@ func (s *state) unlock(t *prepared) {
 		return
 	}
 	delete(s.prepared, t.id)
-	s.held -= t.prepare.size()
+	s.held -= t.size
 	other := func(o *prepared) bool { return o == t }
 	for _, k := range t.reads {
 		s.change(k, func(l *keyLock) bool {
@@ -487,7 +498,7 @@ func (s *state) keep(key string, versions []version) {
 	s.items.Set(key, it)
 }
 
-// install makes a version of a key.
+// install makes a version of a key, of a value that is the state's own.
 func (s *state) install(w *write, timestamp, voted uint64) {
 	it := w.item
 	if it == nil || it.epoch != s.epoch {
@@ -496,7 +507,7 @@ func (s *state) install(w *write, timestamp, voted uint64) {
 	if w.deleted && (it == nil || it.versions[len(it.versions)-1].deleted) {
 		return // the same whether or not what was there has been collected
 	}
-	v := version{timestamp, voted, bytes.Clone(w.value), w.deleted}
+	v := version{timestamp, voted, w.value, w.deleted}
 	if it == nil {
 		key := strings.Clone(w.key)
 		s.keep(key, []version{v})
@@ -714,6 +725,9 @@ func (s *state) collect(before uint64) {
 		switch {
 		case first == len(versions)-1 && versions[first].deleted && versions[first].timestamp <= s.collected:
 			s.items.Delete(g.key)
+			if it := s.index[g.key]; it.epoch == s.epoch {
+				it.epoch = gone // a transaction that writes the key may have found it
+			}
 			delete(s.index, g.key)
 			n++
 		case first > 0:
