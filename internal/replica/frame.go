@@ -93,10 +93,14 @@ func appendFrameHeader(dst []byte, kind frameKind, a frameAddress) []byte {
 
 // appendFrameMessage adds one message, which is head followed by tail.
 func appendFrameMessage(dst []byte, group uint64, head, tail []byte) []byte {
+	return append(appendMessageHead(dst, group, head, tail), tail...)
+}
+
+// appendMessageHead adds what stands in front of the tail.
+func appendMessageHead(dst []byte, group uint64, head, tail []byte) []byte {
 	dst = binary.AppendUvarint(dst, group)
 	dst = binary.AppendUvarint(dst, uint64(len(head)+len(tail)))
-	dst = append(dst, head...)
-	return append(dst, tail...)
+	return append(dst, head...)
 }
 
 func sealFrame(dst []byte) []byte {

@@ -107,6 +107,9 @@ const (
 	// sync cheaper, and stores refuse what is very large: storage/pebble from 1 GiB on.
 	commitBytes = 16 << 20
 
+	// maxHeads is how much of the beginnings of messages a loop keeps room for, for each peer.
+	maxHeads = 64 << 10
+
 	// smallMessage is the size up to which messages are taken up whatever waits for the
 	// store: heartbeats, votes and acknowledgements are smaller.
 	smallMessage = 1 << 10
@@ -121,9 +124,18 @@ type ack struct {
 
 // outFrame gathers the messages for one peer in one round.
 type outFrame struct {
-	to     uint64
-	buf    []byte
-	groups []*Group
+	to       uint64
+	address  frameAddress // as of the first message
+	messages []outMessage
+	heads    []byte // of all messages
+	size     int    // of all messages in the frame
+	groups   []*Group
+}
+
+// outMessage is a message of a frame: what stands among the heads between the end of the one before and its own, and the tail.
+type outMessage struct {
+	end  int
+	tail []byte
 }
 
 func newLoop(n *Node, number uint64) *loop {
@@ -635,13 +647,16 @@ func (l *loop) send(g *Group, m *Message) {
 	if size < MinMessage {
 		panic(fmt.Errorf("a message of %d bytes, of %d at least: this is a bug in the protocol's core", size, MinMessage))
 	}
-	if len(f.buf) > 0 && len(f.buf)+size > frameTarget {
+	if len(f.messages) > 0 && frameHeader+f.size+size > frameTarget {
 		l.flushFrame(f)
 	}
-	if len(f.buf) == 0 {
-		f.buf = appendFrameHeader(make([]byte, 0, frameCapacity(size+32)), frameCore, l.node.address(m.To))
+	if len(f.messages) == 0 {
+		f.address = l.node.address(m.To)
 	}
-	f.buf = appendFrameMessage(f.buf, g.id, m.Head, m.Tail)
+	before := len(f.heads)
+	f.heads = appendMessageHead(f.heads, g.id, m.Head, m.Tail)
+	f.messages = append(f.messages, outMessage{len(f.heads), m.Tail})
+	f.size += len(f.heads) - before + len(m.Tail)
 	if n := len(f.groups); n == 0 || f.groups[n-1] != g {
 		f.groups = append(f.groups, g)
 	}
@@ -660,15 +675,26 @@ func (l *loop) frame(to uint64) *outFrame {
 
 func (l *loop) flush() {
 	for _, f := range l.frames {
-		if len(f.buf) > 0 {
+		if len(f.messages) > 0 {
 			l.flushFrame(f)
 		}
 	}
 }
 
 func (l *loop) flushFrame(f *outFrame) {
-	err := l.node.cfg.Transport.Send(f.to, sealFrame(f.buf))
-	f.buf = nil // the transport's now
+	// Made at once, when it is known how large it is: with messages of many groups it would grow, and be copied, several times.
+	buf := appendFrameHeader(make([]byte, 0, frameCapacity(f.size)), frameCore, f.address)
+	start := 0
+	for _, m := range f.messages {
+		buf = append(append(buf, f.heads[start:m.end]...), m.tail...)
+		start = m.end
+	}
+	clear(f.messages)
+	f.messages, f.size = f.messages[:0], 0
+	if f.heads = f.heads[:0]; cap(f.heads) > maxHeads {
+		f.heads = nil
+	}
+	err := l.node.cfg.Transport.Send(f.to, sealFrame(buf)) // the transport's from now on
 	if err != nil {
 		l.node.count(metricSendFailures, 0, 1)
 		if errors.Is(err, transport.ErrTooLarge) && !l.node.quiet(f.to) {
