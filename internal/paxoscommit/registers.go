@@ -300,6 +300,7 @@ func (r *Registers) Append(b []byte) []byte {
 // Read takes registers from what Append has made.
 func Read(r *wire.Reader) *Registers {
 	g := NewRegisters()
+	var groups []uint32 // of the last record
 	g.horizon = r.Uvarint()
 	for range r.Count(19) {
 		id := Session{r.Uint64(), r.Uint64()}
@@ -308,7 +309,8 @@ func Read(r *wire.Reader) *Registers {
 			counter := r.Uvarint()
 			record := &Record{Vote: Vote(r.Byte(byte(No))), Outcome: Outcome(r.Byte(byte(Aborted))), Finished: r.Byte(1) == 1}
 			record.Timestamp = r.Uvarint()
-			record.Groups = ReadGroups(r)
+			record.Groups = ReadGroups(r, groups)
+			groups = record.Groups
 			if s.records[counter] != nil {
 				r.Fail()
 			}

@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"github.com/synod-go/synod/internal/wire"
 )
@@ -121,8 +122,9 @@ func AppendGroups(b []byte, groups []uint32) []byte {
 	return b
 }
 
-// ReadGroups takes a list of groups, which must ascend.
-func ReadGroups(r *wire.Reader) []uint32 {
+// ReadGroups takes a list of groups, which must ascend. If it is like another one it returns that: most transactions are over the same
+// groups as the one before, and nobody changes a list.
+func ReadGroups(r *wire.Reader, like []uint32) []uint32 {
 	n := r.Count(1)
 	if n == 0 {
 		return nil
@@ -131,7 +133,8 @@ func ReadGroups(r *wire.Reader) []uint32 {
 		r.Fail()
 		return nil
 	}
-	list := make([]uint32, 0, n)
+	var few [8]uint32
+	list := few[:0]
 	for range n {
 		g := r.Uvarint()
 		if g >= 1<<32 || len(list) > 0 && uint32(g) <= list[len(list)-1] {
@@ -140,5 +143,8 @@ func ReadGroups(r *wire.Reader) []uint32 {
 		}
 		list = append(list, uint32(g))
 	}
-	return list
+	if slices.Equal(list, like) {
+		return like
+	}
+	return slices.Clone(list)
 }

@@ -198,11 +198,11 @@ func readFlagged(r *wire.Reader) (value []byte, missing bool) {
 	return r.Bytes(maxValueBytes), false
 }
 
-// readPrepare reads what appendPrepare has written, behind the op. Values are parts of what the reader was made of.
-func readPrepare(r *wire.Reader) (p prepare, err error) {
+// readPrepare reads what appendPrepare has written, behind the op. Values are parts of what the reader was made of, and groups may be those of like.
+func readPrepare(r *wire.Reader, like []uint32) (p prepare, err error) {
 	p.id = paxoscommit.ReadID(r)
 	p.floor, p.age, p.now, p.readAt = r.Uvarint(), r.Uvarint(), r.Uvarint(), r.Uvarint()
-	p.groups = paxoscommit.ReadGroups(r)
+	p.groups = paxoscommit.ReadGroups(r, like)
 	if len(p.groups) == 0 || p.id.Counter == 0 || p.floor > p.id.Counter || p.now > maxTimestamp {
 		r.Fail()
 	}
@@ -218,7 +218,7 @@ func readPrepare(r *wire.Reader) (p prepare, err error) {
 			p.exact = append(p.exact, exactRead{string(r.Bytes(maxKeyBytes)), r.Uvarint()})
 		}
 	}
-	p.told = readResolutions(r)
+	p.told = readResolutions(r, p.groups)
 	return p, r.End()
 }
 
@@ -285,14 +285,14 @@ func appendResolution(b []byte, x *resolution) []byte {
 	return paxoscommit.AppendGroups(b, x.groups)
 }
 
-func readResolutions(r *wire.Reader) []resolution {
+func readResolutions(r *wire.Reader, like []uint32) []resolution {
 	n := r.Count(27)
 	if n == 0 {
 		return nil
 	}
 	list := make([]resolution, 0, n)
 	for range n {
-		x := resolution{paxoscommit.ReadID(r), paxoscommit.Outcome(r.Byte(byte(paxoscommit.Aborted))), r.Uvarint(), paxoscommit.ReadGroups(r)}
+		x := resolution{paxoscommit.ReadID(r), paxoscommit.Outcome(r.Byte(byte(paxoscommit.Aborted))), r.Uvarint(), paxoscommit.ReadGroups(r, like)}
 		if x.timestamp > maxTimestamp || len(x.groups) == 0 {
 			r.Fail()
 		}
@@ -412,7 +412,7 @@ func readAnswer(b []byte) (a answer, err error) {
 		a.record.Vote, a.record.Outcome = paxoscommit.Vote(r.Byte(byte(paxoscommit.No))), paxoscommit.Outcome(r.Byte(byte(paxoscommit.Aborted)))
 		a.refused = refusal(r.Byte(byte(refusedMismatch)))
 		a.record.Timestamp = r.Uvarint()
-		a.record.Groups = paxoscommit.ReadGroups(&r)
+		a.record.Groups = paxoscommit.ReadGroups(&r, nil)
 		if a.refused == refusedNot {
 			return a, r.End()
 		}
@@ -425,6 +425,6 @@ func readAnswer(b []byte) (a answer, err error) {
 	a.key = string(r.Bytes(maxKeyBytes))
 	a.by = paxoscommit.ReadID(&r)
 	a.byAge = r.Uvarint()
-	a.byGroups = paxoscommit.ReadGroups(&r)
+	a.byGroups = paxoscommit.ReadGroups(&r, nil)
 	return a, r.End()
 }

@@ -57,6 +57,7 @@ type group struct {
 
 	mu       sync.Mutex
 	queue    []told // that the group is to be told
+	spare    []told // an empty one, or nil
 	tellers  int
 	due      time.Time      // when the queue is to be told, if no command takes it along before
 	timed    bool           // teller is set

@@ -172,7 +172,7 @@ func readHead(b []byte) (*state, error) {
 			break
 		}
 		part := wire.NewReader(command[1:])
-		p, err := readPrepare(&part)
+		p, err := readPrepare(&part, nil)
 		if err != nil {
 			r.Fail()
 			break

@@ -81,6 +81,7 @@ type state struct {
 
 	garbage []garbage // a heap: what is to be collected, by time
 	wrong   uint64    // outcomes that contradict what stands here
+	groups  []uint32  // of the last command that asked for a vote
 }
 
 // reservation is the keys that are kept for a transaction that has lost too often.
@@ -118,20 +119,21 @@ func (s *state) execute(command []byte) answer {
 	r := wire.NewReader(command[1:])
 	switch command[0] {
 	case opPrepare:
-		p, err := readPrepare(&r)
+		p, err := readPrepare(&r, s.groups)
 		if err != nil {
 			return malformed
 		}
+		s.groups = p.groups
 		return s.prepare(&p)
 	case opClose:
-		id, groups, now := paxoscommit.ReadID(&r), paxoscommit.ReadGroups(&r), r.Uvarint()
+		id, groups, now := paxoscommit.ReadID(&r), paxoscommit.ReadGroups(&r, s.groups), r.Uvarint()
 		if r.End() != nil || len(groups) == 0 {
 			return malformed
 		}
 		return s.close(id, groups, now)
 	case opResolve:
 		session, floor, now := paxoscommit.Session{Opened: r.Uint64(), Random: r.Uint64()}, r.Uvarint(), r.Uvarint()
-		list := readResolutions(&r)
+		list := readResolutions(&r, s.groups)
 		if r.End() != nil {
 			return malformed
 		}

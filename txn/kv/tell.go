@@ -35,13 +35,12 @@ func (db *DB) insistTelling(ctx context.Context, g *group, p *prepare) (reply an
 	}
 	a := db.attached(g, list)
 	reply, maybe, err = db.insist(ctx, g, appendPrepare(make([]byte, 0, p.size()+sizeOf(list)), p, list...))
-	waiting := g.answered(a)
-	switch {
-	case err == nil:
+	if err == nil {
 		for _, o := range list {
 			o.attempt.told(g)
 		}
-	case waiting:
+	}
+	if waiting := g.answered(a, err == nil); waiting && err != nil {
 		db.untold(g, list)
 	}
 	return reply, maybe, err
@@ -68,10 +67,14 @@ func (db *DB) attached(g *group, list []told) *attachment {
 	return a
 }
 
-// answered reports whether what is attached is not told by another command yet. It never will be.
-func (g *group) answered(a *attachment) (waiting bool) {
+// answered reports whether what is attached is not told by another command yet. It never will be. done: the list is not used any more.
+func (g *group) answered(a *attachment, done bool) (waiting bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if done && g.spare == nil {
+		clear(a.list)
+		g.spare = a.list[:0]
+	}
 	waiting = !a.over
 	a.over, a.list = true, nil
 	n := 0
@@ -136,7 +139,7 @@ func (g *group) take(room, least int) []told {
 	probe.Sometimes("kv: many outcomes are told at once", n > 1)
 	if n == len(g.queue) {
 		list := g.queue
-		g.queue = nil
+		g.queue, g.spare = g.spare, nil
 		return list
 	}
 	list := slices.Clone(g.queue[:n])

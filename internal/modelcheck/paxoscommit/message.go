@@ -58,7 +58,7 @@ func decode(b []byte) (m message) {
 	m.kind, m.vote, m.outcome = kind(r.Byte(byte(kinds))), core.Vote(r.Byte(2)), core.Outcome(r.Byte(2))
 	m.record.Vote, m.record.Outcome, m.standing = core.Vote(r.Byte(2)), core.Outcome(r.Byte(2)), core.Standing(r.Byte(4))
 	m.asked, m.first, m.record.Finished = kind(r.Byte(byte(kinds))), r.Byte(1) == 1, r.Byte(1) == 1
-	m.id, m.groups = core.ReadID(&r), core.ReadGroups(&r)
+	m.id, m.groups = core.ReadID(&r), core.ReadGroups(&r, nil)
 	m.floor, m.timestamp, m.record.Timestamp = r.Uvarint(), r.Uvarint(), r.Uvarint()
 	if r.End() != nil {
 		panic("a message can't be read")
