@@ -76,6 +76,40 @@ func TestWhatAVoteHasFoundIsLookedForAgain(t *testing.T) {
 	}
 }
 
+// TestAMachineKeepsNothingOfACommand: its bytes belong to whoever hands it in.
+func TestAMachineKeepsNothingOfACommand(t *testing.T) {
+	after := func(spoil bool) []byte {
+		s := newState()
+		apply := func(command []byte) answer {
+			a := s.apply(command)
+			if spoil {
+				for i := range command {
+					command[i] = 0xff
+				}
+			}
+			return a
+		}
+		alone, both := []uint32{0}, []uint32{0, 1}
+		part := func(counter uint64, groups []uint32, key string) *prepare {
+			return &prepare{id: client(1, counter), floor: 1, age: counter, readAt: s.clock, groups: groups,
+				reads: []string{key + "r"}, ranges: []keyRange{{key + "t", key + "u"}},
+				expected: []expectation{{key: key + "e", absent: true}}, writes: []write{{key: key, value: []byte("value of " + key), read: true}}}
+		}
+		require.Equal(t, paxoscommit.Yes, apply(appendPrepare(nil, part(1, alone, "a"))).record.Vote)
+		for counter := uint64(2); counter < 5; counter++ {
+			require.Equal(t, paxoscommit.Yes, apply(appendPrepare(nil, part(counter, both, string(rune('a'+counter))))).record.Vote)
+		}
+		apply(appendResolve(nil, client(1, 2).Session, 1, s.clock, []resolution{{client(1, 2), paxoscommit.Committed, s.clock + 1, both}}))
+		other := part(5, alone, "z")
+		other.told = []resolution{{client(1, 3), paxoscommit.Committed, s.clock + 1, both}}
+		apply(appendPrepare(nil, other))
+		apply(appendClose(nil, client(2, 1), both, s.clock))
+		apply(appendReserve(nil, chain{1, 1}, s.clock, s.clock+1<<30, []string{"kept"}))
+		return snapshotOf(t, s)
+	}
+	require.Equal(t, after(false), after(true))
+}
+
 // TestOutcomesAreToldThoughTheTimerIsOfOthers: those for which it was set went with a command, and others have come.
 func TestOutcomesAreToldThoughTheTimerIsOfOthers(t *testing.T) {
 	db, logs := openSolo(t, 2, 0, func(c *Config) { c.RecoverAfter = time.Hour })
