@@ -20,13 +20,24 @@ func (c *clock) at(now time.Duration) time.Duration {
 	return c.base + d + time.Duration(float64(d)*c.drift)
 }
 
-// takes returns how much of the world's time passes until the clock has gone on by d.
-func (c *clock) takes(d time.Duration) time.Duration {
-	if c.drift == 0 {
+// takes returns how much of the world's time passes until the clock has gone on by d: a timer is not early, by its own clock. One that was
+// would find, again and again, that something is left, and the world would not go on.
+func (c *clock) takes(now, d time.Duration) time.Duration {
+	if c.drift == 0 || d <= 0 || d > farAway {
 		return d
 	}
-	return time.Duration(float64(d) / (1 + c.drift))
+	takes, end := time.Duration(float64(d)/(1+c.drift)), c.at(now)+d
+	for takes > 0 && c.at(now+takes-1) >= end {
+		takes--
+	}
+	for c.at(now+takes) < end {
+		takes++
+	}
+	return takes
 }
+
+// farAway is how far floating point counts nanoseconds: more than a hundred days, beyond all simulations. What is farther takes as long as it says.
+const farAway = 1 << 53
 
 func (c *clock) setDrift(now time.Duration, drift float64) {
 	c.base, c.since, c.drift = c.at(now), now, drift

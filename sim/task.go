@@ -246,7 +246,7 @@ func (t *timer) Reset(d time.Duration) bool {
 	p, id := t.sandbox.process, uint64(0)
 	if p != nil {
 		id = p.node.ID
-		d = p.node.clock.takes(d)
+		d = p.node.clock.takes(t.sandbox.world.now, d)
 	}
 	t.sandbox.world.after(d, eventTimer, id, 0, func() {
 		if p != nil && !p.dead && p.node.paused {
