@@ -29,7 +29,7 @@ type session struct {
 // state of the group's state machine, and changes by its commands alone.
 type Registers struct {
 	sessions map[Session]*session
-	latest   *session // that was touched last, or nil: the next command often is of the same
+	latest   *session // of the last command that had one, or nil: the next one often is of the same
 	horizon  uint64   // sessions that were opened below are refused, unless they are known
 	records  int
 }

@@ -107,8 +107,10 @@ const (
 	// sync cheaper, and stores refuse what is very large: storage/pebble from 1 GiB on.
 	commitBytes = 16 << 20
 
-	// maxHeads is how much of the beginnings of messages a loop keeps room for, for each peer.
-	maxHeads = 64 << 10
+	// maxHeads and maxOutMessages are for how many bytes of beginnings of messages, and for how many messages, a loop keeps room, for each peer:
+	// a frame of frameTarget has no more, but for one of the shortest messages.
+	maxHeads       = frameTarget
+	maxOutMessages = 1 << 14
 
 	// smallMessage is the size up to which messages are taken up whatever waits for the
 	// store: heartbeats, votes and acknowledgements are smaller.
@@ -690,8 +692,11 @@ func (l *loop) flushFrame(f *outFrame) {
 		start = m.end
 	}
 	clear(f.messages)
-	f.messages, f.size = f.messages[:0], 0
-	if f.heads = f.heads[:0]; cap(f.heads) > maxHeads {
+	f.messages, f.heads, f.size = f.messages[:0], f.heads[:0], 0
+	if cap(f.messages) > maxOutMessages {
+		f.messages = nil
+	}
+	if cap(f.heads) > maxHeads {
 		f.heads = nil
 	}
 	err := l.node.cfg.Transport.Send(f.to, sealFrame(buf)) // the transport's from now on

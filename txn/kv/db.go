@@ -60,10 +60,11 @@ type group struct {
 	spare    []told // an empty one, or nil
 	tellers  int
 	due      time.Time      // when the queue is to be told, if no command takes it along before
-	timed    bool           // teller is set
+	timed    time.Time      // for when teller is set; zero: it is not
 	teller   executor.Timer // or nil
-	attached []*attachment  // by due
+	attached []*attachment  // about in the order in which they are due
 	late     executor.Timer // set while there are some; or nil
+	stopped  bool           // the timers are, for good
 }
 
 // session numbers the transactions of a DB.

@@ -117,7 +117,7 @@ func TestOutcomesAreToldThoughTheTimerIsOfOthers(t *testing.T) {
 	for again := true; again; { // or they were told at once
 		put(t, db, "x0", "1", "x1", "1")
 		g.mu.Lock()
-		again = len(g.queue) == 0 || !g.timed
+		again = len(g.queue) == 0 || g.timed.IsZero()
 		list := g.take(1<<20, 0)
 		g.mu.Unlock()
 		for _, o := range list {
@@ -145,4 +145,13 @@ func TestOutcomesThatWereTakenAlongLaterAreToldToo(t *testing.T) {
 	g.mu.Unlock()
 	require.Eventually(t, func() bool { return db.Status().Open == 0 }, time.Minute, time.Millisecond)
 	settled(t, []*Machine{logs[0].machine, logs[1].machine})
+}
+
+func TestALongQueueIsNotKept(t *testing.T) {
+	g := &group{}
+	g.answered(&attachment{list: make([]told, 4*maxTold)}, true)
+	require.Nil(t, g.spare)
+	g.answered(&attachment{list: make([]told, maxTold)}, true)
+	require.NotNil(t, g.spare)
+	require.Empty(t, g.spare)
 }

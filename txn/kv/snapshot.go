@@ -43,6 +43,9 @@ func (s *state) snapshot() *image {
 	list := slices.SortedFunc(maps.Values(s.prepared), func(a, b *prepared) int { return cmp.Compare(a.timestamp, b.timestamp) })
 	b = binary.AppendUvarint(b, uint64(len(list)))
 	for _, t := range list {
+		for i := range t.writes {
+			t.writes[i].item = nil // it is the snapshot's from now on, and must not be kept for longer
+		}
 		b = wire.AppendBytes(b, appendPrepare(nil, t.part()))
 		b = binary.AppendUvarint(b, t.timestamp)
 	}

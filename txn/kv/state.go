@@ -72,7 +72,7 @@ type state struct {
 
 	registers *paxoscommit.Registers
 	prepared  map[paxoscommit.ID]*prepared
-	held      int // bytes of keys and values in prepared
+	held      int // bytes of keys and values in prepared; what they have found is there without them, too
 	locks     map[string]keyLock
 	locked    []*prepared // those that have read ranges, in the order in which they were prepared
 

@@ -62,7 +62,7 @@ func (db *DB) attached(g *group, list []told) *attachment {
 	g.attached = append(g.attached, a)
 	if len(g.attached) == 1 {
 		// There is one timer for all, as nearly all are answered long before.
-		db.again(&g.late, after, func() { db.overdue(g) })
+		g.set(db.ex, &g.late, after, func() { db.overdue(g) })
 	}
 	return a
 }
@@ -71,7 +71,7 @@ func (db *DB) attached(g *group, list []told) *attachment {
 func (g *group) answered(a *attachment, done bool) (waiting bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if done && g.spare == nil {
+	if done && g.spare == nil && cap(a.list) <= 2*maxTold { // one that has been longer is not kept for good
 		clear(a.list)
 		g.spare = a.list[:0]
 	}
@@ -97,16 +97,17 @@ func (db *DB) overdue(g *group) {
 	}
 	g.attached = slices.Delete(g.attached, 0, n)
 	if len(g.attached) > 0 {
-		db.again(&g.late, g.attached[0].due.Sub(now), nil)
+		g.set(db.ex, &g.late, g.attached[0].due.Sub(now), nil)
 	}
 	g.mu.Unlock()
 	db.untold(g, list)
 }
 
-// stop stops the timers, of which nothing would follow any more.
+// stop stops the timers, for good.
 func (g *group) stop() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.stopped = true
 	for _, t := range []executor.Timer{g.teller, g.late} {
 		if t != nil {
 			t.Stop()
@@ -114,13 +115,15 @@ func (g *group) stop() {
 	}
 }
 
-// again sets a timer, and makes it first if there is none.
-func (db *DB) again(timer *executor.Timer, after time.Duration, fn func()) {
-	if *timer == nil {
-		*timer = db.ex.AfterFunc(after, fn)
-		return
+// set sets a timer, and makes it first if there is none. g.mu is held.
+func (g *group) set(ex executor.Executor, timer *executor.Timer, after time.Duration, fn func()) {
+	switch {
+	case g.stopped:
+	case *timer == nil:
+		*timer = ex.AfterFunc(after, fn)
+	default:
+		(*timer).Reset(after)
 	}
-	(*timer).Reset(after)
 }
 
 // take takes the first outcomes of the queue: as many as have room, and not fewer than least, if there are as many.
@@ -172,9 +175,9 @@ func (db *DB) enqueue(g *group, o told) {
 			after = db.cfg.RecoverAfter
 		}
 		g.due = db.ex.Now().Add(after)
-		if !g.timed {
-			g.timed = true
-			db.again(&g.teller, after, func() { db.due(g) })
+		if g.timed.IsZero() || g.due.Before(g.timed) {
+			g.timed = g.due
+			g.set(db.ex, &g.teller, after, func() { db.due(g) })
 		}
 	}
 	g.mu.Unlock()
@@ -187,9 +190,10 @@ func (db *DB) enqueue(g *group, o told) {
 func (db *DB) due(g *group) {
 	g.mu.Lock()
 	left := g.due.Sub(db.ex.Now())
-	g.timed = len(g.queue) > 0 && left > 0
-	if g.timed {
-		db.again(&g.teller, left, nil)
+	g.timed = time.Time{}
+	if len(g.queue) > 0 && left > 0 {
+		g.timed = g.due
+		g.set(db.ex, &g.teller, left, nil)
 	}
 	g.mu.Unlock()
 	if left <= 0 {

@@ -83,7 +83,7 @@ type txnOptions struct {
 	offset, interval, skew         time.Duration
 	keys                           int           // of a kind, at a time
 	epoch                          time.Duration // after which keys are others
-	inARow                         int           // transactions that a client does one right after the other, at most
+	inARow                         int           // transactions that a client does right after another one, at most
 	mix                            [kindsOfWork]int
 }
 
