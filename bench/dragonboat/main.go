@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"path/filepath"
 	"time"
 
@@ -70,14 +69,13 @@ func open(ctx context.Context, job work.Job) (work.System, error) {
 	for _, name := range []string{"raft", "rsm", "transport", "grpc", "dragonboat", "logdb", "raftpb", "config", "tan", "settings", "registry", "pebblekv"} {
 		logger.GetLogger(name).SetLevel(logger.CRITICAL)
 	}
+	free, err := work.FreeAddresses(3)
+	if err != nil {
+		return nil, err
+	}
 	members := make(map[uint64]string)
 	for i := uint64(1); i <= 3; i++ {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, err
-		}
-		members[i] = l.Addr().String()
-		_ = l.Close()
+		members[i] = free[i-1]
 	}
 	var hosts []*dragonboat.NodeHost
 	for i := uint64(1); i <= 3; i++ {

@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
-	"net"
 	"net/url"
 	"path/filepath"
 	"strings"
@@ -27,27 +26,23 @@ func main() {
 type cluster struct{ client *clientv3.Client }
 
 func open(ctx context.Context, job work.Job) (work.System, error) {
-	free := func() url.URL {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			panic(err)
-		}
-		defer l.Close()
-		return url.URL{Scheme: "http", Host: l.Addr().String()}
+	free, err := work.FreeAddresses(6)
+	if err != nil {
+		return nil, err
 	}
-	peers := []url.URL{free(), free(), free()}
+	var peers, clients []url.URL
 	var initial []string
-	for i, u := range peers {
-		initial = append(initial, fmt.Sprintf("m%d=%s", i, u.String()))
+	for i := range 3 {
+		peers, clients = append(peers, url.URL{Scheme: "http", Host: free[i]}), append(clients, url.URL{Scheme: "http", Host: free[3+i]})
+		initial = append(initial, fmt.Sprintf("m%d=%s", i, peers[i].String()))
 	}
 	var members []*embed.Etcd
 	for i, peer := range peers {
 		c := embed.NewConfig()
 		c.Name = fmt.Sprintf("m%d", i)
 		c.Dir = filepath.Join(job.Dir, fmt.Sprint(i))
-		client := free()
 		c.ListenPeerUrls, c.AdvertisePeerUrls = []url.URL{peer}, []url.URL{peer}
-		c.ListenClientUrls, c.AdvertiseClientUrls = []url.URL{client}, []url.URL{client}
+		c.ListenClientUrls, c.AdvertiseClientUrls = clients[i:i+1], clients[i:i+1]
 		c.InitialCluster = strings.Join(initial, ",")
 		c.LogLevel = "fatal"
 		c.TickMs, c.ElectionMs = 50, 500

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/url"
 	"path/filepath"
 	"strings"
@@ -17,6 +16,8 @@ import (
 	"go.etcd.io/etcd/client/v3/concurrency"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
+
+	"github.com/synod-go/synod/bench/work"
 )
 
 // etcd is embedded members, with a client in the process of the leader, which spares it gRPC.
@@ -27,24 +28,16 @@ type etcd struct {
 
 func openEtcd(members int) func(ctx context.Context, dir string) (bank, error) {
 	return func(ctx context.Context, dir string) (bank, error) {
-		free := func() (url.URL, error) {
-			l, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				return url.URL{}, err
-			}
-			return url.URL{Scheme: "http", Host: l.Addr().String()}, l.Close()
+		free, err := work.FreeAddresses(2 * members)
+		if err != nil {
+			return nil, err
 		}
 		e := &etcd{}
 		var peers, clients []url.URL
 		var initial []string
 		for i := range members {
-			peer, err := free()
-			client, err2 := free()
-			if err := errors.Join(err, err2); err != nil {
-				return nil, err
-			}
-			peers, clients = append(peers, peer), append(clients, client)
-			initial = append(initial, fmt.Sprintf("m%d=%s", i, peer.String()))
+			peers, clients = append(peers, url.URL{Scheme: "http", Host: free[2*i]}), append(clients, url.URL{Scheme: "http", Host: free[2*i+1]})
+			initial = append(initial, fmt.Sprintf("m%d=%s", i, peers[i].String()))
 		}
 		for i := range members {
 			c := embed.NewConfig()

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -188,19 +189,21 @@ func ask(ctx context.Context, address, line string) (string, error) {
 	return string(answer), err
 }
 
-func freePorts(n int) ([]string, error) {
-	var ports []string
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, err
+// freePorts returns ports that nobody listens on. A process that is started again listens where it did before, and nothing may have come there in
+// between: so they are of those that few systems give to outgoing connections.
+func freePorts(n int) (ports []string, err error) {
+	for attempts := 0; len(ports) < n && attempts < 100+n; attempts++ {
+		port := strconv.Itoa(20_000 + rand.IntN(10_000))
+		l, failed := net.Listen("tcp", "127.0.0.1:"+port)
+		if failed != nil {
+			err = failed
+			continue
 		}
 		defer l.Close()
-		_, port, err := net.SplitHostPort(l.Addr().String())
-		if err != nil {
-			return nil, err
-		}
 		ports = append(ports, port)
+	}
+	if len(ports) < n {
+		return nil, err
 	}
 	return ports, nil
 }

@@ -138,14 +138,13 @@ func runThree(ctx context.Context, out io.Writer, engine string) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
+	ports, err := freePorts(3)
+	if err != nil {
+		return err
+	}
 	peers := make(map[uint64]string)
-	for id := uint64(1); id <= 3; id++ {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return err
-		}
-		peers[id] = l.Addr().String()
-		_ = l.Close()
+	for i, port := range ports {
+		peers[uint64(i+1)] = "127.0.0.1:" + port
 	}
 	var nodes []*node
 	for id := uint64(1); id <= 3; id++ {
