@@ -124,6 +124,7 @@ func TestWhatIsClaimedIsGivenUp(t *testing.T) {
 	t.Run("view", func(t *testing.T) {
 		db, c := openCrowd(t, nil)
 		put(t, db, "x0", "0", "x1", "0")
+		c.until(func(_ *Machine, s *state) bool { return len(s.prepared) == 0 }) // who has prepared below is of the crowd
 		runs := uint64(0)
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
